@@ -1,0 +1,51 @@
+# `make help` lists everything.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# No SDKAppID of yours? A made-up one serves to try things out.
+DEMO_APP_ID := 1400000000
+export PROJECTOR_SDK_APP_ID ?= $(DEMO_APP_ID)
+
+.DEFAULT_GOAL := help
+.PHONY: help run demo test quick check format clean
+
+help:  ## Show this help
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/run: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/dev: $(VENV)/run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev
+	@touch $@
+
+run: $(VENV)/run  ## Install into .venv and serve on http://127.0.0.1:8000
+	@scripts/hello
+	@exec $(BIN)/projector serve
+
+demo: $(VENV)/run  ## Serve, send simulated traffic, print a roster, and stop
+	@$(BIN)/python scripts/demo.py
+
+test: $(VENV)/dev  ## Install and run every test
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+quick: $(VENV)/dev  ## Run the tests that take no more than a moment
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
+
+check: $(VENV)/dev  ## Run every check and every test, as CI does
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(MAKE) test
+
+format: $(VENV)/dev  ## Format the code, and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## Remove what was installed and built; databases stay
+	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,378 @@
+"""The vendor's callbacks: who sent one, and what it says, as events. Pure; the only file that knows the vendor.
+
+Facts are from Tencent Cloud Chat's webhook documentation: the overview (intl. 1047/34354), the group callbacks
+(1047/34368 to 34378, 49464 to 49466, 60393, 60394, 60396), and, where it says more, the mainland edition (269/…).
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from hashlib import blake2b, sha256
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from projector.domain.events import (
+    AttributesChanged,
+    Event,
+    GroupCreated,
+    GroupDismissed,
+    GroupFilled,
+    GroupProfileChanged,
+    MemberChanged,
+    MembersJoined,
+    MembersLeft,
+    OwnerChanged,
+    TopicCreated,
+    TopicProfileChanged,
+    TopicsDismissed,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SIGNATURE_WINDOW_S: Final = 60
+"""How far `RequestTime` may be from the receiver's clock, each way (mainland 269/117703)."""
+
+FUTURE_TOLERANCE_MS: Final = 5 * 60 * 1000
+"""An `EventTime` further ahead of the receiver's clock than this is not believed."""
+
+MAX_ID_BYTES: Final = 1024
+"""Documented ids end at 96 bytes; a longer one than this would not fit a database index."""
+
+_SECONDS_BELOW: Final = 100_000_000_000
+"""Below this an `EventTime` can only be seconds: as milliseconds it would lie in 1973."""
+
+_PLATFORMS: Final = {
+    name.lower(): name for name in ("RESTAPI", "Web", "Android", "iOS", "Windows", "macOS", "iPad", "Unknown")
+} | {"mac": "macOS"}
+
+_ESCAPES: Final = re.compile(
+    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2}|\\."
+)
+
+
+class Forbidden(Exception):
+    """The request does not prove that it comes from the app's own account; the text says why."""
+
+
+class Unreadable(Exception):
+    """The sender is authentic and what it sent cannot be read as a callback; the text says why."""
+
+
+class Translation(NamedTuple):
+    """A callback as an event.
+
+    `identity` is the same for every delivery of one callback; None where nothing tells a repeat from a second,
+    equal change. `from_future` says that the callback's own time was not believed.
+    """
+
+    event: Event
+    identity: bytes | None
+    from_future: bool
+
+
+def parameters(query_string: bytes) -> dict[str, str]:
+    """Return a callback's query parameters, names in lower case: the vendor's own spelling varies."""
+    pairs = parse_qsl(query_string.decode("latin-1"), keep_blank_values=True)
+    return {name.lower(): value for name, value in pairs}
+
+
+def authenticate(query: dict[str, str], *, sdk_app_id: int, token: str | None, now_ms: int) -> None:
+    """Check that the callback is for this app and, where a token is set, that its holder signed it.
+
+    The signature is the hex SHA-256 of the token and `RequestTime` (s) written one after the other. It covers
+    neither the body nor the other parameters (1047/34354).
+
+    Raises Forbidden.
+    """
+    if query.get("sdkappid") != str(sdk_app_id):
+        raise Forbidden("SdkAppid is missing or is not the app served here")
+    if token is None:
+        return
+    signature, request_time = query.get("sign", ""), query.get("requesttime", "")
+    if not signature or not request_time.isascii() or not request_time.isdigit() or len(request_time) > 15:
+        raise Forbidden("Sign or RequestTime is missing or malformed")
+    expected = sha256((token + request_time).encode()).hexdigest()
+    if not hmac.compare_digest(expected.encode(), signature.lower().encode()):
+        raise Forbidden("Sign does not match")
+    if abs(now_ms - int(request_time) * 1000) > SIGNATURE_WINDOW_S * 1000:
+        raise Forbidden(f"RequestTime is more than {SIGNATURE_WINDOW_S} s away from this server's clock")
+
+
+def sign(token: str, request_time_s: int) -> str:
+    """Return the `Sign` parameter that goes with a `RequestTime`."""
+    return sha256(f"{token}{request_time_s}".encode()).hexdigest()
+
+
+def command_of(query: dict[str, str], body: bytes) -> str:
+    """Return the callback's command, as the URL and the body agree on it.
+
+    Raises Unreadable if the body is no JSON object, no command is named, or the two differ.
+    """
+    named = query.get("callbackcommand") or None
+    said = _decode(body, _Envelope).CallbackCommand or None
+    if named and said and named != said:
+        raise Unreadable(f"the URL says {named[:100]!r} and the body says {said[:100]!r}")
+    if not (command := said or named):
+        raise Unreadable("no CallbackCommand, neither in the URL nor in the body")
+    return command
+
+
+def carries_group_state(command: str) -> bool:
+    """Tell whether callbacks of this command are recorded; all others are acknowledged and counted only."""
+    return command in _TRANSLATORS
+
+
+def translate(command: str, body: bytes, *, platform: str | None, received_at: int) -> Translation:
+    """Translate the body of a group state callback into an event.
+
+    `platform` is the `OptPlatform` parameter; `received_at` is in ms since 1970 UTC.
+
+    Raises Unreadable, naming the field that is missing or of a wrong type.
+    """
+    fields = _decode(body, dict[str, Any])
+    if "GroupId" not in fields and "groupID" in fields:
+        fields["GroupId"] = fields["groupID"]  # the spelling of the field table of 1047/34369
+    callback_type, translator = _TRANSLATORS[command]
+    try:
+        callback = msgspec.convert(fields, callback_type)
+    except msgspec.ValidationError as error:
+        raise Unreadable(str(error)) from None
+    event_time = _milliseconds(callback.EventTime)
+    from_future = event_time is not None and event_time > received_at + FUTURE_TOLERANCE_MS
+    event = translator(
+        callback,
+        {
+            "group_id": _id(callback.GroupId, "GroupId"),
+            "occurred_at": received_at if event_time is None or from_future else event_time,
+            "recorded_at": received_at,
+            "group_type": callback.Type or None,
+            "operator": callback.Operator_Account or None,
+            "platform": _PLATFORMS.get(platform.lower(), platform) if platform else None,
+            "topic_id": callback.TopicId or None,
+            "callback": body.decode(),
+        },
+    )
+    identity = None if event_time is None else _identity(command, event.group_id, event_time, fields)
+    return Translation(event, identity, from_future)
+
+
+def _decode(body: bytes, into: type[Any]) -> Any:
+    """Decode strict JSON; a lone surrogate, which UTF-8 and so every store refuses, becomes U+FFFD."""
+    try:
+        try:
+            return msgspec.json.decode(body, type=into)
+        except msgspec.ValidationError:
+            raise
+        except msgspec.DecodeError:
+            mended = _ESCAPES.sub(_mend, body.decode())
+            return msgspec.json.decode(mended, type=into)
+    except msgspec.ValidationError as error:
+        raise Unreadable(f"not a readable callback: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Unreadable(f"not JSON: {error}") from None
+    except RecursionError:
+        raise Unreadable("not a readable callback: nested too deeply") from None
+
+
+def _mend(escape: re.Match[str]) -> str:
+    return r"\ufffd" if len(escape[0]) == len(r"\ud800") else escape[0]
+
+
+def _milliseconds(event_time: int | str | None) -> int | None:
+    if isinstance(event_time, str):
+        if event_time and not (event_time.isascii() and event_time.isdigit() and len(event_time) <= 20):
+            raise Unreadable("EventTime is neither an integer nor a string of digits")
+        event_time = int(event_time or "0")
+    if not event_time:
+        return None
+    if event_time < 0:
+        raise Unreadable("EventTime is negative")
+    return event_time * 1000 if event_time < _SECONDS_BELOW else event_time
+
+
+def _identity(command: str, group_id: str, event_time: int, fields: dict[str, Any]) -> bytes:
+    content = msgspec.json.encode(fields | {"EventTime": event_time}, order="sorted")
+    return blake2b(b"\n".join((command.encode(), group_id.encode(), content)), digest_size=16).digest()
+
+
+class _Envelope(msgspec.Struct):
+    CallbackCommand: str | None = None
+
+
+class _Account(msgspec.Struct):
+    Member_Account: str
+
+
+class _KeyValue(msgspec.Struct):
+    Key: str
+    Value: str
+
+
+class _Attribute(msgspec.Struct):
+    key: str
+    value: str | None = None
+
+
+class _Callback(msgspec.Struct, kw_only=True):
+    GroupId: str
+    EventTime: int | str | None = None
+    Type: str | None = None
+    Operator_Account: str | None = None
+    TopicId: str | None = None
+
+
+class _ProfileCallback(_Callback, kw_only=True):
+    Name: str | None = None
+    Introduction: str | None = None
+    Notification: str | None = None
+    FaceUrl: str | None = None
+    Owner_Account: str | None = None
+    UserDefinedDataList: list[_KeyValue] | None = None
+    MemberList: list[_Account] | None = None
+
+
+class _Join(_Callback, kw_only=True):
+    NewMemberList: list[_Account]
+    JoinType: str | None = None
+
+
+class _Exit(_Callback, kw_only=True):
+    ExitMemberList: list[_Account]
+    ExitType: str | None = None
+
+
+class _MemberField(_Callback, kw_only=True):
+    Member_Account: str | None = None
+    Modified_Account: str | None = None
+    Role: str | None = None
+    NameCard: str | None = None
+
+
+class _Owner(_Callback, kw_only=True):
+    NewOwner_Account: str
+    OldOwner_Account: str | None = None
+
+
+class _Attributes(_Callback, kw_only=True):
+    OptionType: str
+    GroupAttr: list[_Attribute] | None = None
+
+
+class _Topics(_Callback, kw_only=True):
+    TopicIdList: list[str] | str | None = None
+
+
+def _id(value: str, field: str) -> str:
+    if not value:
+        raise Unreadable(f"{field} is empty")
+    if len(value.encode()) > MAX_ID_BYTES:
+        raise Unreadable(f"{field} is longer than {MAX_ID_BYTES} bytes")
+    return value
+
+
+def _users(accounts: list[_Account] | None) -> tuple[str, ...]:
+    return tuple(_id(account.Member_Account, "Member_Account") for account in accounts or ())
+
+
+def _profile(callback: _ProfileCallback) -> dict[str, Any]:
+    if callback.Owner_Account:
+        _id(callback.Owner_Account, "Owner_Account")
+    return {
+        "name": callback.Name,
+        "introduction": callback.Introduction,
+        "notification": callback.Notification,
+        "face_url": callback.FaceUrl,
+        "custom_fields": {field.Key: field.Value for field in callback.UserDefinedDataList or ()},
+    }
+
+
+def _created(callback: _ProfileCallback, facts: dict[str, Any]) -> Event:
+    return GroupCreated(
+        **facts,
+        **_profile(callback),
+        owner=callback.Owner_Account,
+        members=_users(callback.MemberList),
+    )
+
+
+def _joined(callback: _Join, facts: dict[str, Any]) -> Event:
+    join_type = _JOIN_TYPES.get(callback.JoinType or "")
+    return MembersJoined(**facts, members=_users(callback.NewMemberList), join_type=join_type)
+
+
+def _left(callback: _Exit, facts: dict[str, Any]) -> Event:
+    return MembersLeft(**facts, members=_users(callback.ExitMemberList), exit_type=callback.ExitType)
+
+
+def _filled(_: _Callback, facts: dict[str, Any]) -> Event:
+    return GroupFilled(**facts)
+
+
+def _dismissed(callback: _ProfileCallback, facts: dict[str, Any]) -> Event:
+    return GroupDismissed(**facts, **_profile(callback), owner=callback.Owner_Account)
+
+
+def _profile_changed(callback: _ProfileCallback, facts: dict[str, Any]) -> Event:
+    return GroupProfileChanged(**facts, **_profile(callback))
+
+
+def _member_changed(callback: _MemberField, facts: dict[str, Any]) -> Event:
+    member = callback.Member_Account or callback.Modified_Account or ""
+    role = None if callback.Role is None else callback.Role.strip()
+    return MemberChanged(**facts, member=_id(member, "Member_Account"), role=role, name_card=callback.NameCard)
+
+
+def _owner_changed(callback: _Owner, facts: dict[str, Any]) -> Event:
+    if callback.NewOwner_Account:
+        _id(callback.NewOwner_Account, "NewOwner_Account")
+    return OwnerChanged(**facts, owner=callback.NewOwner_Account, previous_owner=callback.OldOwner_Account)
+
+
+def _attributes_changed(callback: _Attributes, facts: dict[str, Any]) -> Event:
+    operation = callback.OptionType.lower()
+    if operation not in _OPERATIONS:
+        raise Unreadable(f"OptionType {callback.OptionType[:100]!r} is not one of {', '.join(_OPERATIONS)}")
+    attributes = {attribute.key: attribute.value or "" for attribute in callback.GroupAttr or ()}
+    return AttributesChanged(**facts, operation=_OPERATIONS[operation], attributes=attributes)
+
+
+def _topic_created(_: _Callback, facts: dict[str, Any]) -> Event:
+    return TopicCreated(**facts)
+
+
+def _topics_dismissed(callback: _Topics, facts: dict[str, Any]) -> Event:
+    listed = callback.TopicIdList or ()
+    return TopicsDismissed(**facts, topic_ids=(listed,) if isinstance(listed, str) else tuple(listed))
+
+
+def _topic_profile_changed(_: _Callback, facts: dict[str, Any]) -> Event:
+    return TopicProfileChanged(**facts)
+
+
+_JOIN_TYPES: Final[dict[str, Literal["Apply", "Invited"]]] = {"Apply": "Apply", "Invited": "Invited"}
+_Operation = Literal["set", "modify", "clear", "delete"]
+_OPERATIONS: Final[dict[str, _Operation]] = {
+    "set": "set",
+    "modify": "modify",
+    "clear": "clear",
+    "delete": "delete",
+}
+
+_TRANSLATORS: Final[dict[str, tuple[type[_Callback], Callable[[Any, dict[str, Any]], Event]]]] = {
+    "Group.CallbackAfterCreateGroup": (_ProfileCallback, _created),
+    "Group.CallbackAfterNewMemberJoin": (_Join, _joined),
+    "Group.CallbackAfterMemberExit": (_Exit, _left),
+    "Group.CallbackAfterGroupFull": (_Callback, _filled),
+    "Group.CallbackAfterGroupDestroyed": (_ProfileCallback, _dismissed),
+    "Group.CallbackAfterGroupInfoChanged": (_ProfileCallback, _profile_changed),
+    "Group.CallbackAfterMemberFieldChanged": (_MemberField, _member_changed),
+    "Group.CallbackAfterChangeGroupOwner": (_Owner, _owner_changed),
+    "Group.CallbackAfterGroupAttrChanged": (_Attributes, _attributes_changed),
+    "Group.CallbackAfterCreateTopic": (_Callback, _topic_created),
+    "Group.CallbackAfterTopicDestroyed": (_Topics, _topics_dismissed),
+    "Group.CallbackAfterTopicInfoChanged": (_Callback, _topic_profile_changed),
+}

@@ -1,0 +1,50 @@
+"""The `projector` command."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from projector import __version__, logs
+from projector.cli import events, quarantine, replay, serve, status
+from projector.event_store import StoreUnavailable
+from projector.read_model import ReadModelUnavailable
+from projector.settings import WrongSetting, read_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_COMMANDS = (serve, replay, status, quarantine, events)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status: 0 well, 1 not, 2 wrong use or a wrong setting."""
+    parser = argparse.ArgumentParser(
+        prog="projector",
+        description="True group rosters from Tencent Cloud Chat callbacks.",
+        epilog="Settings are environment variables; see docs/settings.md.",
+    )
+    parser.add_argument("--version", action="version", version=f"projector {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in _COMMANDS:
+        command.add_to(commands)
+    options = parser.parse_args(arguments)
+    logs.configure()
+    try:
+        settings = read_settings(os.environ)
+        if options.needs_database and not Path(settings.database_path).exists():
+            raise WrongSetting(
+                f"there is no database at {settings.database_path}; set PROJECTOR_DATABASE_URL to that of `serve`"
+            )
+        return int(options.run(options, settings))
+    except (WrongSetting, StoreUnavailable, ReadModelUnavailable) as error:
+        print(f"projector: {error}", file=sys.stderr)  # noqa: T201 - this is what a person reads
+        return 2 if isinstance(error, WrongSetting) else 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130

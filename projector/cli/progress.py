@@ -1,0 +1,48 @@
+"""Progress of long work: a bar on a terminal, plain lines elsewhere; on stderr either way."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Final
+
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+_LINE_EVERY_S: Final = 5.0
+
+
+class Progress:
+    """Counts things done out of a total, as a context manager."""
+
+    def __init__(self, what: str, unit: str, total: int) -> None:
+        self._what, self._unit, self._total = what, unit, total
+        self._bar = tqdm(desc=what, unit=f" {unit}", total=total, disable=not sys.stderr.isatty())
+        self._done = 0
+        self._began = self._last_line = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+        if self._bar.disable:
+            self._print_line()
+
+    def advance(self, count: int) -> None:
+        """Note that `count` more are done."""
+        self._done += count
+        self._bar.update(count)
+        if self._bar.disable and time.monotonic() - self._last_line > _LINE_EVERY_S:
+            self._print_line()
+
+    def _print_line(self) -> None:
+        self._last_line = time.monotonic()
+        rate = self._done / max(self._last_line - self._began, 1e-9)
+        line = f"{self._what}: {self._done} of {self._total} {self._unit}, {rate:,.0f} a second"
+        print(line, file=sys.stderr, flush=True)  # noqa: T201 - this is what a person reads

@@ -1,0 +1,111 @@
+"""`projector serve`: receive callbacks, keep the projections, answer questions."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import signal
+import socket
+from typing import TYPE_CHECKING, Final, get_args
+
+import structlog
+import uvicorn
+
+from projector import __version__
+from projector.bootstrap import Part, create_server_app
+from projector.settings import Settings, WrongSetting
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+    from starlette.types import ASGIApp
+
+_PARTS: Final[tuple[Part, ...]] = get_args(Part)
+_BACKLOG: Final = 2048
+_LAST_ANSWERS_S: Final = 10
+
+log = structlog.get_logger("projector")
+
+
+def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser("serve", help="receive callbacks, keep the projections, answer questions")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8000, help="port to listen on, 0 for any (default: %(default)s)")
+    parser.add_argument("--only", choices=_PARTS, help="serve one part in this process")
+    parser.add_argument("--insecure", action="store_true", help="allow a public address without tokens")
+    parser.set_defaults(run=run, needs_database=False)
+
+
+def run(options: argparse.Namespace, settings: Settings) -> int:
+    """Serve until SIGTERM or Ctrl-C, then answer what was accepted and return 0."""
+    parts: tuple[Part, ...] = (options.only,) if options.only else _PARTS
+    if "callbacks" in parts and settings.sdk_app_id is None:
+        raise WrongSetting("PROJECTOR_SDK_APP_ID is not set; set it to the SDKAppID of your app in the console")
+    if not options.insecure and not _is_loopback(options.host):
+        _require_tokens(options.host, settings, parts)
+    listening = _listen(options.host, options.port)
+    app = create_server_app(settings, parts)
+    host, port = listening.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    log.info(
+        "serving", address=f"http://{shown}:{port}", parts=", ".join(parts), version=__version__, stop_with="Ctrl-C"
+    )
+    _serve(app, listening)
+    log.info("stopped")
+    return 0
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _require_tokens(host: str, settings: Settings, parts: tuple[Part, ...]) -> None:
+    missing = []
+    if "callbacks" in parts and not settings.callback_token:
+        missing.append("PROJECTOR_CALLBACK_TOKEN")
+    if not settings.read_tokens:
+        missing.append("PROJECTOR_READ_TOKENS")
+    if missing:
+        raise WrongSetting(
+            f"{host} is not a loopback address and {' and '.join(missing)} is not set;"
+            " set it, listen on 127.0.0.1, or pass --insecure"
+        )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except (OSError, OverflowError) as error:
+        raise WrongSetting(f"cannot listen on {host} port {port} ({error}); choose with --host and --port") from None
+
+
+def _serve(app: ASGIApp, listening: socket.socket) -> None:
+    server = _Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="on",
+            timeout_graceful_shutdown=_LAST_ANSWERS_S,
+        )
+    )
+    server.run(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
+    """The server, for which a signal to stop is an order carried out and not a death: the exit status is 0."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield

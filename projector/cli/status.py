@@ -1,0 +1,72 @@
+"""`projector status`: how far everything is, whether or not a server runs."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from projector.bootstrap import open_queries, open_stores
+from projector.http.health import look
+
+if TYPE_CHECKING:
+    import argparse
+
+    from projector.settings import Settings
+
+
+def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser("status", help="positions, lag, counts, quarantine")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run, needs_database=True)
+
+
+def run(options: argparse.Namespace, settings: Settings) -> int:
+    """Print the status and return 1 if something keeps the projections from being right and recent."""
+    stores, queries = open_stores(settings), open_queries(settings)
+    health = look(stores.events, stores.quarantine, queries)
+    with queries.snapshot() as snapshot:
+        counts = snapshot.counts()
+    complaints = health.complaints()
+    status = {
+        "head": health.head,
+        "projections": {
+            name: {
+                "position": position,
+                "lag_events": health.head - position,
+                "set_aside": sum(note.projection == name for note in health.notes),
+            }
+            for name, position in sorted(health.positions.items())
+        },
+        "lag_seconds": health.lag_ms / 1000,
+        "counts": counts._asdict(),
+        "quarantine": health.quarantined,
+        "set_aside": [note._asdict() for note in health.notes],
+        "complaints": complaints,
+    }
+    sys.stdout.write(msgspec.json.encode(status).decode() + "\n" if options.json else _for_people(status))
+    return 1 if complaints else 0
+
+
+def _for_people(status: dict[str, object]) -> str:
+    seen = msgspec.convert(status, _Status)
+    lines = [f"events        {seen.head}"]
+    lines += [
+        f"{name:<13} at {its['position']}, {its['lag_events']} behind, {its['set_aside']} set aside"
+        for name, its in seen.projections.items()
+    ]
+    lines.append(f"lag           {seen.lag_seconds:.1f} s")
+    lines += [f"{name.replace('_', ' '):<13} {count}" for name, count in seen.counts.items()]
+    lines.append(f"quarantine    {seen.quarantine}")
+    return "\n".join([*lines, *seen.complaints, ""])
+
+
+class _Status(msgspec.Struct):
+    head: int
+    projections: dict[str, dict[str, int]]
+    lag_seconds: float
+    counts: dict[str, int]
+    quarantine: int
+    complaints: list[str]

@@ -1,0 +1,166 @@
+"""The facts: what happened to a group, immutable, named in the past tense.
+
+The names in `TYPES` are stored with every event. A class may move or be renamed; its `TOPIC` may not.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Final, Literal, NamedTuple
+
+import msgspec
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One fact about one group.
+
+    `occurred_at` is the effective time and `recorded_at` the moment of receipt, both in ms since 1970 UTC.
+    `topic_id` is set where the callback spoke of a topic inside the group. `callback` is the body as it came.
+    """
+
+    TOPIC: ClassVar[str]
+
+    group_id: str
+    occurred_at: int
+    recorded_at: int
+    group_type: str | None = None
+    operator: str | None = None
+    platform: str | None = None
+    topic_id: str | None = None
+    callback: str = "{}"
+
+
+class ProfileFact(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """A fact that may name profile fields: None is unchanged, an empty string is cleared."""
+
+    name: str | None = None
+    introduction: str | None = None
+    notification: str | None = None
+    face_url: str | None = None
+    owner: str | None = None
+    custom_fields: dict[str, str] = {}
+
+
+class GroupCreated(ProfileFact, frozen=True, kw_only=True, omit_defaults=True):
+    """A group was created, with these first members; its owner is one of them, listed or not."""
+
+    TOPIC = "GroupCreated"
+    members: tuple[str, ...] = ()
+
+
+class MembersJoined(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """These users became members."""
+
+    TOPIC = "MembersJoined"
+    members: tuple[str, ...]
+    join_type: Literal["Apply", "Invited"] | None = None
+
+
+class MembersLeft(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """These users are members no longer: they quit, or the operator removed them."""
+
+    TOPIC = "MembersLeft"
+    members: tuple[str, ...]
+    exit_type: str | None = None
+
+
+class GroupFilled(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """The group reached its member limit, or turned a newcomer away because of it."""
+
+    TOPIC = "GroupFilled"
+
+
+class GroupProfileChanged(ProfileFact, frozen=True, kw_only=True, omit_defaults=True):
+    """The fields that are not None changed."""
+
+    TOPIC = "GroupProfileChanged"
+
+
+class GroupDismissed(ProfileFact, frozen=True, kw_only=True, omit_defaults=True):
+    """The group was dismissed; what profile it names is the one it had at the end."""
+
+    TOPIC = "GroupDismissed"
+
+
+class MemberChanged(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """A member's role or name card changed; None is unchanged."""
+
+    TOPIC = "MemberChanged"
+    member: str
+    role: str | None = None
+    name_card: str | None = None
+
+
+class OwnerChanged(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """The group has a new owner; an empty string is none."""
+
+    TOPIC = "OwnerChanged"
+    owner: str
+    previous_owner: str | None = None
+
+
+class AttributesChanged(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """Group attributes were replaced (`set`), merged (`modify`), emptied (`clear`) or removed by key (`delete`)."""
+
+    TOPIC = "AttributesChanged"
+    operation: Literal["set", "modify", "clear", "delete"]
+    attributes: dict[str, str] = {}
+
+
+class TopicCreated(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """A topic was created in a community."""
+
+    TOPIC = "TopicCreated"
+
+
+class TopicsDismissed(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """Topics of a community were dismissed."""
+
+    TOPIC = "TopicsDismissed"
+    topic_ids: tuple[str, ...] = ()
+
+
+class TopicProfileChanged(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """A topic's profile changed; the vendor does not say which topic's."""
+
+    TOPIC = "TopicProfileChanged"
+
+
+TYPES: Final[dict[str, type[Event]]] = {
+    event_type.TOPIC: event_type
+    for event_type in (
+        GroupCreated,
+        MembersJoined,
+        MembersLeft,
+        GroupFilled,
+        GroupProfileChanged,
+        GroupDismissed,
+        MemberChanged,
+        OwnerChanged,
+        AttributesChanged,
+        TopicCreated,
+        TopicsDismissed,
+        TopicProfileChanged,
+    )
+}
+
+_OF_TOPICS = (TopicCreated, TopicsDismissed, TopicProfileChanged)
+
+
+class Recorded(NamedTuple):
+    """An event with its position in the whole store (the first is 1)."""
+
+    position: int
+    event: Event
+
+
+def speaks_of_group(event: Event) -> bool:
+    """Tell whether the event is evidence about the group itself and not about a topic inside it."""
+    return event.topic_id is None and not isinstance(event, _OF_TOPICS)
+
+
+class UndecodableEvent(Event, frozen=True, kw_only=True):
+    """A stored event that this version cannot decode. It is evidence of nothing until a version can."""
+
+    TOPIC = "Undecodable"
+    stored_type: str
+    reason: str

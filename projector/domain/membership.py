@@ -1,0 +1,95 @@
+"""Membership by (group, user): the newest join against the newest exit and the newest dismissal."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import msgspec
+from msgspec.structs import replace
+
+from projector.domain.events import Event, GroupCreated, MemberChanged, MembersJoined, MembersLeft, Recorded
+from projector.domain.lives import NEVER, UNKNOWN, Lives, Moment, Register, moment_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+JoinType: TypeAlias = Literal["Created", "Apply", "Invited"]
+Role: TypeAlias = Literal["Owner", "Admin", "Member"]
+
+
+class Member(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is known of one user in one group."""
+
+    joined: Moment = NEVER
+    join_type: JoinType | None = None
+    operator: str | None = None
+    exited: Moment = NEVER
+    role: Register = UNKNOWN
+    name_card: Register = UNKNOWN
+
+
+class Standing(IntEnum):
+    """Where a user stands in a group."""
+
+    OUT = 0
+    MEMBER = 1
+    AWAITING = 2
+    """Joined after the newest dismissal, while the creation of the new life has not arrived."""
+
+
+def users(event: Event) -> Sequence[str]:
+    """Return the users an event is evidence about, each once."""
+    match event:
+        case GroupCreated(members=members, owner=owner):
+            return tuple(dict.fromkeys((*members, owner) if owner else members))
+        case MembersJoined(members=members) | MembersLeft(members=members):
+            return tuple(dict.fromkeys(members))
+        case MemberChanged(member=member):
+            return (member,)
+        case _:
+            return ()
+
+
+def evolve(member: Member, recorded: Recorded) -> Member:
+    """Return a user's evidence with this event, one of those `users` names the user for, merged in."""
+    moment, event = moment_of(recorded), recorded.event
+    match event:
+        case GroupCreated() if moment > member.joined:
+            return replace(member, joined=moment, join_type="Created", operator=event.operator)
+        case MembersJoined() if moment > member.joined:
+            return replace(member, joined=moment, join_type=event.join_type, operator=event.operator)
+        case MembersLeft() if moment > member.exited:
+            return replace(member, exited=moment)
+        case MemberChanged(role=role, name_card=name_card):
+            return replace(
+                member,
+                role=member.role if role is None else member.role.write(moment, role),
+                name_card=member.name_card if name_card is None else member.name_card.write(moment, name_card),
+            )
+        case _:
+            return member
+
+
+def standing(member: Member, lives: Lives) -> Standing:
+    """Decide where a user stands, from the evidence about the user and about the group."""
+    if member.joined <= member.exited or member.joined <= lives.ended:
+        return Standing.OUT
+    return Standing.AWAITING if lives.dismissed else Standing.MEMBER
+
+
+def name_card(member: Member) -> str | None:
+    """Return a member's name card: what was set since the newest join."""
+    return member.name_card.since(member.joined).value
+
+
+def role(user_id: str, member: Member, owner: Register) -> Role:
+    """Return a member's role: `Owner`, `Admin` or `Member`, given the group's owner register."""
+    if standing_owner(owner, member.exited if owner.value == user_id else NEVER) == user_id:
+        return "Owner"
+    return "Admin" if member.role.since(member.joined).value == "Admin" else "Member"
+
+
+def standing_owner(owner: Register, exited: Moment) -> str | None:
+    """Return the owner, or None if there is none or that user's newest exit came after becoming owner."""
+    return owner.value if owner.value and owner.at > exited else None

@@ -1,0 +1,103 @@
+"""The profile by group: each field its own last-writer-wins register, bounded by the life it was written in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import msgspec
+from msgspec.structs import replace
+
+from projector.domain import lives as group_lives
+from projector.domain.events import AttributesChanged, OwnerChanged, ProfileFact, Recorded
+from projector.domain.lives import NEVER, UNKNOWN, Lives, Moment, Register, moment_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_TEXT_FIELDS = ("name", "introduction", "notification", "face_url", "owner")
+
+Status: TypeAlias = Literal["active", "dismissed"]
+
+
+class Profile(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is known of one group's profile, and how recent it is."""
+
+    lives: Lives = Lives()
+    updated_at: int = 0
+    position: int = 0
+    type: Register = UNKNOWN
+    name: Register = UNKNOWN
+    introduction: Register = UNKNOWN
+    notification: Register = UNKNOWN
+    face_url: Register = UNKNOWN
+    owner: Register = UNKNOWN
+    custom_fields: dict[str, Register] = {}
+    attributes: dict[str, Register] = {}
+    attributes_reset: Moment = NEVER
+
+    @property
+    def status(self) -> Status:
+        """`active` or `dismissed`."""
+        return "dismissed" if self.lives.dismissed else "active"
+
+
+def evolve(profile: Profile, recorded: Recorded) -> Profile:
+    """Return the profile with this event's evidence merged in."""
+    moment, event = moment_of(recorded), recorded.event
+    changes: dict[str, object] = {
+        "updated_at": max(profile.updated_at, event.occurred_at),
+        "position": max(profile.position, recorded.position),
+    }
+    if event.group_type:
+        changes["type"] = profile.type.write(moment, event.group_type)
+    match event:
+        case ProfileFact():
+            for field in _TEXT_FIELDS:
+                if (value := getattr(event, field)) is not None:
+                    changes[field] = getattr(profile, field).write(moment, value)
+            changes["custom_fields"] = _write(profile.custom_fields, moment, event.custom_fields.items())
+        case OwnerChanged(owner=owner):
+            changes["owner"] = profile.owner.write(moment, owner)
+        case AttributesChanged():
+            changes |= _attributes(profile, moment, event)
+        case _:
+            pass
+    changes["lives"] = group_lives.evolve(profile.lives, recorded)
+    return _within_life(replace(profile, **changes))
+
+
+def current(registers: Mapping[str, Register]) -> dict[str, str]:
+    """Return the keys that have a value, with it."""
+    return {key: register.value for key, register in registers.items() if register.value is not None}
+
+
+def _attributes(profile: Profile, moment: Moment, event: AttributesChanged) -> dict[str, object]:
+    written: Iterable[tuple[str, str | None]] = event.attributes.items()
+    reset = profile.attributes_reset
+    if event.operation == "delete":
+        written = ((key, None) for key in event.attributes)
+    elif event.operation == "clear":
+        written = ()
+    if event.operation in ("set", "clear"):
+        reset = max(reset, moment)
+    return {"attributes_reset": reset, "attributes": _write(profile.attributes, moment, written)}
+
+
+def _write(
+    registers: dict[str, Register], moment: Moment, values: Iterable[tuple[str, str | None]]
+) -> dict[str, Register]:
+    return registers | {key: registers.get(key, UNKNOWN).write(moment, value) for key, value in values}
+
+
+def _within_life(profile: Profile) -> Profile:
+    """Forget what an earlier life wrote, and the attributes that a later `set` or `clear` removed."""
+    floor = profile.lives.floor
+    reset = max(floor, profile.attributes_reset)
+    return replace(
+        profile,
+        type=profile.type.since(floor),
+        custom_fields={key: kept for key, kept in profile.custom_fields.items() if kept.at > floor},
+        attributes={key: kept for key, kept in profile.attributes.items() if kept.at >= reset and kept.at > floor},
+        attributes_reset=profile.attributes_reset if profile.attributes_reset > floor else NEVER,
+        **{field: getattr(profile, field).since(floor) for field in _TEXT_FIELDS},
+    )

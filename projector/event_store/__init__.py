@@ -1,0 +1,83 @@
+"""The event store: append a batch once, read after a position, know the head. Nothing is ever changed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from projector.domain.events import Event, Recorded
+
+
+class StoreUnavailable(Exception):
+    """The store did not take or give what was asked; nothing of the batch was kept. The text says why."""
+
+
+class Candidate(NamedTuple):
+    """An event to append, unless one with the same identity is there already (None: always append)."""
+
+    event: Event
+    identity: bytes | None
+
+
+class Appended(NamedTuple):
+    """Where the event is. `repeated` says that it was there before, under the same identity."""
+
+    position: int
+    repeated: bool
+
+
+class Quarantined(NamedTuple):
+    """An authentic request that could not be read as a callback, kept as it came.
+
+    Times are in ms since 1970 UTC; `times` counts deliveries of the same bytes; `position` is that of the event
+    it became when it was retried, None while it waits.
+    """
+
+    id: int
+    received_at: int
+    times: int
+    reason: str
+    command: str | None
+    platform: str | None
+    body: bytes
+    position: int | None
+
+
+class EventStore(Protocol):
+    """What every store does. All methods may be called from any thread and raise StoreUnavailable."""
+
+    def append(self, batch: Sequence[Candidate]) -> list[Appended]:
+        """Make the batch durable in one transaction; positions are contiguous, in the order given."""
+
+    def read(self, after: int, limit: int) -> list[Recorded]:
+        """Return up to `limit` events of all groups behind a position, in order."""
+
+    def read_group(self, group_id: str, after_version: int, limit: int) -> list[Recorded]:
+        """Return up to `limit` events of one group, in order, behind its first `after_version` events."""
+
+    def head(self) -> int:
+        """Return the position of the newest event, 0 if there is none."""
+
+    def close(self) -> None:
+        """Let go of every connection."""
+
+
+class Quarantine(Protocol):
+    """Where authentic but unreadable requests wait. All methods may raise StoreUnavailable."""
+
+    def keep(self, *, body: bytes, reason: str, command: str | None, platform: str | None, received_at: int) -> int:
+        """Make a request durable and return its id; the same bytes again are counted, not kept twice."""
+
+    def waiting(self, after: int = 0, limit: int = 100) -> list[Quarantined]:
+        """Return requests not yet released whose id is greater than `after`, by id."""
+
+    def find(self, quarantine_id: int) -> Quarantined | None:
+        """Return one request, released or not."""
+
+    def release(self, quarantine_id: int, position: int) -> None:
+        """Note that a request became the event at that position."""
+
+    def count(self) -> int:
+        """Return how many requests wait."""

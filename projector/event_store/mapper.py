@@ -1,0 +1,42 @@
+"""Events as the event-sourcing library stores them: a fixed topic, and JSON as state."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+from eventsourcing.persistence import Mapper, MapperDeserialisationError, StoredEvent
+
+from projector.domain.events import TYPES
+
+_DECODERS: Final = {topic: msgspec.json.Decoder(event_type) for topic, event_type in TYPES.items()}
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class EventMapper(Mapper[str]):
+    """Maps our events to stored events and back, through the library's compressor and cipher where set."""
+
+    def to_stored_event(self, domain_event: Any) -> StoredEvent:
+        """Return the event in its stored form; the version, 0 here, is given by the recorder that appends it."""
+        return StoredEvent(domain_event.group_id, 0, domain_event.TOPIC, self.seal(_encode(domain_event)))
+
+    def to_domain_event(self, stored_event: StoredEvent) -> Any:
+        """Return the event that was stored. Raises MapperDeserialisationError."""
+        topic = stored_event.topic
+        try:
+            return _DECODERS[topic].decode(self.unseal(stored_event.state))
+        except Exception as error:
+            reason = "this version knows no such event" if topic not in _DECODERS else str(error)
+            raise MapperDeserialisationError(f"cannot decode {topic}: {reason}") from error
+
+    def seal(self, data: bytes) -> bytes:
+        """Compress and encrypt, as far as set."""
+        if self.compressor:
+            data = self.compressor.compress(data)
+        return self.cipher.encrypt(data) if self.cipher else data
+
+    def unseal(self, data: bytes) -> bytes:
+        """Undo `seal`."""
+        if self.cipher:
+            data = self.cipher.decrypt(data)
+        return self.compressor.decompress(data) if self.compressor else data

@@ -1,0 +1,258 @@
+"""The event store on SQLite: a persistence module of the event-sourcing library.
+
+`PERSISTENCE_MODULE=projector.event_store.sqlite` opens it with the library alone. Beside the library's own
+`stored_events` stand `identities`, which makes a repeated delivery the same event, and `quarantine`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import contextmanager
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+from eventsourcing.persistence import (
+    MapperDeserialisationError,
+    Notification,
+    PersistenceError,
+    StoredEvent,
+)
+from eventsourcing.sqlite import (
+    SQLiteApplicationRecorder,
+    SQLiteConnection,
+    SQLiteConnectionPool,
+    SQLiteFactory,
+)
+
+from projector.domain.events import Event, Recorded, UndecodableEvent
+from projector.event_store import Appended, Candidate, Quarantined, StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from projector.event_store.mapper import EventMapper
+
+_SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS identities (identity BLOB PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID",
+    """CREATE TABLE IF NOT EXISTS quarantine (
+        id INTEGER PRIMARY KEY,
+        digest BLOB NOT NULL UNIQUE,
+        received_at INTEGER NOT NULL,
+        times INTEGER NOT NULL,
+        reason TEXT NOT NULL,
+        command TEXT,
+        platform TEXT,
+        body BLOB NOT NULL,
+        position INTEGER)""",
+    "CREATE INDEX IF NOT EXISTS quarantine_waiting ON quarantine (id) WHERE position IS NULL",
+)
+
+
+class DurablePool(SQLiteConnectionPool):
+    """Connections whose commits survive the loss of power."""
+
+    def _create_connection(self) -> SQLiteConnection:
+        connection = super()._create_connection()
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA synchronous=FULL")
+        cursor.execute("PRAGMA fullfsync=ON")
+        return connection
+
+
+class GroupRecorder(SQLiteApplicationRecorder):
+    """The library's recorder, which also gives versions and keeps delivery identities in the same transaction."""
+
+    def construct_create_table_statements(self) -> list[str]:
+        """Return the library's table and ours beside it."""
+        return [*super().construct_create_table_statements(), *_SCHEMA]
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Cursor]:
+        """Open a transaction that holds the write lock from its start, so that what it reads stays true."""
+        with self.datastore.get_connection(commit=True) as connection, connection.cursor() as cursor:
+            cursor.execute("BEGIN IMMEDIATE")
+            try:
+                yield cursor
+                cursor.execute("COMMIT")
+            except BaseException:
+                connection.rollback()
+                raise
+
+    def append(self, batch: Sequence[tuple[StoredEvent, bytes | None]]) -> list[Appended]:
+        """Append events whose identity is new, each as the next version of its stream."""
+        with self.writing() as cursor:
+            known = self._known(cursor, [identity for _, identity in batch if identity])
+            versions = self._versions(cursor, {str(event.originator_id) for event, _ in batch})
+            appended = []
+            for event, identity in batch:
+                if identity in known:
+                    appended.append(Appended(known[identity], repeated=True))
+                    continue
+                group_id = str(event.originator_id)
+                versions[group_id] = version = versions.get(group_id, 0) + 1
+                cursor.execute(self.insert_events_statement, (group_id, version, event.topic, event.state))
+                position = int(cursor.lastrowid or 0)
+                if identity:
+                    known[identity] = position
+                    cursor.execute("INSERT INTO identities VALUES (?, ?)", (identity, position))
+                appended.append(Appended(position, repeated=False))
+            return appended
+
+    def select_stream(self, group_id: str, after_version: int, limit: int) -> list[Notification]:
+        """Return events of one stream with their positions."""
+        with self.datastore.transaction(commit=False) as cursor:
+            cursor.execute(
+                f"SELECT rowid, * FROM {self.events_table_name}"  # noqa: S608 - the library's own table name
+                " WHERE originator_id = ? AND originator_version > ? ORDER BY originator_version LIMIT ?",
+                (group_id, after_version, limit),
+            )
+            return [
+                Notification(row["originator_id"], row["originator_version"], row["topic"], row["state"], row["rowid"])
+                for row in cursor.fetchall()
+            ]
+
+    def _known(self, cursor: sqlite3.Cursor, identities: list[bytes]) -> dict[bytes | None, int]:
+        marks = ",".join("?" * len(identities))
+        found = cursor.execute(
+            f"SELECT identity, position FROM identities WHERE identity IN ({marks})",  # noqa: S608 - only marks
+            identities,
+        )
+        return dict(found.fetchall())
+
+    def _versions(self, cursor: sqlite3.Cursor, group_ids: set[str]) -> dict[str, int]:
+        newest = f"SELECT MAX(originator_version) FROM {self.events_table_name} WHERE originator_id = ?"  # noqa: S608
+        return {group_id: cursor.execute(newest, (group_id,)).fetchone()[0] or 0 for group_id in group_ids}
+
+
+class Factory(SQLiteFactory):
+    """Builds the recorder over durable connections."""
+
+    application_recorder_class = GroupRecorder
+
+    def __init__(self, env: Any) -> None:
+        super().__init__(env)
+        library_pool = self.datastore.pool
+        self.datastore.pool = DurablePool(db_name=library_pool.db_name, lock_timeout=library_pool.lock_timeout)
+
+
+class SQLiteEventStore:
+    """`EventStore` in one SQLite file, in WAL mode, synced at every commit."""
+
+    def __init__(self, recorder: GroupRecorder, mapper: EventMapper) -> None:
+        self._recorder = recorder
+        self._mapper = mapper
+
+    def append(self, batch: Sequence[Candidate]) -> list[Appended]:
+        """See `EventStore`."""
+        stored = [(self._mapper.to_stored_event(event), identity) for event, identity in batch]
+        with _unavailable():
+            return self._recorder.append(stored)
+
+    def read(self, after: int, limit: int) -> list[Recorded]:
+        """See `EventStore`."""
+        with _unavailable():
+            rows = self._recorder.select_notifications(after, limit, inclusive_of_start=False)
+        return [self._recorded(row) for row in rows]
+
+    def read_group(self, group_id: str, after_version: int, limit: int) -> list[Recorded]:
+        """See `EventStore`."""
+        with _unavailable():
+            rows = self._recorder.select_stream(group_id, after_version, limit)
+        return [self._recorded(row) for row in rows]
+
+    def head(self) -> int:
+        """See `EventStore`."""
+        with _unavailable():
+            return self._recorder.max_notification_id() or 0
+
+    def close(self) -> None:
+        """See `EventStore`."""
+        self._recorder.datastore.close()
+
+    def _recorded(self, row: Notification) -> Recorded:
+        try:
+            event: Event = self._mapper.to_domain_event(row)
+        except MapperDeserialisationError as error:
+            event = UndecodableEvent(
+                group_id=str(row.originator_id),
+                occurred_at=0,
+                recorded_at=0,
+                stored_type=row.topic,
+                reason=str(error),
+            )
+        return Recorded(row.id, event)
+
+
+class SQLiteQuarantine:
+    """`Quarantine` in a table beside the events; bodies go through the same compressor and cipher."""
+
+    def __init__(self, recorder: GroupRecorder, mapper: EventMapper) -> None:
+        self._recorder = recorder
+        self._mapper = mapper
+
+    def keep(self, *, body: bytes, reason: str, command: str | None, platform: str | None, received_at: int) -> int:
+        """See `Quarantine`."""
+        digest = blake2b(f"{command}\n".encode() + body, digest_size=16).digest()
+        with _unavailable(), self._recorder.writing() as cursor:
+            cursor.execute(
+                "INSERT INTO quarantine (digest, received_at, times, reason, command, platform, body)"
+                " VALUES (?, ?, 1, ?, ?, ?, ?) ON CONFLICT (digest) DO UPDATE SET times = times + 1 RETURNING id",
+                (digest, received_at, reason, command, platform, self._mapper.seal(body)),
+            )
+            return int(cursor.fetchone()[0])
+
+    def waiting(self, after: int = 0, limit: int = 100) -> list[Quarantined]:
+        """See `Quarantine`."""
+        return self._select("position IS NULL AND id > ? ORDER BY id LIMIT ?", (after, limit))
+
+    def find(self, quarantine_id: int) -> Quarantined | None:
+        """See `Quarantine`."""
+        return next(iter(self._select("id = ?", (quarantine_id,))), None)
+
+    def release(self, quarantine_id: int, position: int) -> None:
+        """See `Quarantine`."""
+        with _unavailable(), self._recorder.writing() as cursor:
+            cursor.execute("UPDATE quarantine SET position = ? WHERE id = ?", (position, quarantine_id))
+
+    def count(self) -> int:
+        """See `Quarantine`."""
+        with _unavailable(), self._recorder.datastore.transaction(commit=False) as cursor:
+            cursor.execute("SELECT COUNT(*) FROM quarantine WHERE position IS NULL")
+            return int(cursor.fetchone()[0])
+
+    def _select(self, condition: str, arguments: tuple[int, ...]) -> list[Quarantined]:
+        columns = "id, received_at, times, reason, command, platform, body, position"
+        with _unavailable(), self._recorder.datastore.transaction(commit=False) as cursor:
+            cursor.execute(f"SELECT {columns} FROM quarantine WHERE {condition}", arguments)  # noqa: S608 - ours
+            rows = [Quarantined(*row) for row in cursor.fetchall()]
+        return [row._replace(body=self._mapper.unseal(row.body)) for row in rows]
+
+
+def open_sqlite(path: str, library_environment: Mapping[str, str]) -> tuple[SQLiteEventStore, SQLiteQuarantine]:
+    """Open, and create where missing, the store in the SQLite file at `path`.
+
+    `library_environment` carries the event-sourcing library's own settings: compressor, cipher and its key.
+
+    Raises StoreUnavailable if the file cannot be opened or is no such store.
+    """
+    factory = Factory(
+        {
+            "MAPPER_TOPIC": "projector.event_store.mapper:EventMapper",
+            **library_environment,
+            "SQLITE_DBNAME": path,
+            "ORIGINATOR_ID_TYPE": "text",
+        }
+    )
+    with _unavailable():
+        recorder = factory.application_recorder()
+    assert isinstance(recorder, GroupRecorder)
+    mapper: Any = factory.mapper()
+    return SQLiteEventStore(recorder, mapper), SQLiteQuarantine(recorder, mapper)
+
+
+@contextmanager
+def _unavailable() -> Iterator[None]:
+    try:
+        yield
+    except (PersistenceError, sqlite3.Error) as error:
+        raise StoreUnavailable(f"SQLite: {error}") from error

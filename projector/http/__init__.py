@@ -1,0 +1,1 @@
+"""The two doors: callbacks in, answers out."""

@@ -1,0 +1,195 @@
+"""The shapes of the answers; the OpenAPI document is made from these classes."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from projector.domain import membership, profile
+from projector.domain.events import UndecodableEvent
+from projector.domain.lives import NEVER
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from projector.domain.events import Recorded
+    from projector.read_model import GroupState, Membership
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+Time = Annotated[str, Meta(description="RFC 3339, UTC, with milliseconds.", examples=["2022-12-09T08:26:54.123Z"])]
+Cursor = Annotated[str, Meta(description="Where the next page begins; opaque.")]
+
+
+class Group(msgspec.Struct):
+    """What is known of a group; null is unknown, an empty string is known to be empty."""
+
+    group_id: str
+    type: str | None
+    status: profile.Status
+    name: str | None
+    introduction: str | None
+    notification: str | None
+    face_url: str | None
+    owner: str | None
+    custom_fields: dict[str, str]
+    attributes: dict[str, str]
+    member_count: Annotated[int, Meta(ge=0)]
+    member_limit: Annotated[int | None, Meta(description="What the member count was when the group was full.")]
+    roster_complete: Annotated[bool, Meta(description="Whether the creation of this life of the group was seen.")]
+    is_full: bool
+    full_at: Time | None
+    created_at: Time | None
+    dismissed_at: Time | None
+    updated_at: Time
+    position: Annotated[int, Meta(ge=1, description="The newest event about the group.")]
+
+
+class Groups(msgspec.Struct):
+    """One page of groups, by id."""
+
+    groups: list[Group]
+    next: Cursor | None
+
+
+class Member(msgspec.Struct):
+    """A member of a group."""
+
+    user_id: str
+    role: membership.Role
+    name_card: str | None
+    joined_at: Time
+    join_type: membership.JoinType | None
+    operator: str | None
+
+
+class Members(msgspec.Struct):
+    """One page of a roster, by user id."""
+
+    group_id: str
+    member_count: Annotated[int, Meta(ge=0)]
+    roster_complete: bool
+    members: list[Member]
+    next: Cursor | None
+
+
+class UserGroup(msgspec.Struct):
+    """A user's place in one group."""
+
+    group_id: str
+    role: membership.Role
+    joined_at: Time
+
+
+class UserGroups(msgspec.Struct):
+    """One page of the groups a user is a member of, by group id."""
+
+    user_id: str
+    groups: list[UserGroup]
+    next: Cursor | None
+
+
+class Event(msgspec.Struct):
+    """A recorded event; `callback` is the body as the vendor sent it."""
+
+    position: Annotated[int, Meta(ge=1)]
+    group_id: str
+    type: Annotated[str, Meta(examples=["MembersJoined"])]
+    occurred_at: Time
+    recorded_at: Time
+    operator: str | None
+    platform: str | None
+    callback: Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "object"})]
+
+
+class Events(msgspec.Struct):
+    """One page of the history, by position."""
+
+    events: list[Event]
+    next: Cursor | None
+
+
+def time_of(ms: int) -> str:
+    """Return milliseconds since 1970 UTC as RFC 3339 with milliseconds."""
+    return (_EPOCH + timedelta(milliseconds=ms)).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def group(state: GroupState) -> Group:
+    """Return a group's state as it is answered."""
+    known, lives, fullness = state.profile, state.profile.lives, state.fullness
+    member_count, roster_complete = state.roster.member_count, state.roster.lives.created != NEVER
+    return Group(
+        group_id=state.group_id,
+        type=known.type.value,
+        status=known.status,
+        name=known.name.value,
+        introduction=known.introduction.value,
+        notification=known.notification.value,
+        face_url=known.face_url.value,
+        owner=membership.standing_owner(known.owner, state.owner_exited),
+        custom_fields=profile.current(known.custom_fields),
+        attributes=profile.current(known.attributes),
+        member_count=member_count,
+        member_limit=member_count if fullness.is_full and roster_complete else None,
+        roster_complete=roster_complete,
+        is_full=fullness.is_full,
+        full_at=_optional_time(fullness.full_at),
+        created_at=_optional_time(lives.created[0] or None),
+        dismissed_at=time_of(lives.ended[0]) if lives.dismissed else None,
+        updated_at=time_of(known.updated_at),
+        position=known.position,
+    )
+
+
+def member(row: Membership) -> Member:
+    """Return a membership as a group's roster shows it."""
+    return Member(
+        user_id=row.user_id,
+        role=membership.role(row.user_id, row.member, row.owner),
+        name_card=membership.name_card(row.member),
+        joined_at=time_of(row.member.joined[0]),
+        join_type=row.member.join_type,
+        operator=row.member.operator,
+    )
+
+
+def members(state: GroupState, page: Sequence[Membership], following: str | None) -> Members:
+    """Return one page of a roster."""
+    return Members(
+        group_id=state.group_id,
+        member_count=state.roster.member_count,
+        roster_complete=state.roster.lives.created != NEVER,
+        members=[member(row) for row in page],
+        next=following,
+    )
+
+
+def user_group(row: Membership) -> UserGroup:
+    """Return a membership as a user's list shows it."""
+    return UserGroup(
+        group_id=row.group_id,
+        role=membership.role(row.user_id, row.member, row.owner),
+        joined_at=time_of(row.member.joined[0]),
+    )
+
+
+def event(recorded: Recorded) -> Event:
+    """Return an event of the history; of one that cannot be decoded, what is known without."""
+    known: Any = recorded.event
+    return Event(
+        position=recorded.position,
+        group_id=known.group_id,
+        type=known.stored_type if isinstance(known, UndecodableEvent) else known.TOPIC,
+        occurred_at=time_of(known.occurred_at),
+        recorded_at=time_of(known.recorded_at),
+        operator=known.operator,
+        platform=known.platform,
+        callback=msgspec.Raw(known.callback.encode()),
+    )
+
+
+def _optional_time(ms: int | None) -> str | None:
+    return None if ms is None else time_of(ms)

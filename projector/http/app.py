@@ -1,0 +1,146 @@
+"""The application: which door an address leads to, and who may pass."""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.routing import Route
+
+from projector.event_store import StoreUnavailable
+from projector.http import openapi
+from projector.http.problems import on_http_exception, on_unavailable, on_unexpected, problem_response
+from projector.read_model import ReadModelUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from contextlib import AbstractAsyncContextManager
+
+    from starlette.requests import Request
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from projector.http.health import Health
+    from projector.http.ingest import Ingest
+    from projector.http.metrics import Metrics
+    from projector.http.queries import Questions
+
+
+class Parts(NamedTuple):
+    """What this process serves; None is left out. `running` is entered while the server runs."""
+
+    health: Callable[[], Health]
+    metrics: Metrics
+    running: Callable[[], AbstractAsyncContextManager[None]]
+    ingest: Ingest | None = None
+    questions: Questions | None = None
+    read_tokens: tuple[str, ...] = ()
+
+
+def create_app(parts: Parts) -> ASGIApp:
+    """Return the ASGI application of one process."""
+    routes = [
+        Route("/livez", _alive),
+        Route("/readyz", _Readiness(parts.health).answer),
+        Route("/metrics", _Exposition(parts.metrics).answer),
+    ]
+    if parts.ingest:
+        routes.append(Route("/callback", parts.ingest))
+    if parts.questions:
+        routes += [*parts.questions.routes(), Route("/openapi.json", _Document(secured=bool(parts.read_tokens)).answer)]
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with parts.running():
+            yield
+
+    app = Starlette(
+        routes=routes,
+        lifespan=lifespan,
+        exception_handlers={
+            HTTPException: on_http_exception,
+            StoreUnavailable: on_unavailable,
+            ReadModelUnavailable: on_unavailable,
+            Exception: on_unexpected,
+        },
+    )
+    app.router.redirect_slashes = False
+    return _FrontDoor(app, parts.read_tokens)
+
+
+class _FrontDoor:
+    """Checks bearer tokens before any other work, and routes by the path as it was sent.
+
+    An id in a path may hold an encoded `/`, so paths are split before they are decoded.
+    """
+
+    def __init__(self, app: ASGIApp, read_tokens: tuple[str, ...]) -> None:
+        self._app = app
+        self._read_tokens = [token.encode() for token in read_tokens]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            if scope["path"].startswith("/v1/"):
+                scope["path"] = scope["raw_path"].decode("ascii", "replace")
+            elif scope["path"] != "/metrics":
+                await self._app(scope, receive, send)
+                return
+            if self._read_tokens and not self._permitted(scope):
+                refusal = problem_response(
+                    401, "Send one of PROJECTOR_READ_TOKENS as a bearer token.", {"WWW-Authenticate": "Bearer"}
+                )
+                await refusal(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _permitted(self, scope: Scope) -> bool:
+        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        scheme, _, token = given.partition(b" ")
+        matches = [hmac.compare_digest(token.strip(), known) for known in self._read_tokens]
+        return scheme.lower() == b"bearer" and any(matches)
+
+
+async def _alive(_: Request) -> Response:
+    return _json(200, {"status": "alive"})
+
+
+class _Readiness:
+    def __init__(self, health: Callable[[], Health]) -> None:
+        self._health = health
+
+    async def answer(self, _: Request) -> Response:
+        """Answer 200, or 503 with what keeps the projections from being right and recent."""
+        try:
+            health = self._health()
+        except (StoreUnavailable, ReadModelUnavailable) as error:
+            return _json(503, {"status": "not ready", "complaints": [str(error)]})
+        complaints = health.complaints()
+        seen = {"head": health.head, "positions": health.positions, "lag_seconds": health.lag_ms / 1000}
+        status = "not ready" if complaints else "ready"
+        return _json(503 if complaints else 200, {"status": status, **seen, "complaints": complaints})
+
+
+class _Exposition:
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    async def answer(self, _: Request) -> Response:
+        """Answer all numbers in Prometheus's text format."""
+        return Response(self._metrics.exposition(), media_type="text/plain; version=0.0.4")
+
+
+class _Document:
+    def __init__(self, *, secured: bool) -> None:
+        self._body = msgspec.json.encode(openapi.document(secured=secured))
+
+    async def answer(self, _: Request) -> Response:
+        """Answer the OpenAPI document."""
+        return Response(self._body, media_type="application/json")
+
+
+def _json(status: int, content: Any) -> Response:
+    return Response(msgspec.json.encode(content), status, media_type="application/json")

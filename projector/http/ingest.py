@@ -1,0 +1,156 @@
+"""Callbacks in: verify, translate, append, acknowledge. Plain ASGI: this is the door that must be fast."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import structlog
+from anyio import to_thread
+
+from projector.callbacks import (
+    Forbidden,
+    Unreadable,
+    authenticate,
+    carries_group_state,
+    command_of,
+    parameters,
+    translate,
+)
+from projector.event_store import Candidate, StoreUnavailable
+from projector.event_store.group_commit import GroupCommit, Overloaded
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from projector.event_store import Quarantine
+    from projector.http.metrics import Metrics
+    from projector.settings import Settings
+
+_OK: Final = b'{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":0}'
+_RETRY: Final = ((b"retry-after", b"1"),)
+
+log = structlog.get_logger(__name__)
+
+
+class _TooLarge(Exception):
+    pass
+
+
+class _Gone(Exception):
+    """The sender hung up before its body was whole."""
+
+
+class Ingest:
+    """The ASGI application behind `POST /callback`. A success is answered when the event is durable."""
+
+    def __init__(self, settings: Settings, commit: GroupCommit, quarantine: Quarantine, metrics: Metrics) -> None:
+        assert settings.sdk_app_id is not None
+        self._sdk_app_id = settings.sdk_app_id
+        self._token = settings.callback_token
+        self._max_body_bytes = settings.max_body_bytes
+        self._commit = commit
+        self._quarantine = quarantine
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request with the vendor's three fields."""
+        if scope["method"] != "POST":
+            await _answer(send, 405, "callbacks are POSTed", ((b"allow", b"POST"),))
+            return
+        query, now_ms = parameters(scope["query_string"]), time.time_ns() // 1_000_000
+        try:
+            authenticate(query, sdk_app_id=self._sdk_app_id, token=self._token, now_ms=now_ms)
+            body = await _read(scope, receive, self._max_body_bytes)
+        except Forbidden as error:
+            self._note("refused", scope, str(error))
+            await _answer(send, 403, str(error))
+        except _TooLarge:
+            reason = f"the body is larger than {self._max_body_bytes} bytes"
+            self._note("too_large", scope, reason)
+            await _answer(send, 413, reason, ((b"connection", b"close"),))
+        except _Gone:
+            return
+        else:
+            await self._take(scope, send, query, body, now_ms)
+
+    async def _take(self, scope: Scope, send: Send, query: dict[str, str], body: bytes, now_ms: int) -> None:
+        platform = query.get("optplatform")
+        try:
+            command = command_of(query, body)
+            if not carries_group_state(command):
+                self._metrics.count_ignored(command)
+                await _answer(send, 200)
+                return
+            translation = translate(command, body, platform=platform, received_at=now_ms)
+        except Unreadable as error:
+            await self._keep_unreadable(scope, send, query, body, now_ms, str(error))
+            return
+        if translation.from_future:
+            self._metrics.future_event_times.inc()
+            log.warning("an EventTime from the future was not believed", command=command)
+        with self._metrics.append_seconds.time():
+            try:
+                appended = await self._commit.append(Candidate(translation.event, translation.identity))
+            except (StoreUnavailable, Overloaded) as error:
+                await self._unavailable(scope, send, str(error) or "too many callbacks wait to be stored")
+                return
+        self._metrics.count("repeated" if appended.repeated else "recorded")
+        await _answer(send, 200, headers=((b"projector-position", b"%d" % appended.position),))
+
+    async def _keep_unreadable(
+        self, scope: Scope, send: Send, query: dict[str, str], body: bytes, now_ms: int, reason: str
+    ) -> None:
+        keep = partial(
+            self._quarantine.keep,
+            body=body,
+            reason=reason,
+            command=query.get("callbackcommand"),
+            platform=query.get("optplatform"),
+            received_at=now_ms,
+        )
+        try:
+            quarantine_id = await to_thread.run_sync(keep)
+        except StoreUnavailable as error:
+            await self._unavailable(scope, send, str(error))
+            return
+        self._note("quarantined", scope, reason, quarantine_id=quarantine_id)
+        await _answer(send, 400, reason)
+
+    async def _unavailable(self, scope: Scope, send: Send, reason: str) -> None:
+        self._note("unavailable", scope, reason)
+        await _answer(send, 503, reason, _RETRY)
+
+    def _note(self, result: str, scope: Scope, reason: str, **more: Any) -> None:
+        self._metrics.count(result)
+        client = scope.get("client")
+        log.warning("callback not recorded", result=result, reason=reason, client=client and client[0], **more)
+
+
+async def _read(scope: Scope, receive: Receive, limit: int) -> bytes:
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit() and int(value) > limit:
+            raise _TooLarge
+    chunks: list[bytes] = []
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise _Gone
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        if size > limit:
+            raise _TooLarge
+        more = message.get("more_body", False)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def _answer(send: Send, status: int, reason: str = "", headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+    body = _OK
+    if status != 200:
+        body = msgspec.json.encode({"ActionStatus": "FAIL", "ErrorInfo": reason, "ErrorCode": 1})
+    fixed = ((b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)))
+    await send({"type": "http.response.start", "status": status, "headers": [*fixed, *headers]})
+    await send({"type": "http.response.body", "body": body})

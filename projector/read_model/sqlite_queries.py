@@ -1,0 +1,173 @@
+"""The questions, on SQLite: every one is answered from an index, at a cost that its answer's size bounds."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from projector.domain.fullness import Fullness
+from projector.domain.lives import Register
+from projector.read_model import Counts, GroupFilter, GroupState, Membership, Roster, SetAside
+from projector.read_model.sqlite import (
+    MEMBER_COLUMNS,
+    connect,
+    fullness_of,
+    lives_of,
+    member_of,
+    notes,
+    profile_of,
+    unavailable,
+)
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator
+
+    from projector.domain.lives import Moment
+
+_SELECT_GROUPS: Final = (
+    "SELECT profiles.group_id, profiles.evidence, member_count, lives, fullness.evidence, exited_at, exited_position"
+    " FROM profiles LEFT JOIN fullness ON fullness.group_id = profiles.group_id"
+    " LEFT JOIN rosters ON rosters.group_id = profiles.group_id"
+    " LEFT JOIN members ON members.group_id = profiles.group_id AND members.user_id = profiles.owner"
+    " WHERE profiles.group_id"
+)
+_SELECT_MEMBERS: Final = (
+    f"SELECT members.group_id, members.user_id, owner_at, owner_position, owner, {MEMBER_COLUMNS}"  # noqa: S608
+    " FROM members LEFT JOIN profiles ON profiles.group_id = members.group_id WHERE standing = 1 AND"
+)
+
+
+class SQLiteSnapshot:
+    """`Snapshot` over one connection that is inside a read transaction."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def positions(self) -> dict[str, int]:
+        """See `Snapshot`."""
+        return dict(self._connection.execute("SELECT projection, position FROM checkpoints").fetchall())
+
+    def group(self, group_id: str) -> GroupState | None:
+        """See `Snapshot`."""
+        found = self._connection.execute(_SELECT_GROUPS + " = ?", (group_id,))
+        return _group_state(row) if (row := found.fetchone()) else None
+
+    def groups(self, condition: GroupFilter, after: str, limit: int) -> list[GroupState]:
+        """See `Snapshot`."""
+        page, arguments = _page_of_ids(condition, after, limit)
+        found = self._connection.execute(_SELECT_GROUPS + f" IN ({page}) ORDER BY 1 LIMIT ?", (*arguments, limit))
+        return [_group_state(row) for row in found]
+
+    def members(self, group_id: str, after: str, limit: int) -> list[Membership]:
+        """See `Snapshot`."""
+        return self._memberships(
+            " members.group_id = ? AND user_id > ? ORDER BY user_id LIMIT ?",
+            (group_id, after, limit),
+        )
+
+    def member(self, group_id: str, user_id: str) -> Membership | None:
+        """See `Snapshot`."""
+        found = self._memberships(" members.group_id = ? AND user_id = ?", (group_id, user_id))
+        return found[0] if found else None
+
+    def knows_user(self, user_id: str) -> bool:
+        """See `Snapshot`."""
+        found = self._connection.execute("SELECT 1 FROM members WHERE user_id = ? LIMIT 1", (user_id,))
+        return found.fetchone() is not None
+
+    def groups_of(self, user_id: str, after: str, limit: int) -> list[Membership]:
+        """See `Snapshot`."""
+        return self._memberships(
+            " user_id = ? AND members.group_id > ? ORDER BY members.group_id LIMIT ?",
+            (user_id, after, limit),
+        )
+
+    def notes(self) -> list[SetAside]:
+        """See `Snapshot`."""
+        return notes(self._connection)
+
+    def counts(self) -> Counts:
+        """See `Snapshot`."""
+        groups, active = self._connection.execute(
+            "SELECT COUNT(*), COALESCE(SUM(status = 'active'), 0) FROM profiles"
+        ).fetchone()
+        (full,) = self._connection.execute("SELECT COUNT(*) FROM fullness WHERE is_full = 1").fetchone()
+        (members,) = self._connection.execute("SELECT COALESCE(SUM(member_count), 0) FROM rosters").fetchone()
+        return Counts(groups, active, full, members)
+
+    def _memberships(self, condition: str, arguments: tuple[str | int, ...]) -> list[Membership]:
+        found = self._connection.execute(_SELECT_MEMBERS + condition, arguments)
+        return [
+            Membership(group_id, user_id, member_of(columns), Register((owner_at or 0, owner_position or 0), owner))
+            for group_id, user_id, owner_at, owner_position, owner, *columns in found
+        ]
+
+
+class SQLiteQueries:
+    """`Queries` over one connection, for one thread."""
+
+    def __init__(self, path: str) -> None:
+        self._connection = connect(path)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[SQLiteSnapshot]:
+        """See `Queries`."""
+        with unavailable():
+            self._connection.execute("BEGIN")
+            try:
+                yield SQLiteSnapshot(self._connection)
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute("COMMIT")
+
+    def close(self) -> None:
+        """See `Queries`."""
+        self._connection.close()
+
+
+def _group_state(row: tuple[str, str, int | None, str | None, str | None, int | None, int | None]) -> GroupState:
+    group_id, evidence, member_count, lives, fullness, exited_at, exited_position = row
+    owner_exited: Moment = (exited_at or 0, exited_position or 0)
+    return GroupState(
+        group_id,
+        profile_of(evidence),
+        Roster(lives_of(lives), member_count or 0) if lives else Roster(),
+        fullness_of(fullness) if fullness else Fullness(),
+        owner_exited,
+    )
+
+
+def _page_of_ids(condition: GroupFilter, after: str, limit: int) -> tuple[str, list[str | int | bytes]]:
+    """Return a query for the ids of one page of groups, and its arguments."""
+    group_id = "fullness.group_id" if condition.is_full else "profiles.group_id"
+    source = "profiles LEFT JOIN fullness ON fullness.group_id = profiles.group_id"
+    if condition.is_full:
+        source = "fullness INDEXED BY fullness_full CROSS JOIN profiles ON profiles.group_id = fullness.group_id"
+    clauses, arguments = [f"{group_id} > ?"], [after]
+    for column, value in (("type", condition.type), ("status", condition.status)):
+        if value is not None:
+            clauses.append(f"profiles.{column} = ?")
+            arguments.append(value)
+    if condition.is_full is not None:
+        clauses.append("is_full = 1" if condition.is_full else "COALESCE(is_full, 0) = 0")
+    page = f"SELECT {group_id} FROM {source} WHERE {' AND '.join(clauses)}"  # noqa: S608 - names of ours and marks
+    order = f" ORDER BY {group_id} LIMIT ?"
+    if not condition.prefix:
+        return page + order, [*arguments, limit]
+    between = (condition.prefix, _above_prefix(condition.prefix))
+    by_id, by_name = (
+        f"SELECT * FROM ({page} AND {column} >= ? AND {column} < ?{order})"  # noqa: S608 - as above
+        for column in (group_id, "profiles.name")
+    )
+    return f"{by_id} UNION {by_name}", [*arguments, *between, limit] * 2
+
+
+def _above_prefix(prefix: str) -> str | bytes:
+    """Return the least value above every text with this prefix; where no text is, the empty blob is."""
+    for end in range(len(prefix), 0, -1):
+        following = ord(prefix[end - 1]) + 1
+        if following <= sys.maxunicode:
+            return prefix[: end - 1] + chr(0xE000 if following == 0xD800 else following)
+    return b""

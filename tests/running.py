@@ -1,0 +1,162 @@
+"""A real server process on a real socket, and the few requests tests make of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
+
+import httpx2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+SDK_APP_ID = 1400000000
+
+
+def environment(database: Path, **settings: str) -> dict[str, str]:
+    """The environment of a `projector` process, free of the developer's own settings."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PROJECTOR_", "CIPHER_"))}
+    return kept | {
+        "PROJECTOR_SDK_APP_ID": str(SDK_APP_ID),
+        "PROJECTOR_DATABASE_URL": f"sqlite:///{database}",
+        "PYTHONWARNINGS": "error",
+        **settings,
+    }
+
+
+def run_cli(database: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run a `projector` command to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "projector", *arguments],
+        env=environment(database, **settings),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@dataclass
+class Server:
+    """A `projector serve` process. Its log lines gather in `log` as they come."""
+
+    process: subprocess.Popen[str]
+    url: str
+    log: list[dict[str, Any]]
+    client: httpx2.Client
+    reader: threading.Thread
+    token: str | None = None
+    app_id: int = SDK_APP_ID
+    raw_log: list[str] = field(default_factory=list)
+
+    def post(
+        self,
+        body: Mapping[str, Any] | bytes,
+        *,
+        command: str | None = None,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx2.Response:
+        """Post a callback as the vendor does; the command is the body's unless given."""
+        if command is None and not isinstance(body, bytes):
+            command = body.get("CallbackCommand")
+        named = {
+            "CallbackCommand": command or "",
+            "ClientIP": "127.0.0.1",
+            "OptPlatform": "RESTAPI",
+            "SdkAppid": str(self.app_id),
+            "contenttype": "json",
+        }
+        content = body if isinstance(body, bytes) else json.dumps(body, separators=(",", ":"), sort_keys=True).encode()
+        return self.client.post(
+            f"{self.url}/callback?{urlencode({**named, **(query or {})})}", content=content, headers=dict(headers or {})
+        )
+
+    def get(self, path: str, **parameters: str | int) -> httpx2.Response:
+        """Ask a question; `path` is sent as it is."""
+        return self.client.get(f"{self.url}{path}{'?' + urlencode(parameters) if parameters else ''}")
+
+    def group_path(self, group_id: str, *more: str) -> str:
+        """The path of a group's route, ids percent-encoded."""
+        return "/".join(["/v1/groups", *(quote(part, safe="") for part in (group_id, *more))])
+
+    def group(self, group_id: str, *, wait_for: int = 0) -> dict[str, Any]:
+        """The group as answered."""
+        return self.get(self.group_path(group_id), wait_for=wait_for).raise_for_status().json()
+
+    def members(self, group_id: str, *, wait_for: int = 0) -> dict[str, dict[str, Any]]:
+        """The whole roster by user id, over as many pages as it takes."""
+        path, found, cursor = self.group_path(group_id) + "/members", {}, {}
+        while cursor is not None:
+            page = self.get(path, wait_for=wait_for, limit=1000, **cursor).raise_for_status().json()
+            found |= {member["user_id"]: member for member in page["members"]}
+            cursor = {"cursor": page["next"]} if page["next"] else None
+        return found
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and return the exit status."""
+        self.process.send_signal(number)
+        status = self.process.wait(timeout=30)
+        self.reader.join(timeout=10)
+        return status
+
+    def kill(self) -> None:
+        """kill -9, as if the power went."""
+        self.process.kill()
+        self.process.wait(timeout=30)
+
+
+def signature(token: str, request_time: int) -> str:
+    """The `Sign` parameter, computed here on its own."""
+    return sha256(f"{token}{request_time}".encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def serving(database: Path, *arguments: str, **settings: str) -> Iterator[Server]:
+    """Start `projector serve` on a free port and wait for its first log line; stop it at the end."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "projector", "serve", "--port", "0", *arguments],
+        env=environment(database, **settings),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stderr is not None
+    log: list[dict[str, Any]] = []
+    raw_log: list[str] = []
+    for line in process.stderr:
+        raw_log.append(line)
+        if line.startswith("{"):
+            log.append(json.loads(line))
+            if log[-1]["event"] == "serving":
+                break
+    else:
+        raise AssertionError(f"the server did not start: {''.join(raw_log)}")
+
+    def read() -> None:
+        assert process.stderr is not None
+        for line in process.stderr:
+            raw_log.append(line)
+            if line.startswith("{"):
+                log.append(json.loads(line))
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    with httpx2.Client(timeout=30) as client:
+        server = Server(process, log[-1]["address"], log, client, reader, raw_log=raw_log)
+        try:
+            yield server
+        finally:
+            if process.poll() is None:
+                server.stop()
+            reader.join(timeout=10)
+            process.stderr.close()
