@@ -24,9 +24,8 @@ class Parameters:
     def __init__(self, request: Request, known: Iterable[str]) -> None:
         allowed = {*known, "wait_for"}
         try:
-            pairs = parse_qsl(
-                request.url.query, keep_blank_values=True, strict_parsing=bool(request.url.query), errors="strict"
-            )
+            query = request.scope["query_string"].decode("ascii")
+            pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query), errors="strict")
         except ValueError:
             raise Problem(400, "The query string is not of the form name=value&name=value in UTF-8.") from None
         self._values: dict[str, str] = {}

@@ -147,11 +147,14 @@ class Questions:
     async def _answer(self, request: Request, parameters: Parameters, answer: Callable[[Snapshot], Any]) -> Response:
         await self._reach(parameters.position("wait_for") or 0)
         with self._queries.snapshot() as snapshot:
-            position = min(snapshot.positions().values(), default=0)
-            found = answer(snapshot)
+            position = {"Projector-Position": str(_reached(snapshot))}
+            try:
+                found = answer(snapshot)
+            except Problem as problem:
+                raise Problem(problem.status_code, problem.detail, position) from None
         body = _encode(found)
         etag = f'"{blake2b(body, digest_size=12).hexdigest()}"'
-        headers = {"ETag": etag, "Projector-Position": str(position), "Cache-Control": "private, no-cache"}
+        headers = position | {"ETag": etag, "Cache-Control": "private, no-cache"}
         if following := getattr(found, "next", None):
             headers["Link"] = f'<{_next_address(request, following)}>; rel="next"'
         if _matches(request.headers.get("if-none-match"), etag):
@@ -164,16 +167,20 @@ class Questions:
         deadline = time.monotonic() + _LONGEST_WAIT_S
         while True:
             with self._queries.snapshot() as snapshot:
-                reached = min(snapshot.positions().values(), default=0)
+                reached = _reached(snapshot)
             if reached >= wanted:
                 return
             if time.monotonic() > deadline:
                 raise Problem(
                     503,
                     f"The read model is at position {reached} and did not reach {wanted} in time.",
-                    {"Retry-After": "1"},
+                    {"Retry-After": "1", "Projector-Position": str(reached)},
                 )
             await asyncio.sleep(_LOOK_AGAIN_S)
+
+
+def _reached(snapshot: Snapshot) -> int:
+    return min(snapshot.positions().values(), default=0)
 
 
 def _known(snapshot: Snapshot, group_id: str) -> GroupState:

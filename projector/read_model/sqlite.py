@@ -248,18 +248,18 @@ class SQLiteWork:
     @contextmanager
     def advance(self, projection: str, *, through: int) -> Iterator[SQLiteTables]:
         """See `Work`."""
-        self._connection.execute("SAVEPOINT projection")
-        try:
-            with unavailable():
+        with unavailable():
+            self._connection.execute("SAVEPOINT projection")
+            try:
                 yield self._tables
-            self._move(projection, through)
-        except BaseException:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK TO projection")
-            raise
-        finally:
-            if self._connection.in_transaction:
-                self._connection.execute("RELEASE projection")
+                self._move(projection, through)
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK TO projection")
+                raise
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute("RELEASE projection")
 
     def set_aside(self, projection: str, position: int, *, reason: str, at: int) -> None:
         """See `Work`."""

@@ -1,0 +1,76 @@
+"""Short words for events, so that an example reads as the story it tells. Times are in ms after `EPOCH`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from projector.domain import events
+from projector.domain.events import Event, Recorded
+from tests.domain.strategies import EPOCH
+from tests.oracle import rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+GROUP = "@TGS#1"
+
+
+def _fact(event_type: type[Event], at: int, **fields: Any) -> Event:
+    return event_type(**{"group_id": GROUP, "occurred_at": EPOCH + at, "recorded_at": EPOCH + 10_000, **fields})
+
+
+def created(at: int, *members: str, owner: str | None = None, **fields: Any) -> Event:
+    return _fact(events.GroupCreated, at, members=members, owner=owner, **fields)
+
+
+def joined(at: int, *members: str, **fields: Any) -> Event:
+    return _fact(events.MembersJoined, at, members=members, **fields)
+
+
+def left(at: int, *members: str, **fields: Any) -> Event:
+    return _fact(events.MembersLeft, at, members=members, **fields)
+
+
+def filled(at: int, **fields: Any) -> Event:
+    return _fact(events.GroupFilled, at, **fields)
+
+
+def profile(at: int, **fields: Any) -> Event:
+    return _fact(events.GroupProfileChanged, at, **fields)
+
+
+def dismissed(at: int, **fields: Any) -> Event:
+    return _fact(events.GroupDismissed, at, **fields)
+
+
+def changed(at: int, member: str, **fields: Any) -> Event:
+    return _fact(events.MemberChanged, at, member=member, **fields)
+
+
+def owned(at: int, owner: str, **fields: Any) -> Event:
+    return _fact(events.OwnerChanged, at, owner=owner, **fields)
+
+
+def attributes(at: int, operation: str, **values: str) -> Event:
+    return _fact(events.AttributesChanged, at, operation=operation, attributes=values)
+
+
+def topic_created(at: int, **fields: Any) -> Event:
+    return _fact(events.TopicCreated, at, **fields)
+
+
+def topics_dismissed(at: int, **fields: Any) -> Event:
+    return _fact(events.TopicsDismissed, at, **fields)
+
+
+def topic_changed(at: int, **fields: Any) -> Event:
+    return _fact(events.TopicProfileChanged, at, **fields)
+
+
+def recorded(arrivals: Sequence[Event], *, after: int = 0) -> list[Recorded]:
+    """Give events positions in the order in which they arrived."""
+    return [Recorded(position, event) for position, event in enumerate(arrivals, start=after + 1)]
+
+
+def time(at: int) -> str | None:
+    return rfc3339(EPOCH + at)

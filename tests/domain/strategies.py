@@ -1,0 +1,122 @@
+"""Histories: few groups and few users, so that events collide often, and every kind of event in any order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import strategies as st
+
+from projector.domain import events
+from projector.domain.events import Recorded
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hypothesis.strategies import SearchStrategy
+
+    from projector.domain.events import Event
+
+EPOCH = 1_670_574_414_000
+"""When histories begin, in ms."""
+
+GROUPS = ("@TGS#1", "a/b %\u0000")
+USERS = ("ann", "bob", "cyd")
+KEYS = ("k1", "k2")
+
+_group = st.sampled_from(GROUPS)
+_user = st.sampled_from(USERS)
+_users = st.lists(_user, max_size=3).map(tuple)
+_text = st.sampled_from(["", "x", "y", "\u0000\ufffd"])
+_maybe_text = st.none() | _text
+_type = st.sampled_from([None, "Public", "Private"])
+_owner = st.sampled_from([None, "", *USERS])
+_values = st.dictionaries(st.sampled_from(KEYS), _text, max_size=2)
+_profile = {
+    "name": _maybe_text,
+    "introduction": _maybe_text,
+    "notification": _maybe_text,
+    "face_url": _maybe_text,
+    "owner": _owner,
+    "custom_fields": _values,
+}
+_topic = st.sampled_from([None, None, None, None, "@TGS#1@TOPIC#t"])
+
+
+def _of(event_type: type[Event], **fields: SearchStrategy[Any]) -> SearchStrategy[Event]:
+    return st.builds(
+        event_type,
+        group_id=_group,
+        occurred_at=st.just(EPOCH),
+        recorded_at=st.just(EPOCH),
+        group_type=_type,
+        operator=st.sampled_from([None, "ann", "administrator"]),
+        topic_id=_topic,
+        **fields,
+    )
+
+
+created = _of(events.GroupCreated, members=_users, **_profile)
+dismissed = _of(events.GroupDismissed, **_profile)
+joined = _of(events.MembersJoined, members=_users, join_type=st.sampled_from([None, "Apply", "Invited"]))
+left = _of(events.MembersLeft, members=_users, exit_type=st.sampled_from([None, "Kicked", "Quit"]))
+filled = _of(events.GroupFilled)
+profile_changed = _of(events.GroupProfileChanged, **_profile)
+member_changed = _of(
+    events.MemberChanged, member=_user, role=st.sampled_from([None, "Admin", "Member", ""]), name_card=_maybe_text
+)
+owner_changed = _of(events.OwnerChanged, owner=st.sampled_from(["", *USERS]), previous_owner=_owner)
+attributes_changed = _of(
+    events.AttributesChanged, operation=st.sampled_from(["set", "modify", "clear", "delete"]), attributes=_values
+)
+of_topics = (
+    _of(events.TopicCreated) | _of(events.TopicsDismissed, topic_ids=st.just(("t",))) | _of(events.TopicProfileChanged)
+)
+
+any_event = st.one_of(
+    created,
+    dismissed,
+    joined,
+    joined,
+    left,
+    filled,
+    profile_changed,
+    member_changed,
+    owner_changed,
+    attributes_changed,
+    attributes_changed,
+    of_topics,
+)
+"""Simpler events come first: it is towards these that a failing example shrinks."""
+
+
+def _recorded(drawn: Sequence[Event], times: Sequence[int]) -> list[Recorded]:
+    from msgspec.structs import replace
+
+    return [
+        Recorded(position, replace(event, occurred_at=EPOCH + time, recorded_at=EPOCH + 60_000 + position))
+        for position, (event, time) in enumerate(zip(drawn, times, strict=True), start=1)
+    ]
+
+
+@st.composite
+def histories(draw: st.DrawFn, *, max_size: int = 14) -> list[Recorded]:
+    """Draw a history in order of position, each event at a time of its own."""
+    drawn = draw(st.lists(any_event, max_size=max_size))
+    return _recorded(drawn, draw(st.permutations(range(len(drawn)))))
+
+
+@st.composite
+def histories_with_ties(draw: st.DrawFn, *, max_size: int = 14) -> list[Recorded]:
+    """Draw a history in order of position, many events of which share a millisecond."""
+    drawn = draw(st.lists(any_event, max_size=max_size))
+    return _recorded(drawn, [draw(st.integers(0, 3)) for _ in drawn])
+
+
+any_history = histories() | histories_with_ties()
+
+
+@st.composite
+def deliveries(draw: st.DrawFn, history: Sequence[Recorded]) -> list[Recorded]:
+    """Draw an order in which a history may arrive: every event at least once, some again."""
+    again = draw(st.lists(st.sampled_from(history), max_size=6)) if history else []
+    return draw(st.permutations([*history, *again]))

@@ -1,0 +1,198 @@
+"""What the contract says, computed the dumbest possible way: every answer from the whole history, by scanning lists.
+
+It shares no rule with `projector.domain`: it takes events as the facts they state and imports nothing of the folds.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import asdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from projector.domain.events import Recorded
+
+Fact = dict[str, Any]
+Answer = dict[str, Any]
+
+PROFILE_FACTS = ("GroupCreated", "GroupProfileChanged", "GroupDismissed")
+TEXTS = ("name", "introduction", "notification", "face_url")
+BEFORE_EVERYTHING = -1
+
+
+def facts(history: Iterable[Recorded]) -> list[Fact]:
+    """Return a history, in any order and with any repetition, as the set of facts it states."""
+    by_position = {
+        position: {**asdict(event), "what": event.TOPIC, "position": position} for position, event in history
+    }
+    return list(by_position.values())
+
+
+def rfc3339(ms: int | None) -> str | None:
+    if ms is None:
+        return None
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=ms)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{ms % 1000:03d}Z"
+
+
+def everything(known: list[Fact]) -> dict[str, tuple[Answer, dict[str, Answer]]]:
+    """Return every known group with its members by user id."""
+    group_ids = sorted({fact["group_id"] for fact in known})
+    return {
+        group_id: (group, members(known, group_id)) for group_id in group_ids if (group := group_of(known, group_id))
+    }
+
+
+def group_of(known: list[Fact], group_id: str) -> Answer | None:
+    """Return the group as `/v1/groups/{group_id}` shows it, None if it was never heard of."""
+    story = timeline(known, group_id)
+    if not story:
+        return None
+    created, dismissed = newest(story, is_creation), newest(story, is_dismissal)
+    gone = dismissed > created
+    life = story[floor_of(story) + 1 :]
+    filled = newest(story, lambda fact: fact["what"] == "GroupFilled")
+    left = newest(story, lambda fact: fact["what"] == "MembersLeft" and len(fact["members"]) > 0)
+    full = not gone and filled > left and filled > dismissed
+    complete = created != BEFORE_EVERYTHING
+    count = len(members(known, group_id))
+    return {
+        "group_id": group_id,
+        "type": last_written(life, lambda fact: fact["group_type"] or None),
+        "status": "dismissed" if gone else "active",
+        **{text: last_written(life, profile_field(text)) for text in TEXTS},
+        "owner": owner_of(story),
+        "custom_fields": custom_fields(life),
+        "attributes": attributes(life),
+        "member_count": count,
+        "member_limit": count if full and complete else None,
+        "roster_complete": complete,
+        "is_full": full,
+        "full_at": rfc3339(story[filled]["occurred_at"]) if not gone and filled > dismissed else None,
+        "created_at": rfc3339(story[created]["occurred_at"]) if complete else None,
+        "dismissed_at": rfc3339(story[dismissed]["occurred_at"]) if gone else None,
+        "updated_at": rfc3339(max(fact["occurred_at"] for fact in story)),
+        "position": max(fact["position"] for fact in story),
+    }
+
+
+def members(known: list[Fact], group_id: str) -> dict[str, Answer]:
+    """Return the members of a group by user id, each as `/v1/groups/{group_id}/members` shows it."""
+    story = timeline(known, group_id)
+    everyone = {user for fact in story for user in mentioned(fact)}
+    return {user: member for user in sorted(everyone) if (member := member_of(story, user))}
+
+
+def groups_of(known: list[Fact], user_id: str) -> list[Answer]:
+    """Return a user's groups as `/v1/users/{user_id}/groups` shows them."""
+    return [
+        {"group_id": group_id, "role": members_by_id[user_id]["role"], "joined_at": members_by_id[user_id]["joined_at"]}
+        for group_id, (_, members_by_id) in everything(known).items()
+        if user_id in members_by_id
+    ]
+
+
+def member_of(story: list[Fact], user: str) -> Answer | None:
+    created, dismissed = newest(story, is_creation), newest(story, is_dismissal)
+    joined = newest(story, lambda fact: user in joiners(fact))
+    if joined <= newest_exit(story, user) or joined <= dismissed or dismissed > created:
+        return None
+    joining, since = story[joined], story[joined + 1 :]
+    changes = [fact for fact in since if fact["what"] == "MemberChanged" and fact["member"] == user]
+    role = last_written(changes, lambda fact: fact["role"])
+    return {
+        "user_id": user,
+        "role": "Owner" if owner_of(story) == user else "Admin" if role == "Admin" else "Member",
+        "name_card": last_written(changes, lambda fact: fact["name_card"]),
+        "joined_at": rfc3339(joining["occurred_at"]),
+        "join_type": "Created" if is_creation(joining) else joining["join_type"],
+        "operator": joining["operator"],
+    }
+
+
+def owner_of(story: list[Fact]) -> str | None:
+    floor = floor_of(story)
+    for place in range(len(story) - 1, floor, -1):
+        owner = named_owner(story[place])
+        if owner is not None:
+            return owner if owner and newest_exit(story, owner) < place else None
+    return None
+
+
+def custom_fields(life: list[Fact]) -> dict[str, str]:
+    shown: dict[str, str] = {}
+    for fact in life:
+        shown.update(fact.get("custom_fields", {}))
+    return shown
+
+
+def attributes(life: list[Fact]) -> dict[str, str]:
+    shown: dict[str, str] = {}
+    for fact in life:
+        if fact["what"] != "AttributesChanged":
+            continue
+        if fact["operation"] in ("set", "clear"):
+            shown = {}
+        if fact["operation"] in ("set", "modify"):
+            shown.update(fact["attributes"])
+        if fact["operation"] == "delete":
+            shown = {key: value for key, value in shown.items() if key not in fact["attributes"]}
+    return shown
+
+
+def timeline(known: list[Fact], group_id: str) -> list[Fact]:
+    """Return what speaks of the group itself, oldest first."""
+    story = [
+        fact
+        for fact in known
+        if fact["group_id"] == group_id and fact["topic_id"] is None and "Topic" not in fact["what"]
+    ]
+    return sorted(story, key=lambda fact: (fact["occurred_at"], fact["position"]))
+
+
+def newest(story: list[Fact], matches: Callable[[Fact], bool]) -> int:
+    """Return where in the story the newest such fact is, -1 if there is none."""
+    return max((place for place, fact in enumerate(story) if matches(fact)), default=BEFORE_EVERYTHING)
+
+
+def last_written(story: list[Fact], value_in: Callable[[Fact], str | None]) -> str | None:
+    written = [value for fact in story if (value := value_in(fact)) is not None]
+    return written[-1] if written else None
+
+
+def profile_field(field: str) -> Callable[[Fact], str | None]:
+    return lambda fact: fact[field] if fact["what"] in PROFILE_FACTS else None
+
+
+def named_owner(fact: Fact) -> str | None:
+    return fact["owner"] if fact["what"] in (*PROFILE_FACTS, "OwnerChanged") else None
+
+
+def floor_of(story: list[Fact]) -> int:
+    """Return where the last life begins: at the newest dismissal that is older than the newest creation."""
+    return newest(story[: max(newest(story, is_creation), 0)], is_dismissal)
+
+
+def newest_exit(story: list[Fact], user: str) -> int:
+    return newest(story, lambda fact: fact["what"] == "MembersLeft" and user in fact["members"])
+
+
+def is_creation(fact: Fact) -> bool:
+    return fact["what"] == "GroupCreated"
+
+
+def is_dismissal(fact: Fact) -> bool:
+    return fact["what"] == "GroupDismissed"
+
+
+def joiners(fact: Fact) -> list[str]:
+    if fact["what"] == "GroupCreated":
+        return [*fact["members"], *([fact["owner"]] if fact["owner"] else [])]
+    return list(fact["members"]) if fact["what"] == "MembersJoined" else []
+
+
+def mentioned(fact: Fact) -> list[str]:
+    return [*joiners(fact), *([fact["member"]] if fact["what"] == "MemberChanged" else [])]
