@@ -11,21 +11,17 @@ from contextlib import contextmanager
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
+from eventsourcing import sqlite as library
 from eventsourcing.persistence import (
     MapperDeserialisationError,
     Notification,
     PersistenceError,
     StoredEvent,
 )
-from eventsourcing.sqlite import (
-    SQLiteApplicationRecorder,
-    SQLiteConnection,
-    SQLiteConnectionPool,
-    SQLiteFactory,
-)
 
 from projector.domain.events import Event, Recorded, UndecodableEvent
 from projector.event_store import Appended, Candidate, Quarantined, StoreUnavailable
+from projector.sqlite_files import switch_to_wal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -48,10 +44,10 @@ _SCHEMA = (
 )
 
 
-class DurablePool(SQLiteConnectionPool):
+class DurablePool(library.SQLiteConnectionPool):
     """Connections whose commits survive the loss of power."""
 
-    def _create_connection(self) -> SQLiteConnection:
+    def _create_connection(self) -> library.SQLiteConnection:
         connection = super()._create_connection()
         cursor = connection.cursor()
         cursor.execute("PRAGMA synchronous=FULL")
@@ -59,12 +55,18 @@ class DurablePool(SQLiteConnectionPool):
         return connection
 
 
-class GroupRecorder(SQLiteApplicationRecorder):
+class GroupRecorder(library.SQLiteApplicationRecorder):
     """The library's recorder, which also gives versions and keeps delivery identities in the same transaction."""
 
     def construct_create_table_statements(self) -> list[str]:
         """Return the library's table and ours beside it."""
         return [*super().construct_create_table_statements(), *_SCHEMA]
+
+    def create_table(self) -> None:
+        """Create the tables, waiting for whoever else does so."""
+        with self.writing() as cursor:
+            for statement in self.create_table_statements:
+                cursor.execute(statement)
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Cursor]:
@@ -124,7 +126,7 @@ class GroupRecorder(SQLiteApplicationRecorder):
         return {group_id: cursor.execute(newest, (group_id,)).fetchone()[0] or 0 for group_id in group_ids}
 
 
-class Factory(SQLiteFactory):
+class Factory(library.SQLiteFactory):
     """Builds the recorder over durable connections."""
 
     application_recorder_class = GroupRecorder
@@ -225,7 +227,14 @@ class SQLiteQuarantine:
         with _unavailable(), self._recorder.datastore.transaction(commit=False) as cursor:
             cursor.execute(f"SELECT {columns} FROM quarantine WHERE {condition}", arguments)  # noqa: S608 - ours
             rows = [Quarantined(*row) for row in cursor.fetchall()]
-        return [row._replace(body=self._mapper.unseal(row.body)) for row in rows]
+        return [row._replace(body=self._body(row)) for row in rows]
+
+    def _body(self, row: Quarantined) -> bytes:
+        try:
+            return self._mapper.unseal(row.body)
+        except Exception as error:
+            reason = f"the body of {row.id} in the quarantine cannot be decoded ({error}); is CIPHER_KEY what it was?"
+            raise StoreUnavailable(reason) from error
 
 
 def open_sqlite(path: str, library_environment: Mapping[str, str]) -> tuple[SQLiteEventStore, SQLiteQuarantine]:
@@ -244,6 +253,7 @@ def open_sqlite(path: str, library_environment: Mapping[str, str]) -> tuple[SQLi
         }
     )
     with _unavailable():
+        switch_to_wal(path)
         recorder = factory.application_recorder()
     assert isinstance(recorder, GroupRecorder)
     mapper: Any = factory.mapper()

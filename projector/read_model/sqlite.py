@@ -13,6 +13,7 @@ from projector.domain.lives import Lives, Register
 from projector.domain.membership import Member, Standing
 from projector.domain.profile import Profile
 from projector.read_model import MemberRow, ReadModelUnavailable, Roster, Row, SetAside
+from projector.sqlite_files import LOCK_TIMEOUT_S, switch_to_wal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -73,8 +74,10 @@ _fullness: Final = msgspec.json.Decoder(Fullness).decode
 def connect(path: str) -> sqlite3.Connection:
     """Open the read model's file. Raises ReadModelUnavailable."""
     with unavailable():
-        connection = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
-        connection.execute("PRAGMA journal_mode=WAL")
+        switch_to_wal(path)
+        connection = sqlite3.connect(
+            path, timeout=LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=256
+        )
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute("PRAGMA cache_size=-16000")
         return connection
