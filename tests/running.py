@@ -149,10 +149,11 @@ def serving(database: Path, *arguments: str, **settings: str) -> Iterator[Server
             if line.startswith("{"):
                 log.append(json.loads(line))
 
+    address = log[-1]["address"]
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
     with httpx2.Client(timeout=30) as client:
-        server = Server(process, log[-1]["address"], log, client, reader, raw_log=raw_log)
+        server = Server(process, address, log, client, reader, raw_log=raw_log)
         try:
             yield server
         finally:

@@ -21,7 +21,7 @@ _COMMANDS = (serve, replay, status, quarantine, events)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit status: 0 well, 1 not, 2 wrong use or a wrong setting."""
+    """Run a command and return its exit status: 0 well, 1 something is wrong with the data, 2 it could not run."""
     parser = argparse.ArgumentParser(
         prog="projector",
         description="True group rosters from Tencent Cloud Chat callbacks.",
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(options.run(options, settings))
     except (WrongSetting, StoreUnavailable, ReadModelUnavailable) as error:
         print(f"projector: {error}", file=sys.stderr)  # noqa: T201 - this is what a person reads
-        return 2 if isinstance(error, WrongSetting) else 1
+        return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import ipaddress
@@ -17,13 +18,13 @@ from projector.bootstrap import Part, create_server_app
 from projector.settings import Settings, WrongSetting
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterator
 
     from starlette.types import ASGIApp
 
 _PARTS: Final[tuple[Part, ...]] = get_args(Part)
 _BACKLOG: Final = 2048
+_LAST_PORT: Final = 65535
 _LAST_ANSWERS_S: Final = 10
 
 log = structlog.get_logger("projector")
@@ -33,7 +34,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     """Add the command to the parser."""
     parser = commands.add_parser("serve", help="receive callbacks, keep the projections, answer questions")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8000, help="port to listen on, 0 for any (default: %(default)s)")
+    parser.add_argument("--port", type=_port, default=8000, help="port to listen on, 0 for any (default: %(default)s)")
     parser.add_argument("--only", choices=_PARTS, help="serve one part in this process")
     parser.add_argument("--insecure", action="store_true", help="allow a public address without tokens")
     parser.set_defaults(run=run, needs_database=False)
@@ -46,16 +47,20 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
         raise WrongSetting("PROJECTOR_SDK_APP_ID is not set; set it to the SDKAppID of your app in the console")
     if not options.insecure and not _is_loopback(options.host):
         _require_tokens(options.host, settings, parts)
-    listening = _listen(options.host, options.port)
-    app = create_server_app(settings, parts)
-    host, port = listening.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    log.info(
-        "serving", address=f"http://{shown}:{port}", parts=", ".join(parts), version=__version__, stop_with="Ctrl-C"
-    )
-    _serve(app, listening)
+    with _listen(options.host, options.port) as listening:
+        app = create_server_app(settings, parts)
+        host, port = listening.getsockname()[:2]
+        address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        log.info("serving", address=address, parts=", ".join(parts), version=__version__, stop_with="Ctrl-C")
+        _serve(app, listening)
     log.info("stopped")
     return 0
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= _LAST_PORT):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 0 to {_LAST_PORT}")
+    return int(text)
 
 
 def _is_loopback(host: str) -> bool:
@@ -82,7 +87,7 @@ def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise WrongSetting(f"cannot listen on {host} port {port} ({error}); choose with --host and --port") from None
 
 

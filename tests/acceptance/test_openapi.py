@@ -1,0 +1,61 @@
+"""The server is driven from its own OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+
+from tests.running import serving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.running import Server
+
+ROUTES = 7
+
+
+@pytest.fixture(scope="module", params=["", "secret"], ids=["open", "with a token"])
+def town(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    database = tmp_path_factory.mktemp("town") / "events.db"
+    with serving(database, PROJECTOR_READ_TOKENS=request.param) as server:
+        for group_id in ("0", "a/b", "@TGS#1"):
+            about = {"GroupId": group_id, "Type": "Public"}
+            creation = {"CallbackCommand": "Group.CallbackAfterCreateGroup", "Owner_Account": "0", "Name": "n"}
+            server.post({**about, **creation}).raise_for_status()
+            server.post({**about, "CallbackCommand": "Group.CallbackAfterGroupFull"}).raise_for_status()
+        if request.param:
+            server.client.headers["Authorization"] = f"Bearer {request.param}"
+        yield server
+        assert not [line for line in server.raw_log if "Traceback" in line]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::schemathesis.core.warnings.SchemathesisWarning")
+def test_nothing_the_document_allows_or_forbids_finds_a_fault(town: Server) -> None:
+    schema = schemathesis.openapi.from_dict(town.get("/openapi.json").json())
+    headers = dict(town.client.headers)
+    tested = []
+    for result in schema.get_all_operations():
+        operation = result.ok()
+        tested.append(operation.path)
+        case_strategy = operation.as_strategy(generation_mode=schemathesis.GenerationMode.POSITIVE)
+        for strategy in (case_strategy, operation.as_strategy(generation_mode=schemathesis.GenerationMode.NEGATIVE)):
+
+            @settings(
+                max_examples=40,
+                derandomize=True,
+                database=None,
+                deadline=None,
+                phases=[Phase.generate],
+                suppress_health_check=list(HealthCheck),
+            )
+            @given(case=strategy)
+            def attack(case: schemathesis.Case) -> None:
+                case.call_and_validate(base_url=town.url, headers=headers)
+
+            attack()
+    assert len(tested) == ROUTES
