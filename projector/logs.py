@@ -34,7 +34,7 @@ def configure(*, level: str = "INFO") -> None:
             },
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structured"}},
             "root": {"handlers": ["stderr"], "level": level},
-            "loggers": {"uvicorn": {"level": "WARNING"}},
+            "loggers": {name: {"level": "WARNING"} for name in ("uvicorn", "httpx2", "httpcore2")},
         }
     )
     structlog.configure(

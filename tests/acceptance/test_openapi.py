@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from tests.running import serving
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from tests.running import Server
 
 ROUTES = 7
+EVENTS = 6
 
 
 @pytest.fixture(scope="module", params=["", "secret"], ids=["open", "with a token"])
@@ -34,10 +36,9 @@ def town(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::schemathesis.core.warnings.SchemathesisWarning")
 def test_nothing_the_document_allows_or_forbids_finds_a_fault(town: Server) -> None:
     schema = schemathesis.openapi.from_dict(town.get("/openapi.json").json())
-    headers = dict(town.client.headers)
+    headers = {name: value for name, value in (("Authorization", town.client.headers.get("Authorization")),) if value}
     tested = []
     for result in schema.get_all_operations():
         operation = result.ok()
@@ -55,7 +56,10 @@ def test_nothing_the_document_allows_or_forbids_finds_a_fault(town: Server) -> N
             )
             @given(case=strategy)
             def attack(case: schemathesis.Case) -> None:
-                case.call_and_validate(base_url=town.url, headers=headers)
+                if str(case.query.get("wait_for", "")).isdigit():
+                    case.query["wait_for"] = min(int(case.query["wait_for"]), EVENTS)
+                made_up = [positive_data_acceptance] if "cursor" in case.query else []
+                case.call_and_validate(base_url=town.url, headers=headers, excluded_checks=made_up)
 
             attack()
     assert len(tested) == ROUTES

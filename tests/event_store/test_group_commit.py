@@ -66,10 +66,10 @@ async def entered(gate: Gate) -> None:
 
 
 async def appending(commit: GroupCommit, candidates: Sequence[Candidate]) -> list[asyncio.Task[Appended]]:
-    """Start appending and return when all of them wait."""
+    """Start appending, and return when each task has run up to its wait: once round the loop."""
     tasks = [asyncio.create_task(commit.append(one)) for one in candidates]
-    while not all(task.done() for task in tasks) and commit.depth < len(tasks):
-        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert commit.depth == len(tasks)
     return tasks
 
 

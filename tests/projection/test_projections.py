@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import sqlite3
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ from tests.domain.strategies import GROUPS, USERS, any_history, deliveries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from multiprocessing.synchronize import Barrier
 
     from projector.projection import Projection
     from projector.read_model import Tables
@@ -493,6 +495,31 @@ def test_a_file_that_is_no_database_is_said_to_be_unavailable(tmp_path: Path) ->
     path.write_bytes(b"no database" * 1000)
     with pytest.raises(ReadModelUnavailable, match="SQLite"):
         SQLiteReadModel(str(path))
+
+
+def open_each(paths: list[str], start: Barrier) -> list[str]:
+    """Open every one of these read models together with others, and return what went wrong."""
+    faults = []
+    for path in paths:
+        start.wait()
+        try:
+            SQLiteReadModel(path).close()
+            SQLiteQueries(path).close()
+        except ReadModelUnavailable as error:
+            faults.append(str(error))
+    return faults
+
+
+@pytest.mark.slow
+def test_processes_that_open_a_new_read_model_at_once_all_open_it(tmp_path: Path) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    paths = [str(tmp_path / f"{number}.db") for number in range(15)]
+    with spawn.Manager() as manager, spawn.Pool(2) as pool:
+        start = manager.Barrier(2)
+        opening = [pool.apply_async(open_each, (paths, start)) for _ in range(2)]
+        assert [result.get() for result in opening] == [[], []]
+        pool.close()
+        pool.join()
 
 
 # --- questions -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,107 @@
+"""`projector simulate`: seeded, realistic traffic to a running receiver, and a check of what it shows then."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import sys
+from typing import TYPE_CHECKING, Final
+
+from projector.cli.progress import Progress
+from projector.settings import Settings, WrongSetting
+from projector.simulator import Options, Unreachable, simulate
+
+if TYPE_CHECKING:
+    from projector.simulator import Report
+
+_SHOWN_DIFFERENCES: Final = 50
+
+
+def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser("simulate", help="send realistic traffic to a running receiver, and check the rosters")
+    parser.add_argument("--url", required=True, help="the receiver's address, e.g. http://127.0.0.1:8000")
+    parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same traffic (default: 1)")
+    parser.add_argument("--groups", type=_at_least_one, default=100, help="how many groups (default: 100)")
+    parser.add_argument("--callbacks", type=_at_least_one, default=10_000, help="about how many (default: 10000)")
+    parser.add_argument("--connections", type=_at_least_one, default=16, help="at once (default: 16)")
+    parser.add_argument("--rate", type=float, help="callbacks a second (default: as fast as they are answered)")
+    parser.add_argument("--repeats", type=_share, default=0.05, help="share that comes twice (default: 0.05)")
+    parser.add_argument("--reordered", type=_share, default=0.05, help="share that comes late (default: 0.05)")
+    parser.add_argument("--untimed", type=_share, default=0.02, help="share without EventTime (default: 0.02)")
+    parser.add_argument("--no-check", action="store_true", help="send only")
+    parser.set_defaults(run=run, needs_database=False)
+
+
+def run(options: argparse.Namespace, settings: Settings) -> int:
+    """Simulate, print what came of it, and return 1 if something was refused or is shown wrongly."""
+    if settings.sdk_app_id is None:
+        raise WrongSetting("PROJECTOR_SDK_APP_ID is not set; set it to what the receiver has")
+    with contextlib.ExitStack() as stack:
+        sending, checking = _Bar(stack, "callbacks"), _Bar(stack, "groups checked")
+        wanted = Options(
+            url=options.url,
+            sdk_app_id=settings.sdk_app_id,
+            token=settings.callback_token,
+            read_token=next(iter(settings.read_tokens), None),
+            seed=options.seed,
+            groups=options.groups,
+            callbacks=options.callbacks,
+            connections=options.connections,
+            rate=options.rate,
+            repeats=options.repeats,
+            reordered=options.reordered,
+            untimed=options.untimed,
+            check=not options.no_check,
+        )
+        try:
+            report = asyncio.run(simulate(wanted, sending=sending.advance, checking=checking.advance))
+        except* Unreachable as errors:
+            raise WrongSetting(str(errors.exceptions[0])) from None
+    return _print(report)
+
+
+class _Bar:
+    """A progress bar that begins when its total is known."""
+
+    def __init__(self, stack: contextlib.ExitStack, unit: str) -> None:
+        self._stack, self._unit = stack, unit
+        self._progress: Progress | None = None
+
+    def advance(self, count: int, total: int) -> None:
+        if self._progress is None:
+            self._progress = self._stack.enter_context(Progress("simulate", self._unit, total))
+        self._progress.advance(count)
+
+
+def _print(report: Report) -> int:
+    sent = sum(report.statuses.values())
+    lines = [f"{sent} callbacks in {report.seconds:.1f} s, {sent / max(report.seconds, 1e-9):,.0f} a second"]
+    lines += [f"  answered {status}: {count}" for status, count in sorted(report.statuses.items())]
+    lines += [f"  {command}: {count}" for command, count in sorted(report.commands.items())]
+    if report.differences is not None:
+        wrong = len({difference.group_id for difference in report.differences})
+        lines.append(f"{report.groups} groups checked, {wrong} shown wrongly")
+        lines += [
+            f"  {one.group_id}: {one.what} is {one.shown!r} and must be {one.expected!r}"
+            for one in report.differences[:_SHOWN_DIFFERENCES]
+        ]
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 1 if report.differences or report.statuses.keys() - {200} else 0
+
+
+def _at_least_one(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share from 0 to 1")
+    return share

@@ -1,0 +1,269 @@
+"""The story of one group, told callback by callback, never contradicting itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, TypeVar
+
+import msgspec
+
+from projector.simulator import commands, names
+from projector.simulator.expected import Callback, ExpectedGroup, apply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from random import Random
+
+    from projector.simulator.kinds import Kind
+
+_PLATFORMS: Final = ("Android", "iOS", "Web", "Windows", "macOS", "iPad")
+_DISCOVERED_LATE: Final = 0.05
+_ENDS_DISMISSED: Final = 0.15
+_MOST_FOUNDERS: Final = 5
+
+_encode: Final = msgspec.json.Encoder(order="sorted").encode
+_Item = TypeVar("_Item")
+
+
+class Told(NamedTuple):
+    """A callback as the vendor sends it. `happened_at` is in ms since 1970 UTC; `timed` if the body tells it."""
+
+    group_id: str
+    command: str
+    platform: str
+    body: bytes
+    happened_at: int
+    timed: bool
+
+
+class Life:
+    """One group, from its creation, or from when callbacks were switched on, to now or to its dismissal.
+
+    `circle` are the numbers of the users who may ever join, at least 16. After each callback told, `expected` is what a
+    mirror that has taken in all of them must show.
+    """
+
+    def __init__(self, rng: Random, group_id: str, kind: Kind, circle: range, *, custom_id: bool) -> None:
+        self.group_id = group_id
+        self.expected = ExpectedGroup()
+        self._rng = rng
+        self._kind = kind
+        self._circle = circle
+        self._may_return = custom_id
+        interested = len(circle) // 2
+        self._limit = rng.randint(_MOST_FOUNDERS + 1, interested) if kind.has_limit and self._chance(0.3) else None
+        self._room = self._limit or interested
+        self._joined: list[str] = []
+        self._begun = self._chance(_DISCOVERED_LATE)
+        self._ends_dismissed = self._chance(_ENDS_DISMISSED)
+
+    def tell(self, moments: Sequence[int], timed: int) -> Iterator[Told]:
+        """Yield a callback for each moment (ms, ascending); only the first `timed` of them tell their time."""
+        for place, moment in enumerate(moments):
+            callback = self._next(is_last=place == len(moments) - 1)
+            if place < timed:
+                callback["EventTime"] = str(moment) if self._chance(0.1) else moment
+            apply(self.expected, callback)
+            operator = callback.get("Operator_Account", names.ADMINISTRATOR)
+            platform = "RESTAPI" if operator == names.ADMINISTRATOR else self._rng.choice(_PLATFORMS)
+            command = callback["CallbackCommand"]
+            yield Told(self.group_id, command, platform, _encode(callback), moment, place < timed)
+
+    def _next(self, *, is_last: bool) -> Callback:
+        if not self._begun or self.expected.status == "dismissed":
+            self._begun = True
+            return self._create()
+        if not self.expected.type:
+            return self._welcome(1)
+        if is_last and self._ends_dismissed:
+            return self._dismiss()
+        if len(self.expected.members) == self._limit and not self.expected.is_full:
+            return self._fill()
+        while True:
+            (happening,) = self._rng.choices([*self._HAPPENINGS], [*self._HAPPENINGS.values()])
+            if callback := happening(self):
+                return callback
+
+    def _create(self) -> Callback:
+        founder, *others = self._newcomers(self._rng.randint(1, _MOST_FOUNDERS))
+        callback = self._callback(commands.CREATED, founder, Name=self._rng.choice(names.TITLES))
+        if self._chance(0.9):
+            callback["Owner_Account"] = founder
+        else:
+            callback["Operator_Account"] = names.ADMINISTRATOR
+        if self._kind.creation_lists_members:
+            listed = others if self._chance(0.4) else [founder, *others]
+            callback["MemberList"] = _accounts(listed)
+        if self._chance(0.3):
+            callback["UserDefinedDataList"] = self._custom_fields()
+        if self._chance(0.3):
+            callback["InviteOption"] = "NeedPermission"
+        self._joined += [founder, *others]
+        return callback
+
+    def _join(self) -> Callback | None:
+        room = self._room - len(self.expected.members)
+        if room > 0:
+            return self._welcome(min(room, self._rng.choice((1, 1, 1, 1, 2, 3, 5))))
+        return self._fill() if self._limit and self._chance(0.1) else None
+
+    def _welcome(self, most: int) -> Callback:
+        join_type = self._rng.choice(self._kind.join_types)
+        newcomers = self._newcomers(1 if join_type == "Apply" else most)
+        operator = newcomers[0] if join_type == "Apply" else self._member() or names.ADMINISTRATOR
+        self._joined += newcomers
+        return self._callback(commands.JOINED, operator, JoinType=join_type, NewMemberList=_accounts(newcomers))
+
+    def _quit(self) -> Callback | None:
+        user = self._member()
+        if user is None or (user == self.expected.owner and not self._kind.owner_may_quit):
+            return None
+        return self._callback(commands.LEFT, user, ExitType="Quit", ExitMemberList=_accounts([user]))
+
+    def _kick(self) -> Callback | None:
+        met = [self._member() for _ in range(self._rng.choice((1, 1, 1, 2, 3)))]
+        kicked = [user for user in dict.fromkeys(met) if user is not None and user != self.expected.owner]
+        if not kicked or not self._kind.members_are_kicked:
+            return None
+        return self._callback(
+            commands.LEFT, self._someone_in_charge(), ExitType="Kicked", ExitMemberList=_accounts(kicked)
+        )
+
+    def _fill(self) -> Callback:
+        return {"CallbackCommand": commands.FILLED, "GroupId": self.group_id}
+
+    def _dismiss(self) -> Callback:
+        known = {"Name": self.expected.texts.get("name"), "Owner_Account": self.expected.owner}
+        told: dict[str, Any] = {key: value for key, value in known.items() if value is not None}
+        if self._kind.dismissal_lists_members:
+            told["MemberList"] = _accounts(self.expected.members)
+        return self._callback(commands.DISMISSED, self._someone_in_charge(), **told)
+
+    def _dismiss_to_return(self) -> Callback | None:
+        return self._dismiss() if self._may_return and self._chance(0.1) else None
+
+    def _edit_profile(self) -> Callback:
+        texts = {key: self._rng.choice(names.TEXTS) for key in ("Introduction", "Notification")}
+        texts["Name"] = self._rng.choice(names.TITLES)
+        texts["FaceUrl"] = self._rng.choice(("", f"https://example.com/faces/{self._rng.randrange(1000)}.png?s=64"))
+        edited = self._some(tuple(texts), 4)
+        return self._callback(
+            commands.PROFILE_CHANGED, self._someone_in_charge(), **{key: texts[key] for key in edited}
+        )
+
+    def _edit_custom_fields(self) -> Callback:
+        fields = self._custom_fields()
+        return self._callback(commands.PROFILE_CHANGED, self._someone_in_charge(), UserDefinedDataList=fields)
+
+    def _edit_member(self) -> Callback | None:
+        user = self._member()
+        if user is None:
+            return None
+        changed: dict[str, Any] = {self._rng.choice(("Member_Account", "Modified_Account")): user}
+        if self._kind.has_admins and user != self.expected.owner and self._chance(0.5):
+            changed["Role"] = self._rng.choice(("Admin", "Admin", "Member"))
+        if "Role" not in changed or self._chance(0.2):
+            changed["NameCard"] = self._rng.choice(names.TEXTS)
+        return self._callback(commands.MEMBER_CHANGED, self._someone_in_charge(), **changed)
+
+    def _change_owner(self) -> Callback | None:
+        user, owner = self._member(), self.expected.owner
+        if user is None or user == owner or not self._kind.owner_may_change:
+            return None
+        return self._callback(
+            commands.OWNER_CHANGED, self._someone_in_charge(), NewOwner_Account=user, OldOwner_Account=owner or ""
+        )
+
+    def _edit_attributes(self) -> Callback:
+        operation = self._rng.choice(("set", "modify", "modify", "delete", "clear"))
+        changed: dict[str, Any] = {"OptionType": operation}
+        keys = self._some(names.FIELD_KEYS, 3)
+        if operation == "delete":
+            changed["GroupAttr"] = [{"key": key} for key in keys]
+        elif operation != "clear":
+            changed["GroupAttr"] = [{"key": key, "value": self._rng.choice(names.TEXTS)} for key in keys]
+        return self._callback(commands.ATTRIBUTES_CHANGED, self._someone_in_charge(), **changed)
+
+    def _change_topics(self) -> Callback | None:
+        if not self._kind.has_topics:
+            return None
+        topic = f"{self.group_id}@TOPIC#_{self._rng.randrange(100)}"
+        operator, title = self._someone_in_charge(), self._rng.choice(names.TITLES)
+        return self._rng.choice(
+            (
+                self._callback(commands.TOPIC_CREATED, operator, TopicId=topic, Name=title),
+                self._callback(commands.TOPIC_DISMISSED, operator, TopicIdList=[topic]),
+                self._callback(commands.TOPIC_CHANGED, operator, Name=title),
+                self._fill() | {"TopicId": topic},
+            )
+        )
+
+    def _chat(self) -> Callback:
+        user = self._member() or names.user_id(self._circle[0])
+        said = {"MsgContent": {"Text": self._rng.choice(names.TEXTS)}, "MsgType": "TIMTextElem"}
+        message = {"From_Account": user, "MsgBody": [said], "MsgSeq": self._rng.randrange(1, 10_000)}
+        online = {"Action": "Login", "Reason": "Register", "To_Account": user}
+        return self._rng.choice(
+            (
+                self._callback(commands.GROUP_MESSAGE, user, **message),
+                {"CallbackCommand": commands.MESSAGE, "To_Account": names.ADMINISTRATOR, **message},
+                {"CallbackCommand": commands.STATE, "Info": online},
+            )
+        )
+
+    def _callback(self, command: str, operator: str, **fields: Any) -> Callback:
+        return {
+            "CallbackCommand": command,
+            "GroupId": self.group_id,
+            "Operator_Account": operator,
+            "Type": self._kind.type,
+            **fields,
+        }
+
+    def _custom_fields(self) -> list[dict[str, str]]:
+        return [{"Key": key, "Value": self._rng.choice(names.TEXTS)} for key in self._some(names.FIELD_KEYS, 3)]
+
+    def _newcomers(self, count: int) -> list[str]:
+        found: dict[str, None] = {}
+        while len(found) < count:
+            user = names.user_id(self._rng.choice(self._circle))
+            if user not in self.expected.members:
+                found[user] = None
+        return list(found)
+
+    def _member(self) -> str | None:
+        """Return a random member, None if there is none; of those who once joined, drop whom we meet outside."""
+        while self._joined:
+            place = self._rng.randrange(len(self._joined))
+            if (user := self._joined[place]) in self.expected.members:
+                return user
+            self._joined[place] = self._joined[-1]
+            self._joined.pop()
+        return None
+
+    def _someone_in_charge(self) -> str:
+        return names.ADMINISTRATOR if self._chance(0.25) else self.expected.owner or names.ADMINISTRATOR
+
+    def _some(self, items: Sequence[_Item], most: int) -> list[_Item]:
+        return self._rng.sample(items, self._rng.randint(1, most))
+
+    def _chance(self, share: float) -> bool:
+        return self._rng.random() < share
+
+    _HAPPENINGS: ClassVar[dict[Callable[[Life], Callback | None], float]] = {
+        _join: 40,
+        _quit: 14,
+        _kick: 5,
+        _edit_profile: 8,
+        _edit_custom_fields: 3,
+        _edit_member: 8,
+        _change_owner: 1.5,
+        _edit_attributes: 5,
+        _change_topics: 4,
+        _chat: 10,
+        _dismiss_to_return: 2,
+    }
+    """What may happen, and how often beside the rest."""
+
+
+def _accounts(users: Iterable[str]) -> list[dict[str, str]]:
+    return [{"Member_Account": user} for user in users]

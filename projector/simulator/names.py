@@ -1,0 +1,51 @@
+"""Ids and texts as people and the vendor make them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+ADMINISTRATOR: Final = "administrator"
+"""The operator of what the app's own backend does."""
+
+TITLES: Final = (
+    "Weekend hikers",
+    "周末徒步 🥾",
+    "Crème brûlée & co.",
+    "Equipe «Ops»",
+    "Ночная смена",
+    "42",
+    'The "best"',
+)
+
+TEXTS: Final = (
+    "Be kind.",
+    "Meet at 7 pm,\nbring water.",
+    "公告：明天上午十点开会",
+    "100% of us agree; see https://example.com/?a=1&b=2#c",
+    "¡Hola! \t tabs, \\ backslashes and 'quotes'",
+    "👩‍👩‍👧‍👦 " * 8,
+    "",
+)
+
+FIELD_KEYS: Final = ("level", "city", "UserDefined1", "UserDefined2", "vip_until")
+"""Keys of custom fields and of attributes."""
+
+_CUSTOM_GROUP_IDS: Final = ("class_{}", "{}", "Team {} / Europe", "100%25 of {}", "#{}?", "a+b&c={}", "..{};~", '"{}"')
+_USER_IDS: Final = ("{}", "user_{:06}", "PLN{:X}k", "e104c7f8-c31c-{:04x}")
+
+
+def group_id(type_: str, run: str, number: int, *, custom: bool) -> str:
+    """Return a group's id: made by the vendor, or custom, as apps choose theirs.
+
+    `run` is of letters and digits and tells one simulation's groups from another's.
+    """
+    if type_ == "Community":
+        return f"@TGS#_club {run} {number}" if custom else f"@TGS#_@TGS#c{run}{number:04X}"
+    if custom:
+        return _CUSTOM_GROUP_IDS[number % len(_CUSTOM_GROUP_IDS)].format(f"{run}-{number}")
+    return f"@TGS#2{run}{number:04X}"
+
+
+def user_id(number: int) -> str:
+    """Return the id of a user of the app."""
+    return _USER_IDS[number % len(_USER_IDS)].format(number)

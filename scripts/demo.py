@@ -1,0 +1,57 @@
+"""What `make demo` does: serve in a folder of its own, simulate, show a roster, stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from urllib.parse import quote
+
+PROJECTOR = [sys.executable, "-m", "projector"]
+
+
+def ask(address: str) -> dict:
+    with urllib.request.urlopen(address) as answer:
+        return json.load(answer)
+
+
+def serving_at(server: subprocess.Popen[str]) -> str:
+    for line in server.stderr:
+        if line.startswith("{") and (said := json.loads(line))["event"] == "serving":
+            return said["address"]
+        sys.stderr.write(line)
+    sys.exit("demo: the server did not start")
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        environment = os.environ | {"PROJECTOR_DATABASE_URL": f"sqlite:///{folder}/demo.db"}
+        server = subprocess.Popen(
+            [*PROJECTOR, "serve", "--port", "0"], env=environment, stderr=subprocess.PIPE, text=True
+        )
+        try:
+            url = serving_at(server)
+            print(f"serving on {url}; sending callbacks, some twice, some late, some without a time", flush=True)
+            simulation = [*PROJECTOR, "simulate", "--url", url, "--callbacks", "5000"]
+            simulated = subprocess.run(simulation, env=environment, check=False)
+            largest = max(
+                ask(f"{url}/v1/groups?status=active&limit=1000")["groups"], key=lambda group: group["member_count"]
+            )
+            roster = ask(f"{url}/v1/groups/{quote(largest['group_id'], safe='')}/members?limit=10")["members"]
+            print(f"\n{largest['group_id']}  {largest['name']}  {largest['type']}  {largest['member_count']} members")
+            for member in roster:
+                print(f"  {member['user_id']:<28} {member['role']:<7} since {member['joined_at']}")
+            if largest["member_count"] > len(roster):
+                print(f"  and {largest['member_count'] - len(roster)} more")
+        finally:
+            server.terminate()
+            server.wait()
+            server.stderr.close()
+    return simulated.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
