@@ -36,7 +36,8 @@ CREATE TABLE members (
     role_at INTEGER NOT NULL, role_position INTEGER NOT NULL, role TEXT,
     name_card_at INTEGER NOT NULL, name_card_position INTEGER NOT NULL, name_card TEXT,
     PRIMARY KEY (group_id, user_id)) WITHOUT ROWID;
-CREATE INDEX members_present ON members (group_id, standing, user_id) WHERE standing > 0;
+CREATE INDEX members_present ON members (group_id, user_id) WHERE standing = 1;
+CREATE INDEX members_awaiting ON members (group_id, user_id) WHERE standing = 2;
 CREATE INDEX members_by_user ON members (user_id, standing, group_id);
 CREATE TABLE profiles (
     group_id TEXT PRIMARY KEY, status TEXT NOT NULL, type TEXT, name TEXT,
@@ -147,8 +148,9 @@ class SQLiteTables:
 
     def present(self, group_id: str) -> Iterator[MemberRow]:
         """See `Tables`."""
-        found = self._connection.execute(_SELECT_MEMBERS + " WHERE group_id = ? AND standing > 0", (group_id,))
-        return map(_member_row, found)
+        for standing in (Standing.MEMBER, Standing.AWAITING):
+            of_standing = f"{_SELECT_MEMBERS} WHERE group_id = ? AND standing = {standing:d}"
+            yield from map(_member_row, self._connection.execute(of_standing, (group_id,)))
 
     def save_rosters(self, rosters: Mapping[str, Roster]) -> None:
         """See `Tables`."""

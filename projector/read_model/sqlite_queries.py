@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from projector.domain.fullness import Fullness
 from projector.domain.lives import Register
@@ -22,9 +22,11 @@ from projector.read_model.sqlite import (
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from projector.domain.lives import Moment
+
+_Argument: TypeAlias = str | int | bytes
 
 _SELECT_GROUPS: Final = (
     "SELECT profiles.group_id, profiles.evidence, member_count, lives, fullness.evidence, exited_at, exited_position"
@@ -35,7 +37,16 @@ _SELECT_GROUPS: Final = (
 )
 _SELECT_MEMBERS: Final = (
     f"SELECT members.group_id, members.user_id, owner_at, owner_position, owner, {MEMBER_COLUMNS}"  # noqa: S608
-    " FROM members LEFT JOIN profiles ON profiles.group_id = members.group_id WHERE standing = 1 AND"
+    " FROM members INDEXED BY {index} LEFT JOIN profiles ON profiles.group_id = members.group_id WHERE standing = 1"
+)
+_ROSTER: Final = (
+    _SELECT_MEMBERS.format(index="members_present")
+    + " AND members.group_id = ? AND user_id > ? ORDER BY user_id LIMIT ?"
+)
+_MEMBER: Final = _SELECT_MEMBERS.format(index="members_present") + " AND members.group_id = ? AND user_id = ?"
+_GROUPS_OF: Final = (
+    _SELECT_MEMBERS.format(index="members_by_user")
+    + " AND user_id = ? AND members.group_id > ? ORDER BY members.group_id LIMIT ?"
 )
 
 
@@ -62,15 +73,11 @@ class SQLiteSnapshot:
 
     def members(self, group_id: str, after: str, limit: int) -> list[Membership]:
         """See `Snapshot`."""
-        return self._memberships(
-            " members.group_id = ? AND user_id > ? ORDER BY user_id LIMIT ?",
-            (group_id, after, limit),
-        )
+        return self._memberships(_ROSTER, (group_id, after, limit))
 
     def member(self, group_id: str, user_id: str) -> Membership | None:
         """See `Snapshot`."""
-        found = self._memberships(" members.group_id = ? AND user_id = ?", (group_id, user_id))
-        return found[0] if found else None
+        return next(iter(self._memberships(_MEMBER, (group_id, user_id))), None)
 
     def knows_user(self, user_id: str) -> bool:
         """See `Snapshot`."""
@@ -79,10 +86,7 @@ class SQLiteSnapshot:
 
     def groups_of(self, user_id: str, after: str, limit: int) -> list[Membership]:
         """See `Snapshot`."""
-        return self._memberships(
-            " user_id = ? AND members.group_id > ? ORDER BY members.group_id LIMIT ?",
-            (user_id, after, limit),
-        )
+        return self._memberships(_GROUPS_OF, (user_id, after, limit))
 
     def notes(self) -> list[SetAside]:
         """See `Snapshot`."""
@@ -97,8 +101,8 @@ class SQLiteSnapshot:
         (members,) = self._connection.execute("SELECT COALESCE(SUM(member_count), 0) FROM rosters").fetchone()
         return Counts(groups, active, full, members)
 
-    def _memberships(self, condition: str, arguments: tuple[str | int, ...]) -> list[Membership]:
-        found = self._connection.execute(_SELECT_MEMBERS + condition, arguments)
+    def _memberships(self, question: str, arguments: tuple[str | int, ...]) -> list[Membership]:
+        found = self._connection.execute(question, arguments)
         return [
             Membership(group_id, user_id, member_of(columns), Register((owner_at or 0, owner_position or 0), owner))
             for group_id, user_id, owner_at, owner_position, owner, *columns in found
@@ -139,29 +143,35 @@ def _group_state(row: tuple[str, str, int | None, str | None, str | None, int | 
     )
 
 
-def _page_of_ids(condition: GroupFilter, after: str, limit: int) -> tuple[str, list[str | int | bytes]]:
+def _page_of_ids(condition: GroupFilter, after: str, limit: int) -> tuple[str, list[_Argument]]:
     """Return a query for the ids of one page of groups, and its arguments."""
+    behind = ("{id} > ?", after)
+    if not condition.prefix:
+        return _ids(condition, [behind], limit)
+    prefix, above = condition.prefix, _above_prefix(condition.prefix)
+    start = behind if after >= prefix else ("{id} >= ?", prefix)
+    by_id, of_ids = _ids(condition, [start, ("{id} < ?", above)], limit)
+    named: list[tuple[str, _Argument]] = [behind, ("profiles.name >= ?", prefix), ("profiles.name < ?", above)]
+    by_name, of_names = _ids(condition, named, limit, index=" INDEXED BY profiles_by_name")
+    return f"SELECT * FROM ({by_id}) UNION SELECT * FROM ({by_name})", [*of_ids, *of_names]  # noqa: S608 - ours
+
+
+def _ids(
+    condition: GroupFilter, bounds: Sequence[tuple[str, _Argument]], limit: int, *, index: str = ""
+) -> tuple[str, list[_Argument]]:
+    """Return a query for the first ids within some bounds that meet the condition, and its arguments."""
     group_id = "fullness.group_id" if condition.is_full else "profiles.group_id"
-    source = "profiles LEFT JOIN fullness ON fullness.group_id = profiles.group_id"
+    source = f"profiles{index} LEFT JOIN fullness ON fullness.group_id = profiles.group_id"
     if condition.is_full:
         source = "fullness INDEXED BY fullness_full CROSS JOIN profiles ON profiles.group_id = fullness.group_id"
-    clauses, arguments = [f"{group_id} > ?"], [after]
-    for column, value in (("type", condition.type), ("status", condition.status)):
-        if value is not None:
-            clauses.append(f"profiles.{column} = ?")
-            arguments.append(value)
+    conditions: list[tuple[str, _Argument]] = [*bounds]
+    conditions += [("profiles.type = ?", condition.type)] if condition.type is not None else []
+    conditions += [("profiles.status = ?", condition.status)] if condition.status is not None else []
+    clauses = " AND ".join(clause.format(id=group_id) for clause, _ in conditions)
     if condition.is_full is not None:
-        clauses.append("is_full = 1" if condition.is_full else "COALESCE(is_full, 0) = 0")
-    page = f"SELECT {group_id} FROM {source} WHERE {' AND '.join(clauses)}"  # noqa: S608 - names of ours and marks
-    order = f" ORDER BY {group_id} LIMIT ?"
-    if not condition.prefix:
-        return page + order, [*arguments, limit]
-    between = (condition.prefix, _above_prefix(condition.prefix))
-    by_id, by_name = (
-        f"SELECT * FROM ({page} AND {column} >= ? AND {column} < ?{order})"  # noqa: S608 - as above
-        for column in (group_id, "profiles.name")
-    )
-    return f"{by_id} UNION {by_name}", [*arguments, *between, limit] * 2
+        clauses += " AND is_full = 1" if condition.is_full else " AND COALESCE(is_full, 0) = 0"
+    page = f"SELECT {group_id} FROM {source} WHERE {clauses} ORDER BY {group_id} LIMIT ?"  # noqa: S608 - ours
+    return page, [*(argument for _, argument in conditions), limit]
 
 
 def _above_prefix(prefix: str) -> str | bytes:

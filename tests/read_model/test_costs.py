@@ -1,0 +1,174 @@
+"""What questions cost, counted in the steps SQLite takes: a page's size matters, the size of the whole does not."""
+
+from __future__ import annotations
+
+import sqlite3
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from projector.domain.events import GroupCreated, GroupDismissed, GroupFilled, MembersLeft, Recorded
+from projector.projection import project
+from projector.projection.fullness import FullnessProjection
+from projector.projection.membership import MembershipProjection
+from projector.projection.profile import ProfileProjection
+from projector.read_model import GroupFilter
+from projector.read_model.sqlite import SQLiteReadModel
+from projector.read_model.sqlite_queries import SQLiteQueries
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from projector.domain.events import Event
+    from projector.read_model import Snapshot
+
+SCANS_OF_WHAT_IS_SHOWN = ("SCAN (subquery", "SCAN fullness USING INDEX fullness_full", "SCAN fullness USING COVERING")
+SMALL, LARGE = 100, 100_000
+PROJECTIONS = (MembershipProjection(), ProfileProjection(), FullnessProjection())
+
+
+def fill(read_model: SQLiteReadModel, events: list[Event]) -> None:
+    read_model.prepare({projection.name: projection.version for projection in PROJECTIONS})
+    with read_model.transaction() as work:
+        after = work.position("profile")
+        batch = [Recorded(after + place, event) for place, event in enumerate(events, 1)]
+        for projection in PROJECTIONS:
+            project(work, projection, batch, now_ms=0)
+    assert read_model.notes() == []
+
+
+def users(first: int, count: int) -> tuple[str, ...]:
+    return tuple(f"user{number:07}" for number in range(first, first + count))
+
+
+@pytest.fixture(scope="module")
+def rosters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SQLiteQueries]:
+    """A small group, a large one, and one as small that 100,000 users have left."""
+    path = str(tmp_path_factory.mktemp("rosters") / "read_model.db")
+    read_model = SQLiteReadModel(path)
+    times = {"occurred_at": 1670574414123, "recorded_at": 1670574414123}
+    later = {"occurred_at": 1670574414124, "recorded_at": 1670574414124}
+    fill(
+        read_model,
+        [
+            GroupCreated(group_id="small", **times, members=users(0, SMALL)),
+            GroupCreated(group_id="large", **times, members=users(0, LARGE)),
+            GroupCreated(group_id="left", **times, members=users(0, LARGE)),
+            MembersLeft(group_id="left", **later, members=users(SMALL // 2, LARGE - SMALL)),
+        ],
+    )
+    read_model.close()
+    queries = SQLiteQueries(path)
+    yield queries
+    queries.close()
+
+
+def steps(queries: SQLiteQueries, question: Callable[[Snapshot], Any]) -> int:
+    """Return about how many virtual-machine steps a question takes, in tens."""
+    count = 0
+
+    def tick() -> int:
+        nonlocal count
+        count += 1
+        return 0
+
+    with queries.snapshot() as snapshot:
+        queries._connection.set_progress_handler(tick, 10)
+        question(snapshot)
+        queries._connection.set_progress_handler(None, 0)
+    return count
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group_id", ["large", "left"])
+@pytest.mark.parametrize("after", ["", "user0000010", "user0000049", "user0090000"])
+def test_a_page_of_a_roster_costs_the_same_however_large_the_roster_is_or_was(
+    rosters: SQLiteQueries, group_id: str, after: str
+) -> None:
+    of_small = steps(rosters, lambda snapshot: snapshot.members("small", "", 50))
+    assert of_small > 50
+    assert steps(rosters, lambda snapshot: snapshot.members(group_id, after, 50)) <= of_small * 1.1
+
+
+@pytest.mark.slow
+def test_a_group_and_a_member_cost_the_same_however_large_the_roster_is(rosters: SQLiteQueries) -> None:
+    for question in (
+        lambda group_id: lambda snapshot: snapshot.group(group_id),
+        lambda group_id: lambda snapshot: snapshot.member(group_id, "user0000007"),
+    ):
+        assert steps(rosters, question("large")) <= steps(rosters, question("small")) * 1.1
+
+
+@pytest.mark.slow
+def test_a_page_of_groups_costs_what_it_shows_whatever_it_is_filtered_by(tmp_path: Path) -> None:
+    found = {}
+    for count in (1_000, 20_000):
+        path = str(tmp_path / f"{count}.db")
+        read_model = SQLiteReadModel(path)
+        events: list[Event] = []
+        for number in range(count):
+            rare = number % (count // 10) == 5
+            about = {"group_id": f"g{number:06}", "recorded_at": 1, "group_type": "Rare" if rare else "Public"}
+            name = f"{'rare' if rare else 'name'} {number}"
+            events.append(GroupCreated(**about, occurred_at=1_000 + number, name=name))
+            if rare:
+                full = number % (count // 5) == 5
+                events.append((GroupFilled if full else GroupDismissed)(**about, occurred_at=900_000 + number))
+        fill(read_model, events)
+        read_model.close()
+        queries = SQLiteQueries(path)
+        conditions = [
+            GroupFilter(),
+            GroupFilter(type="Public", status="active"),
+            GroupFilter(is_full=False),
+            GroupFilter(type="Rare"),
+            GroupFilter(status="dismissed"),
+            GroupFilter(is_full=True),
+            GroupFilter(is_full=True, type="Rare", status="active"),
+            GroupFilter(prefix="rare"),
+            GroupFilter(prefix="g0000"),
+            GroupFilter(prefix="rare", type="Rare", is_full=True),
+        ]
+        for condition in conditions:
+            with queries.snapshot() as snapshot:
+                assert len(snapshot.groups(condition, "", 5)) == 5
+            cost = steps(queries, lambda snapshot, condition=condition: snapshot.groups(condition, "", 5))
+            found.setdefault(condition, []).append(cost)
+        queries.close()
+    dearer = {condition: costs for condition, costs in found.items() if costs[1] > costs[0] * 1.1 + 1}
+    assert not dearer
+
+
+def test_no_question_scans_a_table(tmp_path: Path) -> None:
+    path = str(tmp_path / "read_model.db")
+    SQLiteReadModel(path).close()
+    queries = SQLiteQueries(path)
+    asked: list[str] = []
+    queries._connection.set_trace_callback(asked.append)
+    with queries.snapshot() as snapshot:
+        for type_, status, is_full, prefix in product((None, "t"), (None, "active"), (None, True, False), (None, "p")):
+            snapshot.groups(GroupFilter(type_, status, is_full, prefix), "", 10)
+        snapshot.group("g")
+        snapshot.members("g", "", 10)
+        snapshot.member("g", "u")
+        snapshot.groups_of("u", "", 10)
+        snapshot.knows_user("u")
+    queries._connection.set_trace_callback(None)
+    selects = [statement for statement in asked if statement.startswith("SELECT")]
+    assert len(selects) >= 24 + 5
+    for statement in selects:
+        plan = [row[3] for row in queries._connection.execute(f"EXPLAIN QUERY PLAN {statement}")]
+        scans = [
+            step for step in plan if step.startswith("SCAN") and "fullness_full" not in step and "(subquery" not in step
+        ]
+        assert not scans, (statement, plan)
+    queries.close()
+
+
+def test_what_a_query_plan_shows_as_a_scan_is_one() -> None:
+    connection = sqlite3.connect(":memory:")
+    connection.execute("CREATE TABLE t (a)")
+    assert connection.execute("EXPLAIN QUERY PLAN SELECT * FROM t").fetchone()[3].startswith("SCAN")
+    connection.close()
