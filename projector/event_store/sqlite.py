@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 from contextlib import contextmanager
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from eventsourcing import sqlite as library
 from eventsourcing.persistence import (
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
     from projector.event_store.mapper import EventMapper
 
-_SCHEMA = (
+LOCK_TIMEOUT_S: Final = 1
+"""A sender waits two seconds: it must hear within them that the store is locked."""
+
+_SCHEMA: Final = (
     "CREATE TABLE IF NOT EXISTS identities (identity BLOB PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID",
     """CREATE TABLE IF NOT EXISTS quarantine (
         id INTEGER PRIMARY KEY,
@@ -249,6 +252,7 @@ def open_sqlite(path: str, library_environment: Mapping[str, str]) -> tuple[SQLi
             "MAPPER_TOPIC": "projector.event_store.mapper:EventMapper",
             **library_environment,
             "SQLITE_DBNAME": path,
+            "SQLITE_LOCK_TIMEOUT": str(LOCK_TIMEOUT_S),
             "ORIGINATOR_ID_TYPE": "text",
         }
     )
