@@ -20,7 +20,8 @@ class Progress:
 
     def __init__(self, what: str, unit: str, total: int) -> None:
         self._what, self._unit, self._total = what, unit, total
-        self._bar = tqdm(desc=what, unit=f" {unit}", total=total, disable=not sys.stderr.isatty())
+        self._has_bar = sys.stderr.isatty()
+        self._bar = tqdm(desc=what, unit=f" {unit}", total=total, disable=not self._has_bar)
         self._done = 0
         self._began = self._last_line = time.monotonic()
 
@@ -31,14 +32,14 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.close()
-        if self._bar.disable:
+        if not self._has_bar:
             self._print_line()
 
     def advance(self, count: int) -> None:
         """Note that `count` more are done."""
         self._done += count
         self._bar.update(count)
-        if self._bar.disable and time.monotonic() - self._last_line > _LINE_EVERY_S:
+        if not self._has_bar and time.monotonic() - self._last_line > _LINE_EVERY_S:
             self._print_line()
 
     def _print_line(self) -> None:
