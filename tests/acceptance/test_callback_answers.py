@@ -253,6 +253,7 @@ def test_with_a_token_only_fresh_and_rightly_signed_callbacks_pass_and_no_log_li
         assert TOKEN not in "".join(server.raw_log)
 
 
+@pytest.mark.slow
 def test_what_is_in_quarantine_can_be_listed_shown_and_retried(tmp_path: Path) -> None:
     database = tmp_path / "events.db"
     with serving(database) as server:

@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import termios
 import threading
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -86,6 +87,7 @@ def test_told_to_stop_under_load_it_answers_what_it_recorded_projects_it_and_exi
     assert checkpoints(database) == {len(found)}
 
 
+@pytest.mark.slow
 def test_it_goes_on_where_it_stopped(tmp_path: Path) -> None:
     for turn in range(3):
         with serving(tmp_path / "events.db") as server:
@@ -95,6 +97,7 @@ def test_it_goes_on_where_it_stopped(tmp_path: Path) -> None:
             assert server.stop() == 0
 
 
+@pytest.mark.slow
 def test_two_servers_on_one_database_double_nothing(tmp_path: Path) -> None:
     database = tmp_path / "events.db"
     with serving(database) as one, serving(database) as other:
@@ -287,6 +290,7 @@ def test_events_are_unreadable_without_the_key_they_were_written_with_and_the_co
 def test_long_work_shows_a_bar_on_a_terminal(tmp_path: Path) -> None:
     fill(tmp_path / "events.db", 1_000)
     ours, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 100))
     with closing(os.fdopen(ours, "rb", buffering=0)) as screen:
         replay = [sys.executable, "-m", "projector", "replay"]
         done = subprocess.run(replay, env=environment(tmp_path / "events.db"), stdout=subprocess.PIPE, stderr=terminal)

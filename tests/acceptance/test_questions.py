@@ -179,6 +179,7 @@ def test_an_etag_stays_while_the_answer_does_and_changes_with_it(town: Server) -
     assert (changed.status_code, changed.json()["name"]) == (200, "two")
 
 
+@pytest.mark.slow
 def test_waiting_for_a_position_that_does_not_come_ends(town: Server) -> None:
     answer = town.get("/v1/groups", wait_for=10**9)
     assert answer.status_code == 503
@@ -216,6 +217,7 @@ def test_with_read_tokens_one_of_them_is_required_for_what_is_behind_them(tmp_pa
         assert "three" not in "".join(server.raw_log)
 
 
+@pytest.mark.slow
 def test_an_event_that_cannot_be_applied_is_named_while_everything_else_goes_on(tmp_path: Path) -> None:
     database = tmp_path / "events.db"
     with serving(database) as server:
@@ -244,6 +246,7 @@ def test_an_event_that_cannot_be_applied_is_named_while_everything_else_goes_on(
         assert server.group("g")["full_at"] is not None
 
 
+@pytest.mark.slow
 def test_the_parts_work_as_processes_of_their_own(tmp_path: Path) -> None:
     database = tmp_path / "events.db"
     with (

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.running import environment, serving
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +35,7 @@ def test_the_curl_lines_answer_what_is_printed_below_them(tmp_path: Path) -> Non
             json.loads(printed)
 
 
+@pytest.mark.slow
 def test_the_commands_for_looking_after_it_work_beside_a_running_server(tmp_path: Path) -> None:
     (block,) = [block for _, block in BLOCKS if "projector status" in block]
     with serving(tmp_path / "events.db") as server:

@@ -63,6 +63,7 @@ def test_an_address_where_nothing_answers_is_one_line(tmp_path: Path) -> None:
         assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_the_demo_shows_a_roster() -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "scripts" / "demo.py"], capture_output=True, text=True, env=environment(Path("unused"))
