@@ -57,8 +57,8 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
         )
         try:
             report = asyncio.run(simulate(wanted, sending=sending.advance, checking=checking.advance))
-        except* Unreachable as errors:
-            raise WrongSetting(str(errors.exceptions[0])) from None
+        except Unreachable as error:
+            raise WrongSetting(str(error)) from None
     return _print(report)
 
 

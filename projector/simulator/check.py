@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import quote
 
 import httpx2
@@ -13,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from projector.simulator.expected import ExpectedGroup
+
+_PATIENCE_S: Final = 60
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Difference(NamedTuple):
@@ -50,8 +56,11 @@ async def check(
 
 
 async def _reach(client: httpx2.AsyncClient, position: int) -> None:
+    deadline = time.monotonic() + _PATIENCE_S
     while (answer := await client.get("/v1/groups", params={"limit": 1, "wait_for": position})).status_code == 503:
-        continue
+        if time.monotonic() > deadline:
+            raise Unreachable(f"the read model did not reach position {position} within {_PATIENCE_S} s")
+        await asyncio.sleep(1)
     answer.raise_for_status()
 
 
@@ -75,12 +84,19 @@ async def _compare(client: httpx2.AsyncClient, group_id: str, group: ExpectedGro
 
 def _shown(group: ExpectedGroup, user: str) -> dict[str, Any]:
     member = group.members[user]
+    told = {} if member.joined_at is None else {"joined_at": _time(member.joined_at)}
     return {
         "role": group.role_of(user),
         "name_card": member.name_card,
         "join_type": member.join_type,
         "operator": member.operator,
+        **told,
     }
+
+
+def _time(ms: int) -> str:
+    moment = _EPOCH + timedelta(milliseconds=ms)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 async def _members(client: httpx2.AsyncClient, address: str) -> dict[str, dict[str, Any]]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import NamedTuple, Self
+from typing import Final, NamedTuple, Self
 from urllib.parse import urlsplit
+
+_PATIENCE_S: Final = 30
 
 
 class Unreachable(Exception):
@@ -22,39 +24,66 @@ class Connection:
     """One kept-alive connection to a base address, as an asynchronous context manager."""
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as error:
+            raise Unreachable(f"{url!r} is not an address ({error})") from error
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise Unreachable(f"{url!r} is not an address; give one like http://127.0.0.1:8000")
         self._url, self._host, self._tls = url, parts.hostname, parts.scheme == "https"
-        self._port = parts.port or (443 if self._tls else 80)
+        self._port = port or (443 if self._tls else 80)
+        self._host_header = parts.netloc.rpartition("@")[2]
         self._path = parts.path.rstrip("/")
 
     async def __aenter__(self) -> Self:
-        try:
-            self._reader, self._writer = await asyncio.open_connection(self._host, self._port, ssl=self._tls or None)
-        except OSError as error:
-            raise Unreachable(f"nothing answers at {self._url} ({error}); is `projector serve` running?") from error
+        await self._open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._writer.close()
 
     async def post(self, target: str, body: bytes) -> Answer:
-        """Post a body to a path with query, and return what is answered. Raises Unreachable."""
+        """Post a body to a path with query, and return what is answered. Raises Unreachable.
+
+        A server may close a connection that was idle; then the body is sent once more, over a new one.
+        """
         lines = (
             f"POST {self._path}{target} HTTP/1.1",
-            f"Host: {self._host}:{self._port}",
+            f"Host: {self._host_header}",
             f"Content-Length: {len(body)}",
         )
-        head = "\r\n".join((*lines, "\r\n"))
+        request = "\r\n".join((*lines, "\r\n")).encode("ascii") + body
         try:
-            self._writer.write(head.encode("ascii") + body)
-            await self._writer.drain()
-            answered = await self._reader.readuntil(b"\r\n\r\n")
-            answer = _parse(answered.decode("latin-1"))
-            await self._reader.readexactly(int(answer.headers.get("content-length", "0")))
+            async with asyncio.timeout(_PATIENCE_S):
+                return await self._exchange(request)
+        except TimeoutError as error:
+            raise Unreachable(f"{self._url} does not answer within {_PATIENCE_S} s") from error
         except (OSError, asyncio.IncompleteReadError) as error:
             raise Unreachable(f"{self._url} hung up ({error})") from error
+        except (ValueError, LookupError, asyncio.LimitOverrunError) as error:
+            raise Unreachable(f"{self._url} does not answer in HTTP/1.1 with a Content-Length") from error
+
+    async def _open(self) -> None:
+        try:
+            self._reader, self._writer = await asyncio.open_connection(self._host, self._port, ssl=self._tls or None)
+        except OSError as error:
+            raise Unreachable(f"nothing answers at {self._url} ({error}); is `projector serve` running?") from error
+
+    async def _exchange(self, request: bytes) -> Answer:
+        try:
+            return await self._ask(request)
+        except (OSError, asyncio.IncompleteReadError):
+            self._writer.close()
+            await self._open()
+            return await self._ask(request)
+
+    async def _ask(self, request: bytes) -> Answer:
+        self._writer.write(request)
+        await self._writer.drain()
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        answer = _parse(head.decode("latin-1"))
+        await self._reader.readexactly(int(answer.headers["content-length"]))
         return answer
 
 

@@ -47,7 +47,10 @@ async def simulate(
     traffic = Traffic(options, now_ms=time.time_ns() // 1_000_000)
     sender = _Sender(options, lambda count: sending(count, traffic.total))
     began = time.monotonic()
-    await sender.send_all(traffic)
+    try:
+        await sender.send_all(traffic)
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from failures
     seconds = time.monotonic() - began
     expected = traffic.expected
     differences = None

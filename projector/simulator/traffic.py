@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from bisect import bisect
 from itertools import accumulate, chain
-from operator import attrgetter
+from operator import itemgetter
 from random import Random
 from typing import TYPE_CHECKING, Final
 
@@ -24,8 +24,8 @@ _SPAN_MS: Final = 6 * 3600 * 1000
 _ENDS_BEFORE_NOW_MS: Final = 60_000
 _SMALLEST_CIRCLE: Final = 16
 _CUSTOM_IDS: Final = 0.3
-_NEAR: Final = 50
-_FAR: Final = 5_000
+_NEAR: Final = 5
+_FAR: Final = 500
 _GOES_FAR: Final = 0.05
 
 
@@ -56,8 +56,8 @@ class Traffic:
 
     def timed(self) -> Iterator[Told]:
         """Yield the callbacks that tell their time, nearly in order, some of them twice."""
-        stories = [self._story(number, share) for number, share in enumerate(self._shares)]
-        return self._disturbed(heapq.merge(*stories, key=attrgetter("happened_at")))
+        stories = [self._disturbed(self._story(number, share)) for number, share in enumerate(self._shares)]
+        return (told for _, told in heapq.merge(*stories, key=itemgetter(0)))
 
     def untimed(self) -> Iterator[Iterator[Told]]:
         """Yield, for each group, what happened last in it and does not tell when."""
@@ -82,19 +82,20 @@ class Traffic:
         if timed < share:
             self._tails.append(told)
 
-    def _disturbed(self, callbacks: Iterator[Told]) -> Iterator[Told]:
-        """Hold some callbacks back until later ones have passed, and let some come again."""
-        held: list[tuple[int, int, Told]] = []
-        for place, told in enumerate(callbacks):
-            if self._chance(self._options.repeats):
-                heapq.heappush(held, (place + self._distance(), place * 2, told))
-            if self._chance(self._options.reordered):
-                heapq.heappush(held, (place + self._distance(), place * 2 + 1, told))
-            else:
-                yield told
+    def _disturbed(self, story: Iterator[Told]) -> Iterator[tuple[int, Told]]:
+        """Yield a group's callbacks with the moment (ms) each arrives: some after later ones, some once more."""
+        held: list[tuple[int, Told]] = []
+        now = 0
+        for place, told in enumerate(story):
+            now = told.happened_at
+            is_late = self._chance(self._options.reordered)
+            if not is_late:
+                yield now, told
+            for _ in range(is_late + self._chance(self._options.repeats)):
+                heapq.heappush(held, (place + self._distance(), told))
             while held and held[0][0] <= place:
-                yield heapq.heappop(held)[2]
-        yield from (told for _, _, told in sorted(held))
+                yield now, heapq.heappop(held)[1]
+        yield from ((now, told) for _, told in sorted(held))
 
     def _twice_at_times(self, callbacks: Iterator[Told]) -> Iterator[Told]:
         return chain.from_iterable([told] * (1 + self._chance(self._options.repeats)) for told in callbacks)

@@ -163,19 +163,19 @@ def test_a_cursor_of_another_list_is_refused(town: Server) -> None:
     assert town.get(town.group_path("@TGS#24", "members"), cursor=cursor).status_code == 400
 
 
-def test_an_etag_stays_while_the_answer_does_and_changes_with_it(town: Server) -> None:
-    position = position_of(town.post(create("etag", "one", 1670574414000)))
-    path = town.group_path("etag")
-    first = town.get(path, wait_for=position)
+def test_an_etag_stays_while_the_answer_does_and_changes_with_it(server: Server) -> None:
+    position = position_of(server.post(create("etag", "one", 1670574414000)))
+    path = server.group_path("etag")
+    first = server.get(path, wait_for=position)
     etag = first.headers["ETag"]
     for sent in (etag, f"W/{etag}", f'"other", {etag}', "*"):
-        answer = town.client.get(town.url + path, headers={"If-None-Match": sent})
+        answer = server.client.get(server.url + path, headers={"If-None-Match": sent})
         assert (answer.status_code, answer.content) == (304, b"")
         assert answer.headers["ETag"] == etag
         assert "Projector-Position" in answer.headers
-    position = position_of(town.post(about("GroupInfoChanged", "etag", 1670574415000, Name="two")))
-    town.get(path, wait_for=position)
-    changed = town.client.get(town.url + path, headers={"If-None-Match": etag})
+    position = position_of(server.post(about("GroupInfoChanged", "etag", 1670574415000, Name="two")))
+    server.get(path, wait_for=position)
+    changed = server.client.get(server.url + path, headers={"If-None-Match": etag})
     assert (changed.status_code, changed.json()["name"]) == (200, "two")
 
 
