@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from projector.bootstrap import open_stores
+from projector.bootstrap import PROJECTIONS, open_read_model, open_stores
 from projector.domain.events import GroupFilled, MembersJoined, MembersLeft
 from projector.event_store import Candidate
 from projector.settings import Settings
+from projector.subscription import Subscription
 from tests import oracle
 from tests.acceptance.test_crashes import Record, send
 from tests.running import Server, environment, run_cli, serving
@@ -297,3 +298,48 @@ def test_long_work_shows_a_bar_on_a_terminal(tmp_path: Path) -> None:
         os.close(terminal)
         assert done.returncode == 0
         assert b"replay: 100%|" in screen.read(4096)
+
+
+def test_what_an_older_version_could_not_read_becomes_an_event_when_it_is_retried(tmp_path: Path) -> None:
+    database = tmp_path / "events.db"
+    body = json.dumps(join("ann")).encode()
+    stores = open_stores(Settings(database_path=str(database)))
+    stores.quarantine.keep(
+        body=body,
+        reason="too new",
+        command="Group.CallbackAfterNewMemberJoin",
+        platform="iOS",
+        received_at=1670574414123,
+    )
+    stores.events.close()
+    with serving(database) as server:
+        retried = run_cli(database, "quarantine", "retry", "1")
+        assert (retried.returncode, retried.stdout) == (0, "1  is now the event at position 1\n")
+        assert server.members("g", wait_for=1)["ann"]["joined_at"] == "2022-12-09T08:26:54.123Z"
+        assert run_cli(database, "quarantine", "list").stdout == ""
+        assert "released as the event at position 1" in run_cli(database, "quarantine", "show", "1").stdout
+        assert run_cli(database, "quarantine", "retry", "1").returncode == 1
+
+
+def test_a_projection_of_a_new_version_is_built_again_alone(tmp_path: Path) -> None:
+    database = tmp_path / "events.db"
+    fill(database, 1_000)
+    assert run_cli(database, "replay").returncode == 0
+    applied: dict[str, list[int]] = {}
+
+    class Watched:
+        def __init__(self, projection: Any, version: int) -> None:
+            self.name, self.version, self._projection = projection.name, version, projection
+
+        def apply(self, tables: Any, batch: Any) -> None:
+            applied.setdefault(self.name, []).extend(one.position for one in batch)
+            self._projection.apply(tables, batch)
+
+    settings = Settings(database_path=str(database))
+    stores, read_model = open_stores(settings), open_read_model(settings)
+    projections = [Watched(one, one.version + (one.name == "profile")) for one in PROJECTIONS]
+    subscription = Subscription(stores.events, read_model, projections)
+    assert subscription.catch_up() == 1_000
+    assert applied == {"profile": list(range(1, 1_001))}
+    read_model.close()
+    stores.events.close()

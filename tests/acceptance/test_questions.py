@@ -234,6 +234,10 @@ def test_an_event_that_cannot_be_applied_is_named_while_everything_else_goes_on(
         for projection in ("membership", "profile", "fullness"):
             assert f"projection {projection} has set aside 1 event(s), the first at position 2" in ready.text
         assert server.get("/livez").status_code == 200
+        status = run_cli(database, "status")
+        assert status.returncode == 1
+        assert "profile       at 3, 0 behind, 1 set aside" in status.stdout
+        assert "projection profile has set aside 1 event(s)" in status.stdout
         event = server.get(server.group_path("g", "events")).json()["events"][1]
         assert (event["position"], event["type"], event["callback"]) == (2, "FromTomorrow", {})
     with sqlite3.connect(database) as connection:
