@@ -59,5 +59,7 @@ def look(
     head = store.head()
     position = min(positions.values(), default=0)
     waiting = store.read(position, 1) if position < head else []
-    lag_ms = max(0, time.time_ns() // 1_000_000 - waiting[0].event.recorded_at) if waiting else 0
+    now_ms = time.time_ns() // 1_000_000
+    received_at = waiting[0].event.recorded_at if waiting else now_ms
+    lag_ms = max(0, now_ms - received_at) if received_at else 0
     return Health(head, positions, lag_ms, notes, quarantine.count(), failure)

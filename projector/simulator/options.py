@@ -13,7 +13,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     posted, repeats included. `rate` is in callbacks per second, None is as fast as they are answered.
 
     `repeats` is the share of callbacks that come twice. Of those that tell their time, `reordered` is the share that
-    arrives after later ones of the same group. `untimed` is the share that does not tell it.
+    is held back while later ones of the same group pass. `untimed` is the share that does not tell it.
     """
 
     url: str
