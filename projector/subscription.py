@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from projector.event_store import EventStore
     from projector.projection import Projection
-    from projector.read_model import ReadModel
+    from projector.read_model import ReadModel, Work
 
 BATCH_SIZE: Final = 1_000
 _POLL_S: Final = 0.1
@@ -49,8 +49,10 @@ class Subscription:
         emptied = read_model.prepare({projection.name: projection.version for projection in projections})
         for name in emptied:
             log.info("a projection has a new version and is rebuilt", projection=name)
-        self.position = self._lowest_checkpoint()
+        self.position = 0
         """The position that every projection has reached."""
+        with read_model.transaction() as work:
+            self.position = self._lowest_checkpoint(work)
 
     def catch_up(self, *, through: int | None = None, advanced: Callable[[int], None] = lambda _: None) -> int:
         """Project until the head, or `through`, is reached; return the position.
@@ -113,6 +115,9 @@ class Subscription:
         if batch:
             now_ms = time.time_ns() // 1_000_000
             with self._read_model.transaction() as work:
+                if (reached := self._lowest_checkpoint(work)) < self.position:
+                    self.position = reached  # another process has begun a projection again
+                    return len(batch)
                 for projection in self._projections:
                     project(work, projection, batch, now_ms=now_ms)
             self.position = batch[-1].position
@@ -126,6 +131,6 @@ class Subscription:
         except (StoreUnavailable, ReadModelUnavailable) as error:
             log.warning("stopped before every event was projected; the next start goes on", reason=str(error))
 
-    def _lowest_checkpoint(self) -> int:
-        with self._read_model.transaction() as work:
-            return min(work.position(projection.name) for projection in self._projections)
+    def _lowest_checkpoint(self, work: Work) -> int:
+        ours = [one.name for one in self._projections if work.version(one.name) == one.version]
+        return min((work.position(name) for name in ours), default=self.position)

@@ -31,8 +31,12 @@ class Projection(Protocol):
 def project(work: Work, projection: Projection, batch: Sequence[Recorded], *, now_ms: int) -> None:
     """Apply what a projection has not seen of the batch; set aside, one by one, the events it cannot apply.
 
+    Rows that another version of the projection keeps are left to it.
+
     Raises ReadModelUnavailable if the fault is the read model's and not an event's.
     """
+    if work.version(projection.name) != projection.version:
+        return
     reached = work.position(projection.name)
     fresh = [recorded for recorded in batch if recorded.position > reached]
     if not fresh or _applied(work, projection, fresh) is None:

@@ -86,6 +86,9 @@ class Work(Protocol):
     def position(self, projection: str) -> int:
         """Return the position a projection reached."""
 
+    def version(self, projection: str) -> int:
+        """Return the version of the projection whose rows these are: another process may run another one."""
+
     def advance(self, projection: str, *, through: int) -> AbstractContextManager[Tables]:
         """Hand out the tables and move the checkpoint, or, on any exception, leave both as before.
 

@@ -67,9 +67,9 @@ MEMBER_COLUMNS: Final = (
 _SELECT_MEMBERS: Final = f"SELECT group_id, user_id, standing, {MEMBER_COLUMNS} FROM members"  # noqa: S608 - ours
 
 _encode: Final = msgspec.json.Encoder(order="sorted").encode
-_lives: Final = msgspec.json.Decoder(Lives).decode
-_profile: Final = msgspec.json.Decoder(Profile).decode
-_fullness: Final = msgspec.json.Decoder(Fullness).decode
+lives_of: Final = msgspec.json.Decoder(Lives).decode
+profile_of: Final = msgspec.json.Decoder(Profile).decode
+fullness_of: Final = msgspec.json.Decoder(Fullness).decode
 
 
 def connect(path: str) -> sqlite3.Connection:
@@ -107,21 +107,6 @@ def member_of(columns: Sequence[Any]) -> Member:
         Register((role_at, role_position), role),
         Register((card_at, card_position), card),
     )
-
-
-def lives_of(text: str) -> Lives:
-    """Return the lives in a `rosters` row."""
-    return _lives(text)
-
-
-def profile_of(text: str) -> Profile:
-    """Return the evidence in a `profiles` row."""
-    return _profile(text)
-
-
-def fullness_of(text: str) -> Fullness:
-    """Return the evidence in a `fullness` row."""
-    return _fullness(text)
 
 
 class SQLiteTables:
@@ -248,6 +233,11 @@ class SQLiteWork:
     def position(self, projection: str) -> int:
         """See `Work`."""
         found = self._connection.execute("SELECT position FROM checkpoints WHERE projection = ?", (projection,))
+        return int(found.fetchone()[0])
+
+    def version(self, projection: str) -> int:
+        """See `Work`."""
+        found = self._connection.execute("SELECT version FROM checkpoints WHERE projection = ?", (projection,))
         return int(found.fetchone()[0])
 
     @contextmanager

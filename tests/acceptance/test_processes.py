@@ -321,25 +321,51 @@ def test_what_an_older_version_could_not_read_becomes_an_event_when_it_is_retrie
         assert run_cli(database, "quarantine", "retry", "1").returncode == 1
 
 
+class Watched:
+    """A projection that notes what it applies; of a version of its own, if given."""
+
+    def __init__(self, projection: Any, applied: dict[str, list[int]], version: int | None = None) -> None:
+        self.name, self.version = projection.name, version or projection.version
+        self._projection, self._applied = projection, applied
+
+    def apply(self, tables: Any, batch: Any) -> None:
+        self._applied.setdefault(self.name, []).extend(one.position for one in batch)
+        self._projection.apply(tables, batch)
+
+
 def test_a_projection_of_a_new_version_is_built_again_alone(tmp_path: Path) -> None:
     database = tmp_path / "events.db"
     fill(database, 1_000)
     assert run_cli(database, "replay").returncode == 0
     applied: dict[str, list[int]] = {}
-
-    class Watched:
-        def __init__(self, projection: Any, version: int) -> None:
-            self.name, self.version, self._projection = projection.name, version, projection
-
-        def apply(self, tables: Any, batch: Any) -> None:
-            applied.setdefault(self.name, []).extend(one.position for one in batch)
-            self._projection.apply(tables, batch)
-
     settings = Settings(database_path=str(database))
     stores, read_model = open_stores(settings), open_read_model(settings)
-    projections = [Watched(one, one.version + (one.name == "profile")) for one in PROJECTIONS]
+    projections = [Watched(one, applied, one.version + (one.name == "profile")) for one in PROJECTIONS]
     subscription = Subscription(stores.events, read_model, projections)
     assert subscription.catch_up() == 1_000
     assert applied == {"profile": list(range(1, 1_001))}
     read_model.close()
     stores.events.close()
+
+
+def test_while_processes_of_two_versions_run_neither_skips_nor_spoils_what_the_other_projects(tmp_path: Path) -> None:
+    database = tmp_path / "events.db"
+    fill(database, 1_000)
+    settings = Settings(database_path=str(database))
+    stores, read_models = open_stores(settings), [open_read_model(settings) for _ in range(2)]
+    by_old: dict[str, list[int]] = {}
+    by_new: dict[str, list[int]] = {}
+    old = Subscription(stores.events, read_models[0], [Watched(one, by_old) for one in PROJECTIONS])
+    assert old.catch_up() == 1_000
+    new = Subscription(
+        stores.events,
+        read_models[1],
+        [Watched(one, by_new, 2 if one.name == "profile" else None) for one in PROJECTIONS],
+    )
+    stores.events.append([Candidate(MembersJoined(group_id="g1", occurred_at=1, recorded_at=1, members=("u1",)), None)])
+    assert old.catch_up() == 1_001
+    assert new.catch_up() == 1_001
+    assert by_old == {name: [*range(1, 1_001 + (name != "profile"))] for name in ("membership", "profile", "fullness")}
+    assert by_new == {"profile": [*range(1, 1_002)]}
+    for opened in (*read_models, stores.events):
+        opened.close()

@@ -472,6 +472,10 @@ def test_a_projection_of_another_version_starts_over_and_the_others_stay(tmp_pat
             assert now.positions() == {"membership": 0, "profile": 3, "fullness": 3}
             assert now.members(f.GROUP, "", 10) == []
         carry(read_model, history, PROJECTIONS)
+        with snapshot(path) as now:
+            assert now.positions()["membership"] == 0, "rows of another version are left to it"
+        assert read_model.prepare(VERSIONS) == ["membership"]
+        carry(read_model, history, PROJECTIONS)
     assert_shows(path, history)
 
 
