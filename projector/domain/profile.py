@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 from msgspec.structs import replace
 
 from projector.domain import lives as group_lives
-from projector.domain.events import AttributesChanged, OwnerChanged, ProfileFact, Recorded
+from projector.domain.events import AttributesChanged, Event, OwnerChanged, ProfileFact, Recorded
 from projector.domain.lives import NEVER, UNKNOWN, Lives, Moment, Register, moment_of
 
 if TYPE_CHECKING:
@@ -44,26 +44,16 @@ class Profile(msgspec.Struct, frozen=True, omit_defaults=True):
 def evolve(profile: Profile, recorded: Recorded) -> Profile:
     """Return the profile with this event's evidence merged in."""
     moment, event = moment_of(recorded), recorded.event
-    changes: dict[str, object] = {
-        "updated_at": max(profile.updated_at, event.occurred_at),
-        "position": max(profile.position, recorded.position),
-    }
-    if event.group_type:
-        changes["type"] = profile.type.write(moment, event.group_type)
-    match event:
-        case ProfileFact():
-            for field in _TEXT_FIELDS:
-                if (value := getattr(event, field)) is not None:
-                    changes[field] = getattr(profile, field).write(moment, value)
-            changes["custom_fields"] = _write(profile.custom_fields, moment, event.custom_fields.items())
-        case OwnerChanged(owner=owner):
-            changes["owner"] = profile.owner.write(moment, owner)
-        case AttributesChanged():
-            changes |= _attributes(profile, moment, event)
-        case _:
-            pass
-    changes["lives"] = group_lives.evolve(profile.lives, recorded)
-    return _within_life(replace(profile, **changes))
+    lives = group_lives.evolve(profile.lives, recorded)
+    if lives.floor > profile.lives.floor:
+        profile = _since(lives.floor, profile)
+    return replace(
+        profile,
+        lives=lives,
+        updated_at=max(profile.updated_at, event.occurred_at),
+        position=max(profile.position, recorded.position),
+        **(_written(profile, moment, event) if moment > lives.floor else {}),
+    )
 
 
 def current(registers: Mapping[str, Register]) -> dict[str, str]:
@@ -71,16 +61,38 @@ def current(registers: Mapping[str, Register]) -> dict[str, str]:
     return {key: register.value for key, register in registers.items() if register.value is not None}
 
 
-def _attributes(profile: Profile, moment: Moment, event: AttributesChanged) -> dict[str, object]:
-    written: Iterable[tuple[str, str | None]] = event.attributes.items()
+def _written(profile: Profile, moment: Moment, event: Event) -> dict[str, Any]:
+    """Return the registers that an event of this life writes, as they are then."""
+    written: dict[str, Any] = {}
+    if event.group_type:
+        written["type"] = profile.type.write(moment, event.group_type)
+    match event:
+        case ProfileFact():
+            for field in _TEXT_FIELDS:
+                if (value := getattr(event, field)) is not None:
+                    written[field] = getattr(profile, field).write(moment, value)
+            written["custom_fields"] = _write(profile.custom_fields, moment, event.custom_fields.items())
+        case OwnerChanged(owner=owner):
+            written["owner"] = profile.owner.write(moment, owner)
+        case AttributesChanged():
+            written |= _attributes(profile, moment, event)
+        case _:
+            pass
+    return written
+
+
+def _attributes(profile: Profile, moment: Moment, event: AttributesChanged) -> dict[str, Any]:
+    values: Iterable[tuple[str, str | None]] = event.attributes.items()
     reset = profile.attributes_reset
     if event.operation == "delete":
-        written = ((key, None) for key in event.attributes)
+        values = ((key, None) for key in event.attributes)
     elif event.operation == "clear":
-        written = ()
+        values = ()
     if event.operation in ("set", "clear"):
         reset = max(reset, moment)
-    return {"attributes_reset": reset, "attributes": _write(profile.attributes, moment, written)}
+    registers = _write(profile.attributes, moment, values)
+    kept = {key: register for key, register in registers.items() if register.at >= reset}
+    return {"attributes_reset": reset, "attributes": kept}
 
 
 def _write(
@@ -89,15 +101,13 @@ def _write(
     return registers | {key: registers.get(key, UNKNOWN).write(moment, value) for key, value in values}
 
 
-def _within_life(profile: Profile) -> Profile:
-    """Forget what an earlier life wrote, and the attributes that a later `set` or `clear` removed."""
-    floor = profile.lives.floor
-    reset = max(floor, profile.attributes_reset)
+def _since(floor: Moment, profile: Profile) -> Profile:
+    """Forget what an earlier life wrote."""
     return replace(
         profile,
         type=profile.type.since(floor),
         custom_fields={key: kept for key, kept in profile.custom_fields.items() if kept.at > floor},
-        attributes={key: kept for key, kept in profile.attributes.items() if kept.at >= reset and kept.at > floor},
+        attributes={key: kept for key, kept in profile.attributes.items() if kept.at > floor},
         attributes_reset=profile.attributes_reset if profile.attributes_reset > floor else NEVER,
         **{field: getattr(profile, field).since(floor) for field in _TEXT_FIELDS},
     )
