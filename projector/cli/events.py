@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from projector.bootstrap import open_stores
+from projector.cli.arguments import whole_number
 from projector.http.answers import event
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _BATCH_SIZE: Final = 1_000
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser("events", help="the history as NDJSON")
-    parser.add_argument("--after", type=int, default=0, metavar="N", help="only events behind position N")
+    parser.add_argument("--after", type=whole_number(0), default=0, metavar="N", help="only events behind position N")
     parser.add_argument("--group", metavar="ID", help="only events of this group")
     parser.set_defaults(run=run, needs_database=True)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from projector.bootstrap import Stores, open_stores
 from projector.callbacks import Unreadable, carries_group_state, command_of, translate
+from projector.cli.arguments import whole_number
 from projector.event_store import Candidate, Quarantined
 from projector.http.answers import time_of
 
@@ -24,10 +25,10 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     listing = actions.add_parser("list", help="what waits, one line each")
     listing.set_defaults(run=_list, needs_database=True)
     showing = actions.add_parser("show", help="one of them, with its body as it came")
-    showing.add_argument("id", type=int)
+    showing.add_argument("id", type=whole_number(1))
     showing.set_defaults(run=_show, needs_database=True)
     retrying = actions.add_parser("retry", help="read them again, after an upgrade that can")
-    retrying.add_argument("id", type=int, nargs="?", help="only this one")
+    retrying.add_argument("id", type=whole_number(1), nargs="?", help="only this one")
     retrying.set_defaults(run=_retry, needs_database=True)
 
 

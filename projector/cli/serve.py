@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import ipaddress
@@ -15,9 +14,11 @@ import uvicorn
 
 from projector import __version__
 from projector.bootstrap import Part, create_server_app
+from projector.cli.arguments import whole_number
 from projector.settings import Settings, WrongSetting
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator
 
     from starlette.types import ASGIApp
@@ -34,7 +35,12 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     """Add the command to the parser."""
     parser = commands.add_parser("serve", help="receive callbacks, keep the projections, answer questions")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=_port, default=8000, help="port to listen on, 0 for any (default: %(default)s)")
+    parser.add_argument(
+        "--port",
+        type=whole_number(0, _LAST_PORT),
+        default=8000,
+        help="port to listen on, 0 for any (default: %(default)s)",
+    )
     parser.add_argument("--only", choices=_PARTS, help="serve one part in this process")
     parser.add_argument("--insecure", action="store_true", help="allow a public address without tokens")
     parser.set_defaults(run=run, needs_database=False)
@@ -55,12 +61,6 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
         _serve(app, listening)
     log.info("stopped")
     return 0
-
-
-def _port(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) <= _LAST_PORT):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 0 to {_LAST_PORT}")
-    return int(text)
 
 
 def _is_loopback(host: str) -> bool:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import sys
 from typing import TYPE_CHECKING, Final
 
+from projector.cli.arguments import share, whole_number
 from projector.cli.progress import Progress
 from projector.settings import Settings, WrongSetting
 from projector.simulator import Options, Unreachable, simulate
 
 if TYPE_CHECKING:
+    import argparse
+
     from projector.simulator import Report
 
 _SHOWN_DIFFERENCES: Final = 50
@@ -22,14 +24,16 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     """Add the command to the parser."""
     parser = commands.add_parser("simulate", help="send realistic traffic to a running receiver, and check the rosters")
     parser.add_argument("--url", required=True, help="the receiver's address, e.g. http://127.0.0.1:8000")
-    parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same traffic (default: 1)")
-    parser.add_argument("--groups", type=_at_least_one, default=100, help="how many groups (default: 100)")
-    parser.add_argument("--callbacks", type=_at_least_one, default=10_000, help="about how many (default: 10000)")
-    parser.add_argument("--connections", type=_at_least_one, default=16, help="at once (default: 16)")
+    parser.add_argument(
+        "--seed", type=whole_number(0), default=1, help="the same seed gives the same traffic (default: 1)"
+    )
+    parser.add_argument("--groups", type=whole_number(1), default=100, help="how many groups (default: 100)")
+    parser.add_argument("--callbacks", type=whole_number(1), default=10_000, help="about how many (default: 10000)")
+    parser.add_argument("--connections", type=whole_number(1), default=16, help="at once (default: 16)")
     parser.add_argument("--rate", type=float, help="callbacks a second (default: as fast as they are answered)")
-    parser.add_argument("--repeats", type=_share, default=0.05, help="share that comes twice (default: 0.05)")
-    parser.add_argument("--reordered", type=_share, default=0.05, help="share that comes late (default: 0.05)")
-    parser.add_argument("--untimed", type=_share, default=0.02, help="share without EventTime (default: 0.02)")
+    parser.add_argument("--repeats", type=share, default=0.05, help="share that comes twice (default: 0.05)")
+    parser.add_argument("--reordered", type=share, default=0.05, help="share that comes late (default: 0.05)")
+    parser.add_argument("--untimed", type=share, default=0.02, help="share without EventTime (default: 0.02)")
     parser.add_argument("--no-check", action="store_true", help="send only")
     parser.set_defaults(run=run, needs_database=False)
 
@@ -89,19 +93,3 @@ def _print(report: Report) -> int:
         ]
     sys.stdout.write("\n".join(lines) + "\n")
     return 1 if report.differences or report.statuses.keys() - {200} else 0
-
-
-def _at_least_one(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
-    return int(text)
-
-
-def _share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = -1
-    if not 0 <= share <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a share from 0 to 1")
-    return share

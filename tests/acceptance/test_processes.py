@@ -288,6 +288,24 @@ def test_events_are_unreadable_without_the_key_they_were_written_with_and_the_co
     assert "CIPHER_KEY" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["quarantine", "show", "9" * 30],
+        ["quarantine", "retry", "0"],
+        ["events", "--after", "9" * 30],
+        ["events", "--after", "one"],
+        ["simulate", "--url", "http://127.0.0.1:1", "--repeats", "2"],
+        ["simulate", "--url", "http://127.0.0.1:1", "--groups", "0"],
+    ],
+)
+def test_a_wrong_argument_is_said_in_one_line_below_the_usage(tmp_path: Path, arguments: list[str]) -> None:
+    done = run_cli(tmp_path / "events.db", *arguments)
+    assert done.returncode == 2
+    assert f"{arguments[-1]!r} is not a " in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
 def test_long_work_shows_a_bar_on_a_terminal(tmp_path: Path) -> None:
     fill(tmp_path / "events.db", 1_000)
     ours, terminal = pty.openpty()
