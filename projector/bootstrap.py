@@ -67,6 +67,11 @@ def open_queries(settings: Settings) -> SQLiteQueries:
     return SQLiteQueries(settings.read_model_path)
 
 
+def look_at(stores: Stores, queries: SQLiteQueries, *, failure: str | None = None) -> Health:
+    """Return the health of the projections. Raises StoreUnavailable and ReadModelUnavailable."""
+    return look(stores.events, stores.quarantine, queries, [one.name for one in PROJECTIONS], failure=failure)
+
+
 def create_server_app(settings: Settings, parts: Sequence[Part]) -> ASGIApp:
     """Return the application of one process that serves these parts.
 
@@ -78,7 +83,8 @@ def create_server_app(settings: Settings, parts: Sequence[Part]) -> ASGIApp:
     queries = open_queries(settings)
 
     def health() -> Health:
-        return look(stores.events, stores.quarantine, queries, failure=subscription.failure if subscription else None)
+        failure = subscription.failure if subscription else None
+        return look_at(stores, queries, failure=failure)
 
     metrics = Metrics(health)
     commit = GroupCommit(stores.events.append, on_commit=subscription.wake if subscription else _nobody_to_wake)

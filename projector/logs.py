@@ -5,8 +5,13 @@ from __future__ import annotations
 import logging
 import logging.config
 import sys
+from typing import Final
 
 import structlog
+
+_tracebacks: Final = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)  # they hold tokens, bodies and accounts
+)
 
 
 def configure(*, level: str = "INFO") -> None:
@@ -17,9 +22,9 @@ def configure(*, level: str = "INFO") -> None:
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if human else "iso", utc=not human),
     ]
     renderers: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if human
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(sort_keys=True)]
+        else [_tracebacks, structlog.processors.JSONRenderer(sort_keys=True)]
     )
     logging.config.dictConfig(
         {

@@ -46,9 +46,9 @@ class Subscription:
         self._stopping = threading.Event()
         self.failure: str | None = None
         """Why the last batch could not be read or applied; None while all is well."""
-        emptied = read_model.prepare({projection.name: projection.version for projection in projections})
-        for name in emptied:
-            log.info("a projection has a new version and is rebuilt", projection=name)
+        for name in read_model.prepare({one.name: one.version for one in projections}, store.head):
+            reason = "its rows were of another version, or ahead of the events"
+            log.info("a projection starts over", projection=name, reason=reason)
         self.position = 0
         """The position that every projection has reached."""
         with read_model.transaction() as work:

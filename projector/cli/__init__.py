@@ -39,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise WrongSetting(
                 f"there is no database at {settings.database_path}; set PROJECTOR_DATABASE_URL to that of `serve`"
             )
-        return int(options.run(options, settings))
+        status = int(options.run(options, settings))
+        sys.stdout.flush()
     except (WrongSetting, StoreUnavailable, ReadModelUnavailable) as error:
         print(f"projector: {error}", file=sys.stderr)  # noqa: T201 - this is what a person reads
         return 2
@@ -48,3 +49,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    return status

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import sys
 from itertools import groupby, islice
 from pathlib import Path
@@ -58,15 +60,27 @@ def _beside(settings: Settings) -> Iterator[SQLiteReadModel]:
     """Give an empty read model in files of its own, which go when it is done with; so do any left behind."""
     path = f"{settings.read_model_path}.rebuild"
     files = [Path(path + suffix) for suffix in ("", "-wal", "-shm")]
-    for file in files:
-        file.unlink(missing_ok=True)
-    empty = SQLiteReadModel(path)
-    try:
-        yield empty
-    finally:
-        empty.close()
+    with _one_at_a_time(Path(path).parent):
         for file in files:
             file.unlink(missing_ok=True)
+        empty = SQLiteReadModel(path)
+        try:
+            yield empty
+        finally:
+            empty.close()
+            for file in files:
+                file.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Wait for another replay in this folder; the lock goes with the process that holds it, however it ends."""
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 def _print_differences(differences: list[Difference]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import ipaddress
 import signal
@@ -56,9 +55,10 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     with _listen(options.host, options.port) as listening:
         app = create_server_app(settings, parts)
         host, port = listening.getsockname()[:2]
+        server = _server(app)
         address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         log.info("serving", address=address, parts=", ".join(parts), version=__version__, stop_with="Ctrl-C")
-        _serve(app, listening)
+        server.run(sockets=[listening])
     log.info("stopped")
     return 0
 
@@ -91,7 +91,7 @@ def _listen(host: str, port: int) -> socket.socket:
         raise WrongSetting(f"cannot listen on {host} port {port} ({error}); choose with --host and --port") from None
 
 
-def _serve(app: ASGIApp, listening: socket.socket) -> None:
+def _server(app: ASGIApp) -> _Server:
     server = _Server(
         uvicorn.Config(
             app,
@@ -102,7 +102,9 @@ def _serve(app: ASGIApp, listening: socket.socket) -> None:
             timeout_graceful_shutdown=_LAST_ANSWERS_S,
         )
     )
-    server.run(sockets=[listening])
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, server.handle_exit)
+    return server
 
 
 class _Server(uvicorn.Server):
@@ -110,7 +112,4 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.handle_exit, number, None)
         yield

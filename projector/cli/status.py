@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from projector.bootstrap import open_queries, open_stores
-from projector.http.health import look
+from projector.bootstrap import look_at, open_queries, open_stores
 
 if TYPE_CHECKING:
     import argparse
@@ -26,7 +25,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Print the status and return 1 if something keeps the projections from being right and recent."""
     stores, queries = open_stores(settings), open_queries(settings)
-    health = look(stores.events, stores.quarantine, queries)
+    health = look_at(stores, queries)
     with queries.snapshot() as snapshot:
         counts = snapshot.counts()
     complaints = health.complaints()

@@ -260,7 +260,10 @@ def open_sqlite(path: str, library_environment: Mapping[str, str]) -> tuple[SQLi
         switch_to_wal(path)
         recorder = factory.application_recorder()
     assert isinstance(recorder, GroupRecorder)
-    mapper: Any = factory.mapper()
+    try:
+        mapper: Any = factory.mapper()
+    except Exception as error:
+        raise StoreUnavailable(f"COMPRESSOR_TOPIC, CIPHER_TOPIC or CIPHER_KEY cannot be used: {error}") from error
     return SQLiteEventStore(recorder, mapper), SQLiteQuarantine(recorder, mapper)
 
 

@@ -6,6 +6,8 @@ import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from projector.event_store import EventStore, Quarantine
     from projector.read_model import Queries, SetAside
 
@@ -50,12 +52,13 @@ def look(
     store: EventStore,
     quarantine: Quarantine,
     queries: Queries,
+    projections: Iterable[str],
     *,
     failure: str | None = None,
 ) -> Health:
-    """Return the health of projections, wherever they run. Raises StoreUnavailable and ReadModelUnavailable."""
+    """Return the health of these projections, wherever they run. Raises StoreUnavailable and ReadModelUnavailable."""
     with queries.snapshot() as snapshot:
-        positions, notes = snapshot.positions(), snapshot.notes()
+        positions, notes = dict.fromkeys(projections, 0) | snapshot.positions(), snapshot.notes()
     head = store.head()
     position = min(positions.values(), default=0)
     waiting = store.read(position, 1) if position < head else []

@@ -8,7 +8,7 @@ from projector.domain.fullness import Fullness
 from projector.domain.lives import NEVER, UNKNOWN, Lives, Moment, Register
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from projector.domain.membership import Member, Standing
@@ -114,8 +114,12 @@ class SetAside(NamedTuple):
 class ReadModel(Protocol):
     """The read model as the projections see it. One process at a time projects into it."""
 
-    def prepare(self, versions: Mapping[str, int]) -> list[str]:
-        """Make room for these projections; return those whose rows were of another version and are now empty."""
+    def prepare(self, versions: Mapping[str, int], head: Callable[[], int] | None = None) -> list[str]:
+        """Make room for these projections; return those that had rows and now start over.
+
+        Those are the ones whose rows are of another version or, where `head` tells the store's, ahead of the store: it
+        was restored from a backup.
+        """
 
     def transaction(self) -> AbstractContextManager[Work]:
         """Open a transaction: it commits whole or not at all. Raises ReadModelUnavailable."""

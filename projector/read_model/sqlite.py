@@ -16,7 +16,7 @@ from projector.read_model import MemberRow, ReadModelUnavailable, Roster, Row, S
 from projector.sqlite_files import LOCK_TIMEOUT_S, switch_to_wal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 SCHEMA_VERSION: Final = 1
 """A file of another schema is emptied and rebuilt from the events."""
@@ -282,14 +282,19 @@ class SQLiteReadModel:
             self._connection.execute("PRAGMA wal_autocheckpoint=4000")
             self._create()
 
-    def prepare(self, versions: Mapping[str, int]) -> list[str]:
+    def prepare(self, versions: Mapping[str, int], head: Callable[[], int] | None = None) -> list[str]:
         """See `ReadModel`."""
         with self._writing():
-            stored = dict(self._connection.execute("SELECT projection, version FROM checkpoints").fetchall())
-            for projection, version in versions.items():
-                if stored.get(projection) != version:
-                    self._empty(projection, version)
-            return [name for name, version in versions.items() if name in stored and stored[name] != version]
+            found = self._connection.execute("SELECT projection, version, position FROM checkpoints").fetchall()
+            newest = head() if head else None
+            kept = {
+                projection
+                for projection, version, position in found
+                if version == versions.get(projection) and (newest is None or position <= newest)
+            }
+            for projection in versions.keys() - kept:
+                self._empty(projection, versions[projection])
+            return sorted(projection for projection, *_ in found if projection in versions.keys() - kept)
 
     @contextmanager
     def transaction(self) -> Iterator[SQLiteWork]:

@@ -1,0 +1,112 @@
+"""Pieces of the server's work, done by a process that kills itself before a chosen step.
+
+A step is a statement that opens, changes or ends a transaction; nothing reaches a file between two of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import multiprocessing
+import os
+import signal
+import sqlite3
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from projector import cli
+from projector.bootstrap import PROJECTIONS, open_read_model, open_stores
+from projector.projection.profile import ProfileProjection
+from projector.subscription import Subscription
+from tests.processes.databases import settings
+from tests.processes.traffic import EPOCH, candidates
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+BATCH_SIZE = 6
+NEVER = 0
+SEED = 20221209
+
+
+class NewerProfileProjection(ProfileProjection):
+    version = ProfileProjection.version + 1
+
+
+def catch_up(database: Path) -> None:
+    _catch_up(database, PROJECTIONS)
+
+
+def rebuild_profiles(database: Path) -> None:
+    newer = NewerProfileProjection()
+    _catch_up(database, [newer if projection.name == newer.name else projection for projection in PROJECTIONS])
+
+
+def append(database: Path) -> None:
+    """Append, in one batch, an event that is there and four that are not."""
+    events = open_stores(settings(database)).events
+    events.append(candidates([3, 4, 5, 6, 7], SEED))
+    events.close()
+
+
+def replay(database: Path) -> None:
+    _run(database, "replay")
+
+
+def keep_readable(database: Path, body: dict[str, Any]) -> None:
+    """Put into the quarantine what an earlier version could not read and this one can."""
+    stores = open_stores(settings(database))
+    stores.quarantine.keep(
+        body=json.dumps(body).encode(),
+        reason="too new",
+        command=body["CallbackCommand"],
+        platform=None,
+        received_at=EPOCH,
+    )
+    stores.events.close()
+
+
+def retry_from_quarantine(database: Path) -> None:
+    _run(database, "quarantine", "retry")
+
+
+def does(work: Callable[[Path], None], database: Path, *, dies_at: int = NEVER) -> bool:
+    """Do the work in a process of its own, which dies before that step; tell whether it was finished before."""
+    forks = multiprocessing.get_context("forkserver")
+    forks.set_forkserver_preload([__name__])
+    process = forks.Process(target=_do, args=(work, database, dies_at))
+    process.start()
+    process.join(60)
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode == 0
+
+
+def _do(work: Callable[[Path], None], database: Path, dies_at: int) -> None:
+    steps, connect = count(1), sqlite3.connect
+
+    def take(statement: str) -> None:
+        if not statement.lstrip().upper().startswith(("SELECT", "PRAGMA")) and next(steps) == dies_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def watched(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection = connect(*arguments, **options)
+        connection.set_trace_callback(take)
+        return connection
+
+    sqlite3.connect = watched
+    work(database)
+
+
+def _catch_up(database: Path, projections: Any) -> None:
+    events, read_model = open_stores(settings(database)).events, open_read_model(settings(database))
+    Subscription(events, read_model, projections, batch_size=BATCH_SIZE).catch_up()
+    read_model.close()
+    events.close()
+
+
+def _run(database: Path, *arguments: str) -> None:
+    os.environ["PROJECTOR_DATABASE_URL"] = f"sqlite:///{database}"
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        assert cli.main(arguments) in (0, 1)

@@ -1,0 +1,192 @@
+"""kill -9 at any moment: what was acknowledged is there once, and the read model is what the events say."""
+
+from __future__ import annotations
+
+import random
+from itertools import count
+from typing import TYPE_CHECKING
+
+import pytest
+
+from projector.bootstrap import open_stores
+from projector.event_store import Appended
+from tests import shown
+from tests.processes import dying
+from tests.processes.databases import (
+    assert_served_as_recorded,
+    change_read_model,
+    checkpoints,
+    copied,
+    history,
+    projected,
+    read_model,
+    rows,
+    settings,
+    write,
+)
+from tests.processes.traffic import GROUPS, Ledger, callback, candidates, pouring
+from tests.processes.waiting import until
+from tests.running import run_cli, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+ROUNDS = 25
+SEED = 20221209
+
+
+def assert_consistent(database: Path) -> None:
+    """The projections stand at one position, and their rows are those of the events up to there."""
+    reached = {*checkpoints(database).values()} or {0}
+    assert len(reached) == 1
+    recorded = history(database)
+    assert max(reached) <= len(recorded)
+    if read_model(database).exists():
+        assert projected(database) == shown.folded(recorded[: max(reached)])
+
+
+@pytest.mark.slow
+def test_twenty_five_kills_under_load_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
+    database, ledger, rng = tmp_path / "events.db", Ledger(SEED), random.Random(SEED)
+    for turn in range(ROUNDS):
+        with serving(database) as server, pouring(server, ledger=ledger, name=str(turn)):
+            ledger.wait_for(**{rng.choice(["posts", "answers"]): rng.randrange(1, 200)})
+            server.kill()
+        left = copied(database, tmp_path / f"after kill {turn}")
+        ledger.assert_kept(history(left))
+        assert_consistent(left)
+
+    with serving(database) as server:
+        for serial in [serial for serial in sorted(ledger.sent) if serial % 10][-200:]:
+            answer = server.post(callback(serial, SEED))
+            ledger.acknowledge(serial, int(answer.headers["Projector-Position"]))
+        ledger.assert_kept(history(database))
+        assert_served_as_recorded(server, database)
+    assert run_cli(database, "replay", "--check").returncode == 0
+    assert len(ledger.acknowledged) > ROUNDS
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_while_it_catches_up_it_arrives(tmp_path: Path) -> None:
+    database, head, kills, reached = tmp_path / "events.db", 20_000, 0, 0
+    write(database, range(1, head + 1), SEED)
+    while reached < head * 3 // 4:
+        with serving(database, "--only", "projections") as server:
+            before = reached
+            until(lambda before=before: max(checkpoints(database).values(), default=0) > before, of=server)
+            server.kill()
+        (reached,) = {*checkpoints(copied(database, tmp_path / f"after kill {kills}")).values()}
+        kills += 1
+    assert kills >= 3
+    with serving(database, "--only", "projections") as server:
+        until(lambda: {*checkpoints(database).values()} == {head}, of=server)
+    with serving(database, "--only", "queries") as server:
+        assert_served_as_recorded(server, database)
+
+
+def each_step(tmp_path: Path, prepared: Path, work: Callable[[Path], None], check: Callable[[Path], None]) -> int:
+    """Let the work die before each step it takes, every time on a fresh copy; check what is left; count the steps."""
+    for step in count(1):
+        database = copied(prepared, tmp_path / f"step {step}")
+        finished = dying.does(work, database, dies_at=step)
+        check(database)
+        if finished:
+            return step - 1
+    raise AssertionError
+
+
+@pytest.mark.slow
+def test_dying_before_any_step_of_catching_up_leaves_a_state_that_was_and_the_next_start_arrives(
+    tmp_path: Path,
+) -> None:
+    prepared = tmp_path / "events.db"
+    write(prepared, range(1, 2 * dying.BATCH_SIZE + 3), SEED)
+    everything = shown.folded(history(prepared))
+
+    def check(database: Path) -> None:
+        assert_consistent(copied(database, database.parent / "left"))
+        assert dying.does(dying.catch_up, database)
+        assert projected(database) == everything
+        assert {*checkpoints(database).values()} == {2 * dying.BATCH_SIZE + 2}
+
+    assert each_step(tmp_path, prepared, dying.catch_up, check) > 60
+
+
+@pytest.mark.slow
+def test_dying_before_any_step_of_rebuilding_one_projection_leaves_the_others_whole(tmp_path: Path) -> None:
+    prepared = tmp_path / "events.db"
+    write(prepared, range(1, 2 * dying.BATCH_SIZE + 3), SEED)
+    assert dying.does(dying.catch_up, prepared)
+    whole = rows(prepared)
+
+    def check(database: Path) -> None:
+        left = rows(copied(database, database.parent / "left"))
+        assert [left[table] for table in ("rosters", "members", "fullness")] == [
+            whole[table] for table in ("rosters", "members", "fullness")
+        ]
+        assert dying.does(dying.rebuild_profiles, database)
+        assert rows(database)["profiles"] == whole["profiles"]
+        assert {*checkpoints(database).values()} == {2 * dying.BATCH_SIZE + 2}
+
+    assert each_step(tmp_path, prepared, dying.rebuild_profiles, check) > 20
+
+
+@pytest.mark.slow
+def test_dying_before_any_step_of_an_append_keeps_the_whole_batch_or_nothing_and_a_repeat_finds_it(
+    tmp_path: Path,
+) -> None:
+    prepared = tmp_path / "events.db"
+    write(prepared, [1, 2, 3], SEED)
+
+    def check(database: Path) -> None:
+        assert len(history(copied(database, database.parent / "left"))) in (3, 3 + 4)
+        events = open_stores(settings(database)).events
+        appended = events.append(candidates([3, 4, 5, 6, 7], SEED))
+        events.close()
+        assert [one.position for one in appended] == [3, 4, 5, 6, 7]
+        assert appended[0] == Appended(3, repeated=True)
+        assert len(history(database)) == 7
+
+    assert each_step(tmp_path, prepared, dying.append, check) > 8
+
+
+@pytest.mark.slow
+def test_dying_before_any_step_of_a_replay_puts_all_right_or_nothing_and_leaves_no_files_for_long(
+    tmp_path: Path,
+) -> None:
+    prepared = tmp_path / "events.db"
+    write(prepared, range(1, 2 * dying.BATCH_SIZE + 3), SEED)
+    assert dying.does(dying.catch_up, prepared)
+    right = rows(prepared)
+    group_id = GROUPS[0]
+    change_read_model(prepared, f"DELETE FROM profiles WHERE group_id = '{group_id}'")
+    change_read_model(prepared, f"UPDATE rosters SET member_count = 99 WHERE group_id = '{group_id}'")
+    change_read_model(prepared, "INSERT INTO fullness VALUES ('nobody''s', 1, '{}')")
+    damaged = rows(prepared)
+
+    def check(database: Path) -> None:
+        assert rows(copied(database, database.parent / "left")) in (damaged, right)
+        assert dying.does(dying.replay, database)
+        assert rows(database) == right
+        assert [file.name for file in database.parent.iterdir() if "rebuild" in file.name] == []
+
+    assert each_step(tmp_path, prepared, dying.replay, check) > 60
+
+
+@pytest.mark.slow
+def test_dying_before_any_step_of_a_retry_from_the_quarantine_leaves_the_callback_recorded_once_or_waiting(
+    tmp_path: Path,
+) -> None:
+    prepared = tmp_path / "events.db"
+    dying.keep_readable(prepared, callback(1, SEED))
+
+    def check(database: Path) -> None:
+        left = copied(database, database.parent / "left")
+        waiting = open_stores(settings(left)).quarantine.count()
+        assert (len(history(left)), waiting) in {(0, 1), (1, 1), (1, 0)}
+        assert dying.does(dying.retry_from_quarantine, database)
+        assert len(history(database)) == 1
+        assert open_stores(settings(database)).quarantine.count() == 0
+
+    assert each_step(tmp_path, prepared, dying.retry_from_quarantine, check) > 5

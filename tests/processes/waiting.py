@@ -1,0 +1,21 @@
+"""Waiting for something that can be looked at, never for time to pass."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.running import Server
+
+PATIENCE_S = 60
+
+
+def until(holds: Callable[[], object], *, of: Server) -> None:
+    """Look until it holds, as long as the server lives."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert of.process.poll() is None, "".join(of.raw_log)
+        assert time.monotonic() < deadline
