@@ -21,6 +21,8 @@ from tests.running import environment, run_cli, serving
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow  # every test here starts processes
+
 KEY, ANOTHER_KEY = "MDEyMzQ1Njc4OWFiY2RlZg==", "ZmVkY2JhOTg3NjU0MzIxMA=="
 TOO_LARGE = str(2**63)
 """No position and no id is that large, and SQLite knows no such integer."""
@@ -190,7 +192,6 @@ def test_what_is_still_unreadable_stays_in_the_quarantine(database: Path) -> Non
     assert run_cli(database, "quarantine", "list").stdout.count("\n") == 2
 
 
-@pytest.mark.slow
 def test_what_can_be_read_now_is_released_once_and_remembered(tmp_path: Path) -> None:
     database = tmp_path / "events.db"
     for body in (STORY[2], STORY[0]):
@@ -221,7 +222,6 @@ def test_what_is_not_in_the_quarantine_is_said_in_one_line(database: Path, actio
     assert "77" in done.stderr
 
 
-@pytest.mark.slow
 def test_the_version_and_the_help_need_no_database_and_no_settings(tmp_path: Path) -> None:
     nothing = {"PROJECTOR_SDK_APP_ID": "", "PROJECTOR_DATABASE_URL": "nonsense"}
     version = run_cli(tmp_path / "none.db", "--version", **nothing)
@@ -341,7 +341,6 @@ def secret(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, st
     return path, key
 
 
-@pytest.mark.slow
 def test_what_was_written_with_a_cipher_is_read_with_its_key(secret: tuple[Path, dict[str, str]]) -> None:
     database, key = secret
     assert b"bob" not in database.read_bytes()

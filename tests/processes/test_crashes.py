@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+pytestmark = pytest.mark.slow  # every test here starts processes
+
 ROUNDS = 25
 SEED = 20221209
 
@@ -46,7 +48,6 @@ def assert_consistent(database: Path) -> None:
         assert projected(database) == shown.folded(recorded[: max(reached)])
 
 
-@pytest.mark.slow
 def test_twenty_five_kills_under_load_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
     database, ledger, rng = tmp_path / "events.db", Ledger(SEED), random.Random(SEED)
     for turn in range(ROUNDS):
@@ -67,7 +68,6 @@ def test_twenty_five_kills_under_load_lose_nothing_and_double_nothing(tmp_path: 
     assert len(ledger.acknowledged) > ROUNDS
 
 
-@pytest.mark.slow
 def test_killed_again_and_again_while_it_catches_up_it_arrives(tmp_path: Path) -> None:
     database, head, kills, reached = tmp_path / "events.db", 20_000, 0, 0
     write(database, range(1, head + 1), SEED)
@@ -96,7 +96,6 @@ def each_step(tmp_path: Path, prepared: Path, work: Callable[[Path], None], chec
     raise AssertionError
 
 
-@pytest.mark.slow
 def test_dying_before_any_step_of_catching_up_leaves_a_state_that_was_and_the_next_start_arrives(
     tmp_path: Path,
 ) -> None:
@@ -113,7 +112,6 @@ def test_dying_before_any_step_of_catching_up_leaves_a_state_that_was_and_the_ne
     assert each_step(tmp_path, prepared, dying.catch_up, check) > 60
 
 
-@pytest.mark.slow
 def test_dying_before_any_step_of_rebuilding_one_projection_leaves_the_others_whole(tmp_path: Path) -> None:
     prepared = tmp_path / "events.db"
     write(prepared, range(1, 2 * dying.BATCH_SIZE + 3), SEED)
@@ -132,7 +130,6 @@ def test_dying_before_any_step_of_rebuilding_one_projection_leaves_the_others_wh
     assert each_step(tmp_path, prepared, dying.rebuild_profiles, check) > 20
 
 
-@pytest.mark.slow
 def test_dying_before_any_step_of_an_append_keeps_the_whole_batch_or_nothing_and_a_repeat_finds_it(
     tmp_path: Path,
 ) -> None:
@@ -151,7 +148,6 @@ def test_dying_before_any_step_of_an_append_keeps_the_whole_batch_or_nothing_and
     assert each_step(tmp_path, prepared, dying.append, check) > 8
 
 
-@pytest.mark.slow
 def test_dying_before_any_step_of_a_replay_puts_all_right_or_nothing_and_leaves_no_files_for_long(
     tmp_path: Path,
 ) -> None:
@@ -174,7 +170,6 @@ def test_dying_before_any_step_of_a_replay_puts_all_right_or_nothing_and_leaves_
     assert each_step(tmp_path, prepared, dying.replay, check) > 60
 
 
-@pytest.mark.slow
 def test_dying_before_any_step_of_a_retry_from_the_quarantine_leaves_the_callback_recorded_once_or_waiting(
     tmp_path: Path,
 ) -> None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from tests.running import Server
 
+pytestmark = pytest.mark.slow  # every test here starts processes
+
 SEED = 20240229
 
 
@@ -52,7 +54,6 @@ def quarantined(server: Server) -> int:
     return int(float(next(line.split()[1] for line in lines if line.startswith("projector_quarantine "))))
 
 
-@pytest.mark.slow
 def test_while_another_holds_the_store_callbacks_are_refused_to_be_sent_again_and_then_it_goes_on(
     tmp_path: Path,
 ) -> None:
@@ -76,7 +77,6 @@ def test_while_another_holds_the_store_callbacks_are_refused_to_be_sent_again_an
         assert_no_traceback(server)
 
 
-@pytest.mark.slow
 def test_while_another_holds_the_read_model_callbacks_are_taken_and_readiness_says_why_nothing_shows(
     tmp_path: Path,
 ) -> None:
@@ -100,7 +100,6 @@ def test_while_another_holds_the_read_model_callbacks_are_taken_and_readiness_sa
         assert_no_traceback(server)
 
 
-@pytest.mark.slow
 def test_on_a_full_disk_callbacks_are_refused_nothing_is_half_kept_and_with_room_again_it_goes_on(
     tmp_path: Path,
 ) -> None:
@@ -126,7 +125,6 @@ def test_on_a_full_disk_callbacks_are_refused_nothing_is_half_kept_and_with_room
     assert run_cli(database, "replay", "--check").returncode == 0
 
 
-@pytest.mark.slow
 def test_when_only_the_read_model_has_no_room_callbacks_are_taken_and_with_room_again_it_catches_up(
     tmp_path: Path,
 ) -> None:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from projector.read_model import Tables
     from tests.running import Server
 
+pytestmark = pytest.mark.slow  # every test here starts processes
+
 SEED = 20230101
 COUNT = 2_000
 GROUP, OTHER = GROUPS[0], GROUPS[1]
@@ -70,7 +72,6 @@ DAMAGES = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("damage", "where"), DAMAGES.values(), ids=DAMAGES)
 def test_a_damage_is_found_with_both_values_by_a_check_that_changes_nothing_and_put_right_by_a_replay(
     database: Path, damage: str, where: str
@@ -100,7 +101,6 @@ def test_a_damage_is_found_with_both_values_by_a_check_that_changes_nothing_and_
     assert (again.returncode, again.stdout) == (0, f"position {COUNT}: the read model is what the events say\n")
 
 
-@pytest.mark.slow
 def test_with_a_group_only_that_group_is_compared_and_put_right(database: Path) -> None:
     right = rows(database)
     for group_id in (GROUP, OTHER):
@@ -115,7 +115,6 @@ def test_with_a_group_only_that_group_is_compared_and_put_right(database: Path) 
     assert rows(database) == right
 
 
-@pytest.mark.slow
 def test_a_read_model_that_is_deleted_or_of_another_schema_is_built_again_at_the_next_start(database: Path) -> None:
     right = rows(database)
     read_model(database).unlink()
@@ -130,7 +129,6 @@ def test_a_read_model_that_is_deleted_or_of_another_schema_is_built_again_at_the
     assert rows(database) == right
 
 
-@pytest.mark.slow
 def test_a_read_model_that_is_ahead_of_its_events_after_a_restored_backup_is_not_believed(tmp_path: Path) -> None:
     database = tmp_path / "events.db"
     write(database, range(1, 51), SEED)
@@ -169,7 +167,6 @@ class Reader(threading.Thread):
             self.faults.append(f"torn: {answer.text}")
 
 
-@pytest.mark.slow
 def test_replays_while_callbacks_pour_in_find_nothing_and_heal_what_was_damaged_and_no_reader_notices(
     database: Path,
 ) -> None:
@@ -198,7 +195,6 @@ def test_replays_while_callbacks_pour_in_find_nothing_and_heal_what_was_damaged_
         assert run_cli(database, "replay", "--check").returncode == 0
 
 
-@pytest.mark.slow
 def test_several_replays_at_once_do_not_get_in_each_others_way(database: Path) -> None:
     for _ in range(4):
         outcomes: list[Any] = []
@@ -258,7 +254,6 @@ def test_a_projection_of_a_newer_version_is_emptied_and_built_again_and_the_othe
     }
 
 
-@pytest.mark.slow
 def test_a_projection_of_an_older_version_is_built_again_too_and_the_log_says_so(
     projected: Path, database: Path, newer_profile: tuple[Subscription, dict[str, list[int]]]
 ) -> None:

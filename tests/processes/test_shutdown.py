@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.processes.databases import assert_served_as_recorded, checkpoints, history, write
+from projector.bootstrap import PROJECTIONS, open_read_model, open_stores
+from projector.subscription import Subscription
+from tests.processes.databases import assert_served_as_recorded, checkpoints, history, settings, write
 from tests.processes.traffic import Ledger, callback, pouring
 from tests.processes.waiting import until
 from tests.running import SDK_APP_ID, environment, serving, signature
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.running import Server
+
+pytestmark = pytest.mark.slow  # every test here starts processes
 
 SEED = 20220101
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
@@ -62,7 +66,6 @@ def answer_of(connection: socket.socket) -> bytes:
         return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", SIGNALS)
 def test_told_to_stop_under_load_it_has_answered_all_it_recorded_and_projected_it_and_the_next_start_goes_on(
     tmp_path: Path, number: signal.Signals
@@ -101,7 +104,10 @@ def test_a_callback_that_is_half_sent_when_the_signal_comes_is_taken(tmp_path: P
     assert {*checkpoints(database).values()} == {1}
 
 
-def test_callbacks_that_wait_for_the_store_when_the_signal_comes_are_answered_as_it_turns_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("released", [True, False], ids=["released in time", "released too late"])
+def test_callbacks_that_wait_for_the_store_when_the_signal_comes_are_answered_as_it_turns_out(
+    tmp_path: Path, *, released: bool
+) -> None:
     database = tmp_path / "events.db"
     bodies = [json.dumps(callback(serial, SEED)).encode() for serial in range(1, 9)]
     with serving(database) as server:
@@ -110,13 +116,26 @@ def test_callbacks_that_wait_for_the_store_when_the_signal_comes_are_answered_as
             connections = [begin_post(server, body, length=len(body)) for body in bodies]
             server.process.send_signal(signal.SIGTERM)
             until(lambda: is_closed(server), of=server)
-            other.execute("ROLLBACK")
-        answers = [answer_of(connection) for connection in connections]
-        assert {answer.split(b" ")[1] for answer in answers} <= {b"200", b"503"}
+            if released:
+                other.execute("ROLLBACK")
+            answers = [answer_of(connection) for connection in connections]
+        assert {answer.split(b" ")[1] for answer in answers} <= ({b"200", b"503"} if released else {b"503"})
         assert server.process.wait(30) == 0
     taken = {answer.lower().partition(b"projector-position: ")[2].split(b"\r\n")[0] for answer in answers} - {b""}
     assert {str(recorded.position).encode() for recorded in history(database)} == taken
     assert {*checkpoints(database).values()} == {len(taken)}
+
+
+def test_told_to_stop_before_it_has_looked_it_projects_what_is_stored_all_the_same(tmp_path: Path) -> None:
+    database = tmp_path / "events.db"
+    write(database, range(1, 101), SEED)
+    events, target = open_stores(settings(database)).events, open_read_model(settings(database))
+    subscription = Subscription(events, target, PROJECTIONS)
+    subscription.stop()
+    subscription.run()
+    target.close()
+    events.close()
+    assert {*checkpoints(database).values()} == {100}
 
 
 def test_told_twice_it_does_not_wait_for_a_sender_who_never_ends(tmp_path: Path) -> None:
@@ -158,7 +177,6 @@ def test_told_to_stop_as_soon_as_it_says_that_it_serves_it_stops_with_0(tmp_path
         assert json.loads(process.stderr.read().splitlines()[-1])["event"] == "stopped"
 
 
-@pytest.mark.slow
 def test_told_to_stop_while_it_catches_up_it_stops_and_the_next_start_goes_on(tmp_path: Path) -> None:
     database = tmp_path / "events.db"
     write(database, range(1, 10_001), SEED)
@@ -170,7 +188,6 @@ def test_told_to_stop_while_it_catches_up_it_stops_and_the_next_start_goes_on(tm
         assert_served_as_recorded(server, database)
 
 
-@pytest.mark.slow
 def test_told_to_stop_while_another_holds_the_read_model_it_stops_and_the_next_start_goes_on(tmp_path: Path) -> None:
     database = tmp_path / "events.db"
     with serving(database) as server:
@@ -185,7 +202,6 @@ def test_told_to_stop_while_another_holds_the_read_model_it_stops_and_the_next_s
         assert_served_as_recorded(server, database)
 
 
-@pytest.mark.slow
 def test_two_servers_on_one_database_double_nothing_and_one_goes_on_when_the_other_is_killed(tmp_path: Path) -> None:
     database, ledger = tmp_path / "events.db", Ledger(SEED)
     with serving(database) as one, serving(database) as other:

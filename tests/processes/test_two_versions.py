@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from projector.bootstrap import PROJECTIONS, open_read_model, open_stores
 from projector.domain.events import GroupFilled, MembersJoined, MembersLeft
 from projector.event_store import Candidate
@@ -12,6 +14,9 @@ from projector.subscription import Subscription
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+pytestmark = pytest.mark.slow  # every test here starts processes
 
 
 def fill(database: Path, count: int) -> None:
