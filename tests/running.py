@@ -57,6 +57,17 @@ class Server:
     token: str | None = None
     app_id: int = SDK_APP_ID
     raw_log: list[str] = field(default_factory=list)
+    news: threading.Condition = field(default_factory=threading.Condition)
+
+    def logged(self, after: int, **fields: Any) -> list[dict[str, Any]]:
+        """The log lines with these fields behind the first `after` lines, as soon as there is one."""
+
+        def found() -> list[dict[str, Any]]:
+            return [line for line in self.log[after:] if fields.items() <= line.items()]
+
+        with self.news:
+            assert self.news.wait_for(found, timeout=30), f"nothing was logged with {fields}"
+        return found()
 
     def post(
         self,
@@ -142,18 +153,22 @@ def serving(database: Path, *arguments: str, **settings: str) -> Iterator[Server
     else:
         raise AssertionError(f"the server did not start: {''.join(raw_log)}")
 
+    news = threading.Condition()
+
     def read() -> None:
         assert process.stderr is not None
         for line in process.stderr:
-            raw_log.append(line)
-            if line.startswith("{"):
-                log.append(json.loads(line))
+            with news:
+                raw_log.append(line)
+                if line.startswith("{"):
+                    log.append(json.loads(line))
+                news.notify_all()
 
     address = log[-1]["address"]
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
     with httpx2.Client(timeout=30) as client:
-        server = Server(process, address, log, client, reader, raw_log=raw_log)
+        server = Server(process, address, log, client, reader, raw_log=raw_log, news=news)
         try:
             yield server
         finally:

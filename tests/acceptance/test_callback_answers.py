@@ -133,8 +133,7 @@ def test_what_cannot_be_read_is_refused_with_a_reason_kept_and_logged_in_one_lin
     assert counted(server, "projector_quarantine") == before + 1
     assert_refused(server.post(body, command=JOIN), 400)
     assert counted(server, "projector_quarantine") == before + 1, "the same bytes are kept once"
-    logged = [line for line in server.log[lines:] if line.get("reason") == reason]
-    assert logged
+    logged = server.logged(lines, reason=reason)
     assert all(len(json.dumps(line)) < 1000 for line in logged)
 
 
