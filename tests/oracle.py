@@ -26,7 +26,8 @@ BEFORE_EVERYTHING = -1
 def facts(history: Iterable[Recorded]) -> list[Fact]:
     """Return a history, in any order and with any repetition, as the set of facts it states."""
     by_position = {
-        position: {**asdict(event), "what": event.TOPIC, "position": position} for position, event in history
+        recorded.position: {**asdict(recorded.event), "what": recorded.event.TOPIC, "position": recorded.position}
+        for recorded in history
     }
     return list(by_position.values())
 

@@ -147,10 +147,14 @@ _OF_TOPICS = (TopicCreated, TopicsDismissed, TopicProfileChanged)
 
 
 class Recorded(NamedTuple):
-    """An event with its position in the whole store (the first is 1)."""
+    """An event with its position in the whole store and its version, its place in its group's stream; both from 1.
+
+    A version of 0 is not known.
+    """
 
     position: int
     event: Event
+    version: int = 0
 
 
 def speaks_of_group(event: Event) -> bool:

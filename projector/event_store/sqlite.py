@@ -185,7 +185,7 @@ class SQLiteEventStore:
                 stored_type=row.topic,
                 reason=str(error),
             )
-        return Recorded(row.id, event)
+        return Recorded(row.id, event, row.originator_version)
 
 
 class SQLiteQuarantine:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from projector.domain import events
 from projector.domain.events import Event, Recorded
-from tests.domain.strategies import EPOCH
 from tests.oracle import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+EPOCH = 1_670_574_414_000
+"""When histories begin, in ms."""
 
 GROUP = "@TGS#1"
 
@@ -68,8 +71,13 @@ def topic_changed(at: int, **fields: Any) -> Event:
 
 
 def recorded(arrivals: Sequence[Event], *, after: int = 0) -> list[Recorded]:
-    """Give events positions in the order in which they arrived."""
-    return [Recorded(position, event) for position, event in enumerate(arrivals, start=after + 1)]
+    """Give events positions in the order in which they arrived, and versions within their groups."""
+    versions: Counter[str] = Counter()
+    history = []
+    for position, event in enumerate(arrivals, start=after + 1):
+        versions[event.group_id] += 1
+        history.append(Recorded(position, event, versions[event.group_id]))
+    return history
 
 
 def time(at: int) -> str | None:

@@ -7,17 +7,14 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import strategies as st
 
 from projector.domain import events
-from projector.domain.events import Recorded
+from tests.domain.facts import EPOCH, recorded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hypothesis.strategies import SearchStrategy
 
-    from projector.domain.events import Event
-
-EPOCH = 1_670_574_414_000
-"""When histories begin, in ms."""
+    from projector.domain.events import Event, Recorded
 
 GROUPS = ("@TGS#1", "a/b %\u0000")
 USERS = ("ann", "bob", "cyd")
@@ -92,10 +89,12 @@ any_event = st.one_of(
 def _recorded(drawn: Sequence[Event], times: Sequence[int]) -> list[Recorded]:
     from msgspec.structs import replace
 
-    return [
-        Recorded(position, replace(event, occurred_at=EPOCH + time, recorded_at=EPOCH + 60_000 + position))
-        for position, (event, time) in enumerate(zip(drawn, times, strict=True), start=1)
-    ]
+    return recorded(
+        [
+            replace(event, occurred_at=EPOCH + time, recorded_at=EPOCH + 60_000 + position)
+            for position, (event, time) in enumerate(zip(drawn, times, strict=True), start=1)
+        ]
+    )
 
 
 @st.composite

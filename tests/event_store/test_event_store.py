@@ -76,7 +76,7 @@ def test_events_are_read_in_the_order_given_behind_a_position_and_up_to_a_limit(
     appended = joins(10)
     store.append(new(*appended))
     everything = store.read(0, 100)
-    assert everything == list(enumerate(appended, start=1))
+    assert everything == f.recorded(appended)
     assert store.read(4, 3) == everything[4:7]
     assert store.read(9, 3) == everything[9:]
     assert store.read(10, 3) == []
@@ -119,7 +119,7 @@ def test_every_event_is_read_as_it_was_appended(database: Database, batches: lis
     for batch in batches:
         store.append(new(*batch))
     appended = [event for batch in batches for event in batch]
-    assert store.read(0, 100) == list(enumerate(appended, start=1))
+    assert store.read(0, 100) == f.recorded(appended)
     assert database.open().read(0, 100) == store.read(0, 100)
 
 
@@ -199,11 +199,11 @@ def test_any_batches_of_new_and_repeated_events_are_what_a_list_and_a_dictionary
                 known[identity] = len(kept)
             expected.append(Appended(len(kept), False))
         assert store.append(candidates) == expected
-    everything = list(enumerate(kept, start=1))
+    everything = f.recorded(kept)
     assert store.head() == len(kept)
     assert store.read(0, 1000) == everything
     for group in ("g", "h"):
-        of_group = [(position, event) for position, event in everything if event.group_id == group]
+        of_group = [one for one in everything if one.event.group_id == group]
         assert [store.read_group(group, version, 1) for version in range(len(of_group))] == [[one] for one in of_group]
 
 
