@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
@@ -17,13 +18,17 @@ from projector.http.queries import Questions
 from projector.projection.fullness import FullnessProjection
 from projector.projection.membership import MembershipProjection
 from projector.projection.profile import ProfileProjection
-from projector.read_model.sqlite import SQLiteReadModel
+from projector.provenance import unfit
+from projector.read_model import NoReadModel
+from projector.read_model.sqlite_generations import SQLiteGenerations
 from projector.read_model.sqlite_queries import SQLiteQueries
+from projector.rebuilding import Rebuilding
+from projector.replay import Replay
 from projector.settings import Settings, WrongSetting
 from projector.subscription import Subscription
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from starlette.types import ASGIApp
 
@@ -31,6 +36,9 @@ if TYPE_CHECKING:
     from projector.projection import Projection
 
 Part = Literal["callbacks", "queries", "projections"]
+
+_BUILT_AT_ONCE: Final = 10_000
+"""So many events are projected before anything is served; more of them, by another process meanwhile."""
 
 PROJECTIONS: Final[tuple[Projection, ...]] = (MembershipProjection(), ProfileProjection(), FullnessProjection())
 
@@ -56,14 +64,13 @@ def open_stores(settings: Settings) -> Stores:
     return stores
 
 
-def open_read_model(settings: Settings) -> SQLiteReadModel:
-    """Open, and create where missing, the read model for writing. Raises ReadModelUnavailable."""
-    return SQLiteReadModel(settings.read_model_path)
+def open_generations(settings: Settings) -> SQLiteGenerations:
+    """Return the read models there are, of which none may be there yet."""
+    return SQLiteGenerations(settings.read_model_path)
 
 
 def open_queries(settings: Settings) -> SQLiteQueries:
-    """Open the read model for questions. Raises ReadModelUnavailable."""
-    open_read_model(settings).close()
+    """Return the questions to the live read model; there need not be one yet."""
     return SQLiteQueries(settings.read_model_path)
 
 
@@ -77,25 +84,21 @@ def create_server_app(settings: Settings, parts: Sequence[Part]) -> ASGIApp:
 
     Raises StoreUnavailable, ReadModelUnavailable and WrongSetting.
     """
-    stores = open_stores(settings)
-    read_model = open_read_model(settings)
-    subscription = Subscription(stores.events, read_model, PROJECTIONS) if "projections" in parts else None
-    queries = open_queries(settings)
+    stores, queries = open_stores(settings), open_queries(settings)
+    projecting = _Projecting(settings, stores.events) if "projections" in parts else None
 
     def health() -> Health:
-        failure = subscription.failure if subscription else None
-        return look_at(stores, queries, failure=failure)
+        return look_at(stores, queries, failure=projecting.failure if projecting else None)
 
     metrics = Metrics(health)
-    commit = GroupCommit(stores.events.append, on_commit=subscription.wake if subscription else _nobody_to_wake)
+    commit = GroupCommit(stores.events.append, on_commit=projecting.wake if projecting else _nobody_to_wake)
 
     @contextlib.asynccontextmanager
     async def running() -> AsyncIterator[None]:
-        with _projecting(subscription):
+        with projecting or contextlib.nullcontext():
             yield
             await commit.close()
         queries.close()
-        read_model.close()
         stores.events.close()
 
     return create_app(
@@ -110,18 +113,53 @@ def create_server_app(settings: Settings, parts: Sequence[Part]) -> ASGIApp:
     )
 
 
-@contextlib.contextmanager
-def _projecting(subscription: Subscription | None) -> Iterator[None]:
-    if subscription is None:
-        yield
-        return
-    thread = threading.Thread(target=subscription.run, name="projections")
-    thread.start()
-    try:
-        yield
-    finally:
-        subscription.stop()
-        thread.join()
+class _Projecting:
+    """The subscription, and what it takes to have a read model for it, while the context is entered."""
+
+    def __init__(self, settings: Settings, store: EventStore) -> None:
+        self._store = store
+        self._generations = open_generations(settings)
+        self._read_model = self._generations.live()
+        self._subscription = Subscription(store, self._read_model, PROJECTIONS)
+        self._thread = threading.Thread(target=self._subscription.run, name="projections")
+        if store.head() <= _BUILT_AT_ONCE:
+            Replay(store, self._generations, PROJECTIONS).if_needed()
+        environment = {**os.environ, "PROJECTOR_DATABASE_URL": f"sqlite:///{settings.database_path}"}
+        self._rebuilding = Rebuilding(self._reasons, environment)
+        self._is_new = True
+
+    @property
+    def failure(self) -> str | None:
+        """Why nothing is projected; None while all is well."""
+        return self._subscription.failure
+
+    def wake(self) -> None:
+        """Tell that there are new events."""
+        self._subscription.wake()
+
+    def __enter__(self) -> None:
+        self._thread.start()
+        self._rebuilding.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._rebuilding.stop()
+        self._subscription.stop()
+        self._thread.join()
+        self._read_model.close()
+
+    def _reasons(self) -> list[str]:
+        """Return why the read model has to be built: at the start for any reason, later only if it is gone.
+
+        Servers of two versions that run at the same time would else build without end.
+        """
+        with contextlib.closing(self._generations.live()) as read_model:
+            try:
+                with read_model.committed() as now:
+                    reasons = unfit(self._store, now, PROJECTIONS) if self._is_new else []
+            except NoReadModel as error:
+                return [str(error)]
+        self._is_new = False
+        return reasons
 
 
 def _nobody_to_wake() -> None:

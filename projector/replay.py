@@ -1,10 +1,17 @@
-"""Replay: the same loop over the same projections, into an empty read model beside the live one; then compare."""
+"""Replay: a fresh read model from position 0, beside the live one; compare; swap."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+import time
+from contextlib import closing, contextmanager
+from heapq import merge
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from projector.read_model import Row
+from projector.event_store import stream
+from projector.projection import refold
+from projector.projection.loading import load
+from projector.provenance import mark_of, unfit
+from projector.read_model import Building, NoReadModel
 from projector.subscription import Subscription
 
 if TYPE_CHECKING:
@@ -12,9 +19,15 @@ if TYPE_CHECKING:
 
     from projector.event_store import EventStore
     from projector.projection import Projection
-    from projector.read_model import ReadModel, Tables
+    from projector.read_model import Committed, Generation, Generations, ReadModel, Rows
 
-REPLAY_BATCH_SIZE: Final = 5_000
+_PATIENCE_S: Final = 60
+_WORTH_COMPARING: Final = 0.5
+"""Of a live model that has come less far than this share of all events, little could be said."""
+
+
+class CannotReplay(Exception):
+    """What was asked for cannot be done; the text says why."""
 
 
 class Difference(NamedTuple):
@@ -23,67 +36,218 @@ class Difference(NamedTuple):
     projection: str
     table: str
     key: tuple[str, ...]
-    live: tuple[object, ...] | None
-    rebuilt: tuple[object, ...] | None
+    live: tuple[Any, ...] | None
+    rebuilt: tuple[Any, ...] | None
 
 
 class Replayed(NamedTuple):
-    """What a replay saw: the position at which both models were compared, and each row that differed."""
+    """What a replay saw: the position of both models when they were compared, and how many rows differed.
+
+    `unfit` are the reasons for which the live model could not be compared.
+    """
 
     position: int
-    differences: list[Difference]
+    differences: int
+    unfit: tuple[str, ...] = ()
 
 
-def replay(
-    store: EventStore,
-    live: ReadModel,
-    empty: ReadModel,
-    projections: Sequence[Projection],
-    *,
-    group_id: str | None = None,
-    check: bool = False,
-    advanced: Callable[[int], None] = lambda _: None,
-) -> Replayed:
-    """Rebuild from position 0 into `empty`, compare with `live` at the same position, and put right what differs.
+class Replay:
+    """Rebuilds read models. `found` is told each difference, group by group; `told` how far the work is.
 
-    The comparison and the correction are one transaction on the live model, so readers see the one or the other.
-    With `check`, nothing is put right. With `group_id`, only that group is compared and put right. `advanced` is
-    told how many events each batch had.
-
-    Raises StoreUnavailable and ReadModelUnavailable; the live model is then as it was.
+    All methods raise StoreUnavailable, ReadModelUnavailable and CannotReplay; the live model is then as it was.
     """
-    following = Subscription(store, live, projections)
-    rebuilding = Subscription(store, empty, projections, batch_size=REPLAY_BATCH_SIZE)
-    rebuilding.catch_up(through=following.catch_up(), advanced=advanced)
-    with live.transaction() as now:
-        position = min(now.position(projection.name) for projection in projections)
-        rebuilding.catch_up(through=position, advanced=advanced)
-        with empty.transaction() as rebuilt:
-            differences = []
+
+    def __init__(
+        self,
+        store: EventStore,
+        generations: Generations,
+        projections: Sequence[Projection],
+        *,
+        found: Callable[[Difference], None] = lambda _: None,
+        told: Callable[[Building], None] = lambda _: None,
+        waits: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._store = store
+        self._generations = generations
+        self._projections = projections
+        self._found = found
+        self._told = told
+        self._waits = waits
+
+    def whole(self, *, only: str | None = None, check: bool = False) -> Replayed:
+        """Build a fresh model, or one projection of it; compare; unless it is a check, make it the live one."""
+        with self._building() as (fresh, live):
+            return self._replay(fresh, live, self._chosen(only), check=check)
+
+    def if_needed(self) -> Replayed | None:
+        """Build what is not of these events or not of these versions, and make it live; None if there is nothing."""
+        with self._building() as (fresh, live):
+            needed = [one for one in self._projections if self._unfit(live, [one])]
+            return self._replay(fresh, live, needed, check=False) if needed else None
+
+    def group(self, group_id: str, *, only: str | None = None, check: bool = False) -> Replayed:
+        """Compare one group; unless it is a check, put it right in one transaction."""
+        projections = self._chosen(only)
+        with self._building() as (scratch, live):
+            self._require_fit(live, projections)
+            scratch.begin(self._versions(), afresh=self._versions()).finish()
+            with closing(scratch.finished()) as rebuilt, live.committed() as now:
+                position = _position(now, projections)
+                self._refold(rebuilt, projections, group_id, through=position)
+                with rebuilt.committed() as then:
+                    differing = self._compare(now, then, projections, group_id)
+            if differing and not check:
+                self._refold(live, projections, group_id)
+            return Replayed(position, differing)
+
+    def roll_back(self) -> int:
+        """Make the model before the live one again, as soon as it is as recent; return the position it is at."""
+        with self._building() as (_, live):
+            if (previous := self._generations.previous()) is None:
+                raise CannotReplay("there is no read model to go back to: none was live before this one")
+            with closing(previous.finished()) as before:
+                self._require_fit(before, self._projections)
+                return self._swap(previous, before, live)
+
+    @contextmanager
+    def _building(self) -> Iterator[tuple[Generation, ReadModel]]:
+        with (
+            self._generations.building(self._waits) as generation,
+            closing(self._generations.live(patience_s=_PATIENCE_S)) as live,
+        ):
+            yield generation, live
+
+    def _replay(self, fresh: Generation, live: ReadModel, chosen: Sequence[Projection], *, check: bool) -> Replayed:
+        if others := [one for one in self._projections if one not in chosen]:
+            self._require_fit(live, others)
+        through, reasons = self._compared_at(live, chosen)
+        self._build(fresh, chosen, through)
+        with closing(fresh.finished()) as rebuilt:
+            replayed = Replayed(through, 0, tuple(reasons))
+            if not reasons:
+                with live.committed() as now:
+                    position = _position(now, chosen)
+                    Subscription(self._store, rebuilt, self._projections).catch_up(through=position)
+                    with rebuilt.committed() as then:
+                        replayed = Replayed(position, self._compare(now, then, chosen))
+            if not check:
+                self._swap(fresh, rebuilt, live)
+        return replayed
+
+    def _compared_at(self, live: ReadModel, chosen: Sequence[Projection]) -> tuple[int, list[str]]:
+        """Return up to which position to build before comparing, and the reasons not to compare."""
+        head = self._store.head()
+        if reasons := self._unfit(live, chosen):
+            return head, reasons
+        with live.committed() as now:
+            position = _position(now, chosen)
+        if position < head * _WORTH_COMPARING:
+            return head, [f"it has only come to position {position} of {head}"]
+        return position, []
+
+    def _build(self, fresh: Generation, chosen: Sequence[Projection], through: int) -> None:
+        empty = fresh.begin(self._versions(), afresh=[one.name for one in chosen])
+        done = 0
+
+        def advanced(count: int) -> None:
+            nonlocal done
+            done += count
+            self._told(Building("fold", done, through))
+
+        with empty.transaction() as work:
+            failed = load(work, chosen, self._store.read_streams(through), through=through, advanced=advanced)
+            for newest in self._store.read(through - 1, 1) if through else []:
+                work.remember(mark_of(newest))
+        self._told(Building("index", 0, 0))
+        empty.finish()
+        with closing(fresh.finished()) as rebuilt:
+            for group_id in sorted(failed):
+                self._refold(rebuilt, chosen, group_id)
+
+    def _refold(
+        self, read_model: ReadModel, projections: Sequence[Projection], group_id: str, through: int | None = None
+    ) -> None:
+        with read_model.transaction() as work:
             for projection in projections:
-                with (
-                    now.advance(projection.name, through=position) as live_tables,
-                    rebuilt.advance(projection.name, through=position) as rebuilt_tables,
-                ):
-                    found = [*_compare(projection.name, live_tables, rebuilt_tables, group_id)]
-                    for difference in [] if check else found:
-                        live_tables.put(Row(difference.table, difference.key, difference.rebuilt))
-                differences += found
-    if not check:
-        following.retry_set_aside()
-    return Replayed(position, differences)
+                end = work.checkpoints()[projection.name].position if through is None else through
+                refold(work, projection, group_id, stream(self._store, group_id, end), now_ms=_now_ms())
+
+    def _compare(
+        self, live: Committed, rebuilt: Committed, projections: Sequence[Projection], group_id: str | None = None
+    ) -> int:
+        self._told(Building("compare", 0, 0))
+        count = 0
+        for difference in differences(live, rebuilt, projections, group_id):
+            self._found(difference)
+            count += 1
+        return count
+
+    def _swap(self, fresh: Generation, rebuilt: ReadModel, live: ReadModel) -> int:
+        """Make the fresh model the live one while nobody projects, so that no position ever goes back."""
+        following = Subscription(self._store, rebuilt, self._projections)
+        following.catch_up(advanced=lambda _: self._told(Building("catch up", 0, 0)))
+        try:
+            with live.transaction() as now:
+                reached = max((one.position for one in now.checkpoints().values()), default=0)
+                position = following.catch_up(through=reached)
+                fresh.promote()
+        except NoReadModel:
+            position = following.catch_up()
+            fresh.promote()
+        return position
+
+    def _chosen(self, only: str | None) -> list[Projection]:
+        return [one for one in self._projections if only in (None, one.name)]
+
+    def _versions(self) -> dict[str, int]:
+        return {one.name: one.version for one in self._projections}
+
+    def _unfit(self, read_model: ReadModel, projections: Sequence[Projection]) -> list[str]:
+        try:
+            with read_model.committed() as now:
+                return unfit(self._store, now, projections)
+        except NoReadModel as error:
+            return [str(error)]
+
+    def _require_fit(self, read_model: ReadModel, projections: Sequence[Projection]) -> None:
+        if reasons := self._unfit(read_model, projections):
+            raise CannotReplay(f"the read model cannot be used: {reasons[0]}; run `projector replay`")
 
 
-def _compare(projection: str, live: Tables, rebuilt: Tables, group_id: str | None) -> Iterator[Difference]:
-    """Walk both models in key order, side by side, and yield what does not match."""
-    ours, theirs = live.rows(projection, group_id), rebuilt.rows(projection, group_id)
+def differences(
+    live: Committed, rebuilt: Committed, projections: Sequence[Projection], group_id: str | None = None
+) -> Iterator[Difference]:
+    """Walk both models side by side and yield what does not match, group by group."""
+    tables = [
+        _differences(projection.name, ours, theirs)
+        for projection in projections
+        for ours, theirs in zip(
+            live.rows(projection.name, group_id), rebuilt.rows(projection.name, group_id), strict=True
+        )
+    ]
+    return merge(*tables, key=lambda difference: difference.key[0])
+
+
+def _differences(projection: str, live: Rows, rebuilt: Rows) -> Iterator[Difference]:
+    ours, theirs, width = live.values, rebuilt.values, live.width
     left, right = next(ours, None), next(theirs, None)
     while left is not None or right is not None:
-        row = min(side[:2] for side in (left, right) if side is not None)
-        found, wanted = None, None
-        if left is not None and left[:2] == row:
-            found, left = left.values, next(ours, None)
-        if right is not None and right[:2] == row:
-            wanted, right = right.values, next(theirs, None)
-        if found != wanted:
-            yield Difference(projection, *row, found, wanted)
+        if left == right:
+            left, right = next(ours, None), next(theirs, None)
+            continue
+        key = min(row[:width] for row in (left, right) if row is not None)
+        found = wanted = None
+        if left is not None and left[:width] == key:
+            found, left = left, next(ours, None)
+        if right is not None and right[:width] == key:
+            wanted, right = right, next(theirs, None)
+        yield Difference(projection, live.table, key, found, wanted)
+
+
+def _position(read_model: Committed, projections: Sequence[Projection]) -> int:
+    known = read_model.checkpoints()
+    return min(known[projection.name].position for projection in projections)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -8,21 +8,23 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from projector.event_store import StoreUnavailable
-from projector.projection import project, retry
-from projector.read_model import ReadModelUnavailable
+from projector.event_store import StoreUnavailable, stream
+from projector.projection import project, refold
+from projector.provenance import mark_of
+from projector.read_model import NoReadModel, ReadModelUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from projector.event_store import EventStore
     from projector.projection import Projection
-    from projector.read_model import ReadModel, Work
+    from projector.read_model import Committed, ReadModel
 
 BATCH_SIZE: Final = 1_000
 _POLL_S: Final = 0.1
 _LONGEST_BACKOFF_S: Final = 5.0
 _PARTING_S: Final = 2.0
+_UNSEEN: Final = -1
 
 log = structlog.get_logger(__name__)
 
@@ -46,13 +48,8 @@ class Subscription:
         self._stopping = threading.Event()
         self.failure: str | None = None
         """Why the last batch could not be read or applied; None while all is well."""
-        for name in read_model.prepare({one.name: one.version for one in projections}, store.head):
-            reason = "its rows were of another version, or ahead of the events"
-            log.info("a projection starts over", projection=name, reason=reason)
-        self.position = 0
+        self.position = _UNSEEN
         """The position that every projection has reached."""
-        with read_model.transaction() as work:
-            self.position = self._lowest_checkpoint(work)
 
     def catch_up(self, *, through: int | None = None, advanced: Callable[[int], None] = lambda _: None) -> int:
         """Project until the head, or `through`, is reached; return the position.
@@ -61,22 +58,26 @@ class Subscription:
 
         Raises StoreUnavailable and ReadModelUnavailable; what was committed before stays.
         """
+        self._look()
         while not self._stopping.is_set() and (count := self._step(through)):
             advanced(count)
         return self.position
 
     def retry_set_aside(self) -> int:
-        """Apply again what was set aside, since a fix may have come; return how many are left."""
-        by_name = {projection.name: projection for projection in self._projections}
-        left = 0
-        for note in self._read_model.notes():
-            found = self._store.read(note.position - 1, 1)
+        """Fold again the groups of which events were set aside, since a fix may have come; return how many are left."""
+        with self._read_model.committed() as now:
+            noted = {(note.projection, note.position) for note in now.notes()}
+        for group_id, names in self._groups(noted).items():
             with self._read_model.transaction() as work:
-                if note.projection in by_name and found and retry(work, by_name[note.projection], found[0]):
-                    log.info("an event set aside was applied", projection=note.projection, position=note.position)
-                else:
-                    left += 1
-        return left
+                for projection in self._ours(work):
+                    if projection.name in names:
+                        through = work.checkpoints()[projection.name].position
+                        refold(work, projection, group_id, stream(self._store, group_id, through), now_ms=_now_ms())
+        with self._read_model.committed() as now:
+            left = {(note.projection, note.position) for note in now.notes()}
+        for projection_name, position in sorted(noted - left):
+            log.info("an event set aside was applied", projection=projection_name, position=position)
+        return len(left)
 
     def run(self) -> None:
         """Project until stopped, through every failure of the store or the read model."""
@@ -89,6 +90,10 @@ class Subscription:
                     self.retry_set_aside()
                     retried = True
                 self.catch_up()
+            except NoReadModel as error:
+                self.failure = str(error)
+                self._stopping.wait(_POLL_S)
+                continue
             except Exception as error:
                 known = isinstance(error, StoreUnavailable | ReadModelUnavailable)
                 self.failure = str(error) if known else repr(error)
@@ -109,28 +114,52 @@ class Subscription:
         self._stopping.set()
         self._news.set()
 
+    def _look(self) -> None:
+        if self.position == _UNSEEN:
+            with self._read_model.committed() as now:
+                self.position = self._reached(now) or 0
+
     def _step(self, through: int | None) -> int:
         limit = self._batch_size if through is None else min(self._batch_size, through - self.position)
         batch = self._store.read(self.position, limit) if limit > 0 else []
         if batch:
-            now_ms = time.time_ns() // 1_000_000
             with self._read_model.transaction() as work:
-                if (reached := self._lowest_checkpoint(work)) < self.position:
-                    self.position = reached  # another process has begun a projection again
+                if (reached := self._reached(work)) is None:
+                    return 0
+                if reached != self.position:
+                    self.position = reached  # it is another read model than the last time
                     return len(batch)
                 for projection in self._projections:
-                    project(work, projection, batch, now_ms=now_ms)
+                    project(work, projection, batch, now_ms=_now_ms())
+                work.remember(mark_of(batch[-1]))
             self.position = batch[-1].position
         return len(batch)
 
     def _part(self) -> None:
         deadline = time.monotonic() + _PARTING_S
         try:
+            self._look()
             while time.monotonic() < deadline and self._step(None):
                 pass
         except (StoreUnavailable, ReadModelUnavailable) as error:
             log.warning("stopped before every event was projected; the next start goes on", reason=str(error))
 
-    def _lowest_checkpoint(self, work: Work) -> int:
-        ours = [one.name for one in self._projections if work.version(one.name) == one.version]
-        return min((work.position(name) for name in ours), default=self.position)
+    def _ours(self, read_model: Committed) -> list[Projection]:
+        known = read_model.checkpoints()
+        return [one for one in self._projections if one.name in known and known[one.name].version == one.version]
+
+    def _reached(self, read_model: Committed) -> int | None:
+        """Return the position that all rows of our versions have reached, None if there are no such rows."""
+        known = read_model.checkpoints()
+        return min((known[one.name].position for one in self._ours(read_model)), default=None)
+
+    def _groups(self, noted: Iterable[tuple[str, int]]) -> dict[str, set[str]]:
+        groups: dict[str, set[str]] = {}
+        for projection_name, position in noted:
+            for recorded in self._store.read(position - 1, 1):
+                groups.setdefault(recorded.event.group_id, set()).add(projection_name)
+        return groups
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -12,6 +12,7 @@ from projector import __version__, logs
 from projector.cli import events, quarantine, replay, serve, simulate, status
 from projector.event_store import StoreUnavailable
 from projector.read_model import ReadModelUnavailable
+from projector.replay import CannotReplay
 from projector.settings import WrongSetting, read_settings
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         status = int(options.run(options, settings))
         sys.stdout.flush()
-    except (WrongSetting, StoreUnavailable, ReadModelUnavailable) as error:
+    except (WrongSetting, StoreUnavailable, ReadModelUnavailable, CannotReplay) as error:
         print(f"projector: {error}", file=sys.stderr)  # noqa: T201 - this is what a person reads
         return 2
     except BrokenPipeError:

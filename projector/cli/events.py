@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from projector.bootstrap import open_stores
 from projector.cli.arguments import whole_number
+from projector.event_store import stream
 from projector.http.answers import event
 
 if TYPE_CHECKING:
@@ -33,22 +35,15 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Print one event a line, in order."""
     store = open_stores(settings).events
-    found = _all(store, options.after) if options.group is None else _of_group(store, options.group)
-    for recorded in found:
+    found = _all(store, options.after) if options.group is None else stream(store, options.group, store.head())
+    for recorded in chain.from_iterable(found):
         if recorded.position > options.after:
             sys.stdout.buffer.write(msgspec.json.encode(event(recorded)) + b"\n")
     sys.stdout.buffer.flush()
     return 0
 
 
-def _all(store: EventStore, after: int) -> Iterator[Recorded]:
+def _all(store: EventStore, after: int) -> Iterator[list[Recorded]]:
     while batch := store.read(after, _BATCH_SIZE):
-        yield from batch
+        yield batch
         after = batch[-1].position
-
-
-def _of_group(store: EventStore, group_id: str) -> Iterator[Recorded]:
-    version = 0
-    while batch := store.read_group(group_id, version, _BATCH_SIZE):
-        yield from batch
-        version += len(batch)

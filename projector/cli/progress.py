@@ -45,5 +45,7 @@ class Progress:
     def _print_line(self) -> None:
         self._last_line = time.monotonic()
         rate = self._done / max(self._last_line - self._began, 1e-9)
-        line = f"{self._what}: {self._done} of {self._total} {self._unit}, {rate:,.0f} a second"
+        left_s = (self._total - self._done) / rate if rate else 0
+        left = f", {left_s:.0f} s left" if left_s >= 1 else ""
+        line = f"{self._what}: {self._done} of {self._total} {self._unit}, {rate:,.0f} a second{left}"
         print(line, file=sys.stderr, flush=True)  # noqa: T201 - this is what a person reads

@@ -1,96 +1,127 @@
-"""`projector replay`: rebuild the read model from the events, compare, and put right what differs."""
+"""`projector replay`: rebuild the read model from the events, compare, swap."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
 import sys
-from itertools import groupby, islice
-from pathlib import Path
+import time
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Final
 
-from projector.bootstrap import PROJECTIONS, open_read_model, open_stores
+from projector.bootstrap import PROJECTIONS, open_generations, open_stores
 from projector.cli.progress import Progress
-from projector.read_model.sqlite import SQLiteReadModel
-from projector.replay import replay
+from projector.replay import Replay
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from typing import Self
 
-    from projector.replay import Difference
+    from projector.read_model import Building, Generations
+    from projector.replay import Difference, Replayed
     from projector.settings import Settings
 
-_SHOWN_GROUPS: Final = 100
+_TELL_EVERY_S: Final = 0.2
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the parser."""
-    parser = commands.add_parser("replay", help="rebuild the read model from the events, compare, put right")
-    parser.add_argument("--group", metavar="ID", help="compare and put right this group only")
+    parser = commands.add_parser("replay", help="rebuild the read model from the events, compare, swap")
+    parser.add_argument("--projection", choices=[one.name for one in PROJECTIONS], help="rebuild only this one")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--group", metavar="ID", help="compare and put right this group only")
+    what.add_argument("--rollback", action="store_true", help="go back to the read model before the last replay")
+    what.add_argument("--if-needed", action="store_true", help="only what is missing or of another version")
     parser.add_argument("--check", action="store_true", help="only compare")
     parser.set_defaults(run=run, needs_database=True)
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Replay, print each difference, and return 1 if there was one."""
-    stores, live = open_stores(settings), open_read_model(settings)
-    with _beside(settings) as empty, Progress("replay", "events", stores.events.head()) as progress:
-        replayed = replay(
-            stores.events,
-            live,
-            empty,
-            PROJECTIONS,
-            group_id=options.group,
-            check=options.check,
-            advanced=progress.advance,
-        )
-    _print_differences(replayed.differences)
-    count = len(replayed.differences)
+    generations = open_generations(settings)
+    with closing(open_stores(settings).events) as store, _Teller(generations) as teller:
+        replay = Replay(store, generations, PROJECTIONS, found=_Report().add, told=teller.tell, waits=_say_who_waits)
+        if options.rollback:
+            _say(f"position {replay.roll_back()}: the read model before is live again")
+            return 0
+        replayed = _replayed(replay, options)
+    if replayed is None:
+        _say("the read model is of these events and of this version")
+        return 0
+    _say(_outcome(replayed, check=options.check))
+    return 1 if replayed.differences else 0
+
+
+def _replayed(replay: Replay, options: argparse.Namespace) -> Replayed | None:
+    if options.if_needed:
+        return replay.if_needed()
+    if options.group is not None:
+        return replay.group(options.group, only=options.projection, check=options.check)
+    return replay.whole(only=options.projection, check=options.check)
+
+
+def _outcome(replayed: Replayed, *, check: bool) -> str:
     outcome = "the read model is what the events say"
-    if count:
-        outcome = f"{count} row(s) differed" + ("" if options.check else " and were put right")
-    sys.stdout.write(f"position {replayed.position}: {outcome}\n")
-    return 1 if count else 0
+    if replayed.unfit:
+        outcome = f"there was nothing to compare with: {'; '.join(replayed.unfit)}"
+    elif replayed.differences:
+        outcome = f"{replayed.differences} row(s) differed" + ("" if check else " and are right now")
+    return f"position {replayed.position}: {outcome}"
 
 
-@contextlib.contextmanager
-def _beside(settings: Settings) -> Iterator[SQLiteReadModel]:
-    """Give an empty read model in files of its own, which go when it is done with; so do any left behind."""
-    path = f"{settings.read_model_path}.rebuild"
-    files = [Path(path + suffix) for suffix in ("", "-wal", "-shm")]
-    with _one_at_a_time(Path(path).parent):
-        for file in files:
-            file.unlink(missing_ok=True)
-        empty = SQLiteReadModel(path)
-        try:
-            yield empty
-        finally:
-            empty.close()
-            for file in files:
-                file.unlink(missing_ok=True)
+class _Report:
+    """Prints differences as they are found, group by group."""
+
+    def __init__(self) -> None:
+        self._group: object = None
+
+    def add(self, difference: Difference) -> None:
+        group_id, *key = difference.key
+        if group_id != self._group:
+            self._group = group_id
+            _say(f"group {group_id}")
+        _say(f"  {' '.join(map(str, [difference.table, *key]))}")
+        _say(f"    was      {difference.live}")
+        _say(f"    must be  {difference.rebuilt}")
 
 
-@contextlib.contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Wait for another replay in this folder; the lock goes with the process that holds it, however it ends."""
-    lock = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)
+class _Teller:
+    """Shows how far the work is: here, and to `projector status`."""
+
+    def __init__(self, generations: Generations) -> None:
+        self._generations = generations
+        self._phase = ""
+        self._done = 0
+        self._told_at = 0.0
+        self._stack = ExitStack()
+        self._progress: Progress | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def tell(self, building: Building) -> None:
+        if building.phase != self._phase:
+            self._begin(building)
+        if self._progress:
+            self._progress.advance(building.done - self._done)
+            self._done = building.done
+        if time.monotonic() - self._told_at > _TELL_EVERY_S:
+            self._told_at = time.monotonic()
+            self._generations.tell(building)
+
+    def _begin(self, building: Building) -> None:
+        self._stack.close()
+        self._phase, self._done, self._progress, self._told_at = building.phase, 0, None, 0.0
+        if building.total:
+            self._progress = self._stack.enter_context(Progress("replay", "events", building.total))
+        else:
+            print(f"replay: {building.phase}", file=sys.stderr, flush=True)  # noqa: T201 - this is what a person reads
 
 
-def _print_differences(differences: list[Difference]) -> None:
-    ordered = sorted(differences, key=lambda difference: difference.key)
-    for group_id, found in islice(groupby(ordered, key=lambda difference: difference.key[0]), _SHOWN_GROUPS):
-        sys.stdout.write(f"group {group_id}\n")
-        for difference in found:
-            key = " ".join(difference.key[1:])
-            sys.stdout.write(f"  {difference.table} {key}\n    was      {difference.live}\n")
-            sys.stdout.write(f"    must be  {difference.rebuilt}\n")
-    groups = len({difference.key[0] for difference in differences})
-    if groups > _SHOWN_GROUPS:
-        sys.stdout.write(f"and {groups - _SHOWN_GROUPS} more groups\n")
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+
+
+def _say_who_waits() -> None:
+    print("replay: waiting for another replay of this database to end", file=sys.stderr, flush=True)  # noqa: T201 - this is what a person reads

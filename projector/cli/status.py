@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from projector.bootstrap import look_at, open_queries, open_stores
+from projector.bootstrap import look_at, open_generations, open_queries, open_stores
+from projector.read_model import Counts, NoReadModel
 
 if TYPE_CHECKING:
     import argparse
 
+    from projector.read_model import Queries
     from projector.settings import Settings
 
 
@@ -24,10 +27,10 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Print the status and return 1 if something keeps the projections from being right and recent."""
-    stores, queries = open_stores(settings), open_queries(settings)
-    health = look_at(stores, queries)
-    with queries.snapshot() as snapshot:
-        counts = snapshot.counts()
+    stores = open_stores(settings)
+    with closing(stores.events), closing(open_queries(settings)) as queries:
+        health, counts = look_at(stores, queries), _counts(queries)
+    building = open_generations(settings).under_way()
     complaints = health.complaints()
     status = {
         "head": health.head,
@@ -43,10 +46,19 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
         "counts": counts._asdict(),
         "quarantine": health.quarantined,
         "set_aside": [note._asdict() for note in health.notes],
+        "replay": building._asdict() if building else None,
         "complaints": complaints,
     }
     sys.stdout.write(msgspec.json.encode(status).decode() + "\n" if options.json else _for_people(status))
     return 1 if complaints else 0
+
+
+def _counts(queries: Queries) -> Counts:
+    try:
+        with queries.snapshot() as snapshot:
+            return snapshot.counts()
+    except NoReadModel:
+        return Counts(0, 0, 0, 0)
 
 
 def _for_people(status: dict[str, object]) -> str:
@@ -59,6 +71,9 @@ def _for_people(status: dict[str, object]) -> str:
     lines.append(f"lag           {seen.lag_seconds:.1f} s")
     lines += [f"{name.replace('_', ' '):<13} {count}" for name, count in seen.counts.items()]
     lines.append(f"quarantine    {seen.quarantine}")
+    if seen.replay:
+        far = ", {done} of {total} events" if seen.replay["total"] else ""
+        lines.append(f"replay        under way: {{phase}}{far}".format(**seen.replay))
     return "\n".join([*lines, *seen.complaints, ""])
 
 
@@ -68,4 +83,5 @@ class _Status(msgspec.Struct):
     lag_seconds: float
     counts: dict[str, int]
     quarantine: int
+    replay: dict[str, Any] | None
     complaints: list[str]

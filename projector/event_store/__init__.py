@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from projector.domain.events import Event, Recorded
+
+
+_STREAM_BATCH_SIZE: Final = 500
 
 
 class StoreUnavailable(Exception):
@@ -45,6 +48,16 @@ class Quarantined(NamedTuple):
     position: int | None
 
 
+class Bounds(NamedTuple):
+    """A range of group ids: from the first up to, but without, the second; None is the end."""
+
+    first: str = ""
+    end: str | None = None
+
+
+EVERY_GROUP: Final = Bounds()
+
+
 class EventStore(Protocol):
     """What every store does. All methods may be called from any thread and raise StoreUnavailable."""
 
@@ -57,11 +70,28 @@ class EventStore(Protocol):
     def read_group(self, group_id: str, after_version: int, limit: int) -> list[Recorded]:
         """Return up to `limit` events of one group, in order, behind its first `after_version` events."""
 
+    def read_streams(self, through: int, bounds: Bounds = EVERY_GROUP) -> Iterator[list[Recorded]]:
+        """Give all events up to a position, one stream after the other, in order of group id and of version.
+
+        They come in lists of some thousand; a list may end, and begin, in the middle of a stream.
+        """
+
     def head(self) -> int:
         """Return the position of the newest event, 0 if there is none."""
 
     def close(self) -> None:
         """Let go of every connection."""
+
+
+def stream(store: EventStore, group_id: str, through: int) -> Iterator[list[Recorded]]:
+    """Give one group's events up to a position, in order, in lists of some hundred. Raises StoreUnavailable."""
+    version = 0
+    while batch := store.read_group(group_id, version, _STREAM_BATCH_SIZE):
+        if wanted := [recorded for recorded in batch if recorded.position <= through]:
+            yield wanted
+        if len(wanted) < len(batch):
+            return
+        version += len(batch)
 
 
 class Quarantine(Protocol):

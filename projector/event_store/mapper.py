@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from eventsourcing.persistence import Mapper, MapperDeserialisationError, StoredEvent
 
 from projector.domain.events import TYPES
+
+if TYPE_CHECKING:
+    from projector.domain.events import Event
 
 _DECODERS: Final = {topic: msgspec.json.Decoder(event_type) for topic, event_type in TYPES.items()}
 _encode: Final = msgspec.json.Encoder().encode
@@ -22,9 +25,12 @@ class EventMapper(Mapper[str]):
 
     def to_domain_event(self, stored_event: StoredEvent) -> Any:
         """Return the event that was stored. Raises MapperDeserialisationError."""
-        topic = stored_event.topic
+        return self.decode(stored_event.topic, stored_event.state)
+
+    def decode(self, topic: str, state: bytes) -> Event:
+        """Return the event whose topic and state these are. Raises MapperDeserialisationError."""
         try:
-            return _DECODERS[topic].decode(self.unseal(stored_event.state))
+            return _DECODERS[topic].decode(self.unseal(state))
         except Exception as error:
             reason = "this version knows no such event" if topic not in _DECODERS else str(error)
             raise MapperDeserialisationError(f"cannot decode {topic}: {reason}") from error

@@ -20,7 +20,7 @@ from eventsourcing.persistence import (
 )
 
 from projector.domain.events import Event, Recorded, UndecodableEvent
-from projector.event_store import Appended, Candidate, Quarantined, StoreUnavailable
+from projector.event_store import EVERY_GROUP, Appended, Bounds, Candidate, Quarantined, StoreUnavailable
 from projector.sqlite_files import switch_to_wal
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 LOCK_TIMEOUT_S: Final = 1
 """A sender waits two seconds: it must hear within them that the store is locked."""
+
+STREAMS_BATCH_SIZE: Final = 2_000
 
 _SCHEMA: Final = (
     "CREATE TABLE IF NOT EXISTS identities (identity BLOB PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID",
@@ -103,6 +105,20 @@ class GroupRecorder(library.SQLiteApplicationRecorder):
                 appended.append(Appended(position, repeated=False))
             return appended
 
+    def select_streams(
+        self, through: int, behind: tuple[str, int], end: str | None, limit: int
+    ) -> list[tuple[int, str, int, str, bytes]]:
+        """Return (position, group id, version, topic, state) of events behind a place in the order of streams."""
+        bounds, arguments = ("", ()) if end is None else (" AND originator_id < ?", (end,))
+        with self.datastore.transaction(commit=False) as cursor:
+            cursor.execute(
+                f"SELECT rowid, originator_id, originator_version, topic, state FROM {self.events_table_name}"  # noqa: S608
+                f" WHERE (originator_id, originator_version) > (?, ?){bounds} AND +rowid <= ?"
+                " ORDER BY originator_id, originator_version LIMIT ?",
+                (*behind, *arguments, through, limit),
+            )
+            return list(map(tuple, cursor.fetchall()))
+
     def select_stream(self, group_id: str, after_version: int, limit: int) -> list[Notification]:
         """Return events of one stream with their positions."""
         with self.datastore.transaction(commit=False) as cursor:
@@ -165,6 +181,17 @@ class SQLiteEventStore:
             rows = self._recorder.select_stream(group_id, after_version, limit)
         return [self._recorded(row) for row in rows]
 
+    def read_streams(self, through: int, bounds: Bounds = EVERY_GROUP) -> Iterator[list[Recorded]]:
+        """See `EventStore`."""
+        behind = (bounds.first, 0)
+        while True:
+            with _unavailable():
+                rows = self._recorder.select_streams(through, behind, bounds.end, STREAMS_BATCH_SIZE)
+            if not rows:
+                return
+            yield [Recorded(row[0], self._decode(*row[1:]), row[2]) for row in rows]
+            behind = rows[-1][1:3]
+
     def head(self) -> int:
         """See `EventStore`."""
         with _unavailable():
@@ -175,17 +202,16 @@ class SQLiteEventStore:
         self._recorder.datastore.close()
 
     def _recorded(self, row: Notification) -> Recorded:
+        version = row.originator_version
+        return Recorded(row.id, self._decode(str(row.originator_id), version, row.topic, row.state), version)
+
+    def _decode(self, group_id: str, _: int, topic: str, state: bytes) -> Event:
         try:
-            event: Event = self._mapper.to_domain_event(row)
+            return self._mapper.decode(topic, state)
         except MapperDeserialisationError as error:
-            event = UndecodableEvent(
-                group_id=str(row.originator_id),
-                occurred_at=0,
-                recorded_at=0,
-                stored_type=row.topic,
-                reason=str(error),
+            return UndecodableEvent(
+                group_id=group_id, occurred_at=0, recorded_at=0, stored_type=topic, reason=str(error)
             )
-        return Recorded(row.id, event, row.originator_version)
 
 
 class SQLiteQuarantine:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from projector.read_model import NoReadModel, SetAside
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from projector.event_store import EventStore, Quarantine
-    from projector.read_model import Queries, SetAside
+    from projector.read_model import Queries
 
 STALLED_AFTER_MS: Final = 10_000
 """Projections are stalled when an event has waited this long for them."""
@@ -57,8 +59,12 @@ def look(
     failure: str | None = None,
 ) -> Health:
     """Return the health of these projections, wherever they run. Raises StoreUnavailable and ReadModelUnavailable."""
-    with queries.snapshot() as snapshot:
-        positions, notes = dict.fromkeys(projections, 0) | snapshot.positions(), snapshot.notes()
+    positions, notes = dict.fromkeys(projections, 0), list[SetAside]()
+    try:
+        with queries.snapshot() as snapshot:
+            positions, notes = positions | snapshot.positions(), snapshot.notes()
+    except NoReadModel as error:
+        failure = str(error)
     head = store.head()
     position = min(positions.values(), default=0)
     waiting = store.read(position, 1) if position < head else []

@@ -8,7 +8,7 @@ from projector.domain.events import UndecodableEvent
 from projector.read_model import ReadModelUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from projector.domain.events import Recorded
     from projector.read_model import Tables, Work
@@ -35,30 +35,44 @@ def project(work: Work, projection: Projection, batch: Sequence[Recorded], *, no
 
     Raises ReadModelUnavailable if the fault is the read model's and not an event's.
     """
-    if work.version(projection.name) != projection.version:
+    reached = work.checkpoints()[projection.name]
+    if reached.version != projection.version:
         return
-    reached = work.position(projection.name)
-    fresh = [recorded for recorded in batch if recorded.position > reached]
-    if not fresh or _applied(work, projection, fresh) is None:
-        return
-    for recorded in fresh:
+    fresh = [recorded for recorded in batch if recorded.position > reached.position]
+    if fresh and _applied(work, projection, fresh) is not None:
+        _one_by_one(work, projection, fresh, now_ms)
+
+
+def refold(
+    work: Work, projection: Projection, group_id: str, stream: Iterable[Sequence[Recorded]], *, now_ms: int
+) -> None:
+    """Replace a group's rows by what its events, from the first, make of it; what cannot be applied is set aside.
+
+    `stream` must end at the checkpoint, which is left where it is.
+
+    Raises ReadModelUnavailable.
+    """
+    noted = {note.position for note in work.notes() if note.projection == projection.name}
+    work.forget(projection.name, group_id)
+    for batch in stream:
+        for recorded in batch:
+            if recorded.position in noted:
+                work.settle(projection.name, recorded.position)
+        if _applied(work, projection, batch) is not None:
+            _one_by_one(work, projection, batch, now_ms)
+
+
+def _one_by_one(work: Work, projection: Projection, batch: Sequence[Recorded], now_ms: int) -> None:
+    for recorded in batch:
         if error := _applied(work, projection, [recorded]):
             reason = f"{type(error).__name__}: {error}"
             work.set_aside(projection.name, recorded.position, reason=reason, at=now_ms)
 
 
-def retry(work: Work, projection: Projection, recorded: Recorded) -> bool:
-    """Apply an event that was set aside; tell whether that worked now."""
-    if _applied(work, projection, [recorded]) is not None:
-        return False
-    work.settle(projection.name, recorded.position)
-    return True
-
-
 def _applied(work: Work, projection: Projection, batch: Sequence[Recorded]) -> Exception | None:
     try:
         with work.advance(projection.name, through=batch[-1].position) as tables:
-            _require_decoded(batch)
+            require_decoded(batch)
             projection.apply(tables, batch)
     except ReadModelUnavailable:
         raise
@@ -67,7 +81,8 @@ def _applied(work: Work, projection: Projection, batch: Sequence[Recorded]) -> E
     return None
 
 
-def _require_decoded(batch: Sequence[Recorded]) -> None:
+def require_decoded(batch: Sequence[Recorded]) -> None:
+    """Raise CannotApply if a batch has an event that cannot be decoded."""
     for recorded in batch:
         if isinstance(recorded.event, UndecodableEvent):
             raise CannotApply(recorded.event.reason)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from projector.domain.fullness import Fullness
 from projector.domain.lives import NEVER, UNKNOWN, Lives, Moment, Register
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from projector.domain.membership import Member, Standing
@@ -17,6 +17,32 @@ if TYPE_CHECKING:
 
 class ReadModelUnavailable(Exception):
     """The read model did not take or give what was asked; nothing changed. The text says why."""
+
+
+class NoReadModel(ReadModelUnavailable):
+    """There is no read model of this version yet."""
+
+
+class Checkpoint(NamedTuple):
+    """How far a projection has come, and the version of it that has written the rows."""
+
+    version: int
+    position: int
+
+
+class Mark(NamedTuple):
+    """An event the read model has seen, by which it is known whose events it is made of."""
+
+    position: int
+    fingerprint: bytes
+
+
+class Building(NamedTuple):
+    """How far the building of a read model is: `done` of `total` events in this phase."""
+
+    phase: str
+    done: int
+    total: int
 
 
 class Roster(NamedTuple):
@@ -35,12 +61,12 @@ class MemberRow(NamedTuple):
     standing: Standing
 
 
-class Row(NamedTuple):
-    """A row as it is stored. `key` is the group id and what else identifies it; `values` is the whole row."""
+class Rows(NamedTuple):
+    """A table's rows, ordered by their key, which is their first `width` columns."""
 
     table: str
-    key: tuple[str, ...]
-    values: tuple[object, ...] | None
+    width: int
+    values: Iterator[tuple[Any, ...]]
 
 
 class Tables(Protocol):
@@ -73,27 +99,37 @@ class Tables(Protocol):
     def save_fullness(self, fullness: Mapping[str, Fullness]) -> None:
         """Insert or replace fullness."""
 
-    def rows(self, projection: str, group_id: str | None) -> Iterator[Row]:
-        """Return all rows of a projection, or one group's, ordered by table and key."""
 
-    def put(self, row: Row) -> None:
-        """Insert or replace a row; without values, delete it."""
+class Committed(Protocol):
+    """The whole read model as it was after one commit."""
+
+    def checkpoints(self) -> dict[str, Checkpoint]:
+        """Return how far each projection has come."""
+
+    def mark(self) -> Mark | None:
+        """Return the newest event seen, None before the first."""
+
+    def notes(self) -> list[SetAside]:
+        """Return what is set aside, oldest first."""
+
+    def rows(self, projection: str, group_id: str | None = None) -> list[Rows]:
+        """Return, table by table, all rows of a projection, or one group's."""
 
 
-class Work(Protocol):
+class Work(Committed, Protocol):
     """One transaction on the read model. The tables are reached only together with a checkpoint's move."""
-
-    def position(self, projection: str) -> int:
-        """Return the position a projection reached."""
-
-    def version(self, projection: str) -> int:
-        """Return the version of the projection whose rows these are: another process may run another one."""
 
     def advance(self, projection: str, *, through: int) -> AbstractContextManager[Tables]:
         """Hand out the tables and move the checkpoint, or, on any exception, leave both as before.
 
         `through` below the checkpoint leaves the checkpoint where it is: an event set aside is applied late.
         """
+
+    def forget(self, projection: str, group_id: str) -> None:
+        """Delete a group's rows of a projection, which are then to be written anew."""
+
+    def remember(self, mark: Mark) -> None:
+        """Keep the newest event seen."""
 
     def set_aside(self, projection: str, position: int, *, reason: str, at: int) -> None:
         """Move the checkpoint past an event that could not be applied, and note it, at a time in ms."""
@@ -112,23 +148,64 @@ class SetAside(NamedTuple):
 
 
 class ReadModel(Protocol):
-    """The read model as the projections see it. One process at a time projects into it."""
+    """The live read model, or one that is being built, as the projections see it.
 
-    def prepare(self, versions: Mapping[str, int], head: Callable[[], int] | None = None) -> list[str]:
-        """Make room for these projections; return those that had rows and now start over.
-
-        Those are the ones whose rows are of another version or, where `head` tells the store's, ahead of the store: it
-        was restored from a backup.
-        """
+    All methods raise ReadModelUnavailable, and NoReadModel where there is none of this version.
+    """
 
     def transaction(self) -> AbstractContextManager[Work]:
-        """Open a transaction: it commits whole or not at all. Raises ReadModelUnavailable."""
+        """Open a transaction, which commits whole or not at all; nobody else writes, or swaps, meanwhile."""
 
-    def notes(self) -> list[SetAside]:
-        """Return what is set aside, oldest first."""
+    def committed(self) -> AbstractContextManager[Committed]:
+        """Open the read model as it is now for reading; it holds up nobody."""
 
     def close(self) -> None:
         """Let go of every connection."""
+
+
+class Unindexed(ReadModel, Protocol):
+    """A read model that is filled fast, and of no use to anybody before it is finished."""
+
+    def finish(self) -> None:
+        """Make the indexes, and everything durable, and let go of every connection."""
+
+
+class Generation(Protocol):
+    """A read model that is being built beside the live one; it is gone afterwards unless it was promoted."""
+
+    def begin(self, versions: Mapping[str, int], *, afresh: Collection[str]) -> Unindexed:
+        """Create it, with a checkpoint for each projection: at 0 for those to build afresh.
+
+        The others, if any, are copied from the live one.
+        """
+
+    def finished(self) -> ReadModel:
+        """Open it, once it has its indexes."""
+
+    def promote(self) -> None:
+        """Make it the live one, in one step, and the live one the previous one."""
+
+
+class Generations(Protocol):
+    """The live read model, the one before, and the one that is being built."""
+
+    def live(self, *, patience_s: float) -> ReadModel:
+        """Open whichever is live at the time of each use; a transaction waits so long for others."""
+
+    def building(self, waits: Callable[[], None]) -> AbstractContextManager[Generation]:
+        """Give room for the next one to whoever builds, one at a time; `waits` is called if somebody else does.
+
+        What a builder who died has left is removed.
+        """
+
+    def previous(self) -> Generation | None:
+        """Return the one before, None if there is none; only while the right to build is held."""
+
+    def tell(self, building: Building) -> None:
+        """Let everybody know how far the building is; only while the right to build is held."""
+
+    def under_way(self) -> Building | None:
+        """Return how far a building is that is under way anywhere, None if there is none."""
 
 
 class GroupState(NamedTuple):

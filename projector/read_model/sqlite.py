@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -12,16 +12,18 @@ from projector.domain.fullness import Fullness
 from projector.domain.lives import Lives, Register
 from projector.domain.membership import Member, Standing
 from projector.domain.profile import Profile
-from projector.read_model import MemberRow, ReadModelUnavailable, Roster, Row, SetAside
-from projector.sqlite_files import LOCK_TIMEOUT_S, switch_to_wal
+from projector.read_model import Checkpoint, Mark, MemberRow, ReadModelUnavailable, Roster, Rows, SetAside
+from projector.read_model.sqlite_link import LinkedFile
+from projector.sqlite_files import switch_to_wal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-SCHEMA_VERSION: Final = 1
-"""A file of another schema is emptied and rebuilt from the events."""
+SCHEMA_VERSION: Final = 2
+"""A file of another schema is not read; the read model is built again from the events."""
 
-_SCHEMA: Final = """
+_TABLES: Final = """
+CREATE TABLE mark (id INTEGER PRIMARY KEY, position INTEGER NOT NULL, fingerprint BLOB NOT NULL);
 CREATE TABLE checkpoints (
     projection TEXT PRIMARY KEY, version INTEGER NOT NULL, position INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE set_aside (
@@ -36,18 +38,21 @@ CREATE TABLE members (
     role_at INTEGER NOT NULL, role_position INTEGER NOT NULL, role TEXT,
     name_card_at INTEGER NOT NULL, name_card_position INTEGER NOT NULL, name_card TEXT,
     PRIMARY KEY (group_id, user_id)) WITHOUT ROWID;
-CREATE INDEX members_present ON members (group_id, user_id) WHERE standing = 1;
-CREATE INDEX members_awaiting ON members (group_id, user_id) WHERE standing = 2;
-CREATE INDEX members_by_user ON members (user_id, standing, group_id);
 CREATE TABLE profiles (
     group_id TEXT PRIMARY KEY, status TEXT NOT NULL, type TEXT, name TEXT,
     owner_at INTEGER NOT NULL, owner_position INTEGER NOT NULL, owner TEXT, evidence TEXT NOT NULL) WITHOUT ROWID;
-CREATE INDEX profiles_by_type ON profiles (type, status, group_id);
-CREATE INDEX profiles_by_status ON profiles (status, group_id);
-CREATE INDEX profiles_by_name ON profiles (name, group_id, type, status);
 CREATE TABLE fullness (
     group_id TEXT PRIMARY KEY, is_full INTEGER NOT NULL, evidence TEXT NOT NULL) WITHOUT ROWID;
-CREATE INDEX fullness_full ON fullness (group_id) WHERE is_full = 1;
+"""
+
+_INDEXES: Final = """
+CREATE INDEX IF NOT EXISTS members_present ON members (group_id, user_id) WHERE standing = 1;
+CREATE INDEX IF NOT EXISTS members_awaiting ON members (group_id, user_id) WHERE standing = 2;
+CREATE INDEX IF NOT EXISTS members_by_user ON members (user_id, standing, group_id);
+CREATE INDEX IF NOT EXISTS profiles_by_type ON profiles (type, status, group_id);
+CREATE INDEX IF NOT EXISTS profiles_by_status ON profiles (status, group_id);
+CREATE INDEX IF NOT EXISTS profiles_by_name ON profiles (name, group_id, type, status);
+CREATE INDEX IF NOT EXISTS fullness_full ON fullness (group_id) WHERE is_full = 1;
 """
 
 TABLES: Final[dict[str, dict[str, int]]] = {
@@ -56,8 +61,6 @@ TABLES: Final[dict[str, dict[str, int]]] = {
     "fullness": {"fullness": 1},
 }
 """The tables each projection owns, and how many of their first columns are the key."""
-
-_OUR_TABLES: Final = ("checkpoints", "set_aside", *(table for owned in TABLES.values() for table in owned))
 
 MEMBER_COLUMNS: Final = (
     "joined_at, joined_position, join_type, operator, exited_at, exited_position,"
@@ -70,18 +73,6 @@ _encode: Final = msgspec.json.Encoder(order="sorted").encode
 lives_of: Final = msgspec.json.Decoder(Lives).decode
 profile_of: Final = msgspec.json.Decoder(Profile).decode
 fullness_of: Final = msgspec.json.Decoder(Fullness).decode
-
-
-def connect(path: str) -> sqlite3.Connection:
-    """Open the read model's file. Raises ReadModelUnavailable."""
-    with unavailable():
-        switch_to_wal(path)
-        connection = sqlite3.connect(
-            path, timeout=LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=256
-        )
-        connection.execute("PRAGMA synchronous=NORMAL")
-        connection.execute("PRAGMA cache_size=-16000")
-        return connection
 
 
 @contextmanager
@@ -198,47 +189,47 @@ class SQLiteTables:
             [(group_id, int(known.is_full), _encode(known).decode()) for group_id, known in fullness.items()],
         )
 
-    def rows(self, projection: str, group_id: str | None) -> Iterator[Row]:
-        """See `Tables`."""
-        condition, arguments = ("", ()) if group_id is None else (" WHERE group_id = ?", (group_id,))
-        for table, width in sorted(TABLES[projection].items()):
-            key = ", ".join(str(column) for column in range(1, width + 1))
-            for values in self._connection.execute(
-                f"SELECT * FROM {table}{condition} ORDER BY {key}",  # noqa: S608 - names of ours
-                arguments,
-            ):
-                yield Row(table, values[:width], values)
-
-    def put(self, row: Row) -> None:
-        """See `Tables`."""
-        if row.values is None:
-            key = "group_id = ?" if len(row.key) == 1 else "group_id = ? AND user_id = ?"
-            self._connection.execute(f"DELETE FROM {row.table} WHERE {key}", row.key)  # noqa: S608 - as above
-        else:
-            marks = ", ".join("?" * len(row.values))
-            self._connection.execute(f"INSERT OR REPLACE INTO {row.table} VALUES ({marks})", row.values)  # noqa: S608
-
     def _find(self, statement: str, keys: Iterable[tuple[str, ...]]) -> Iterator[tuple[Any, ...]]:
         for key in keys:
             yield from self._connection.execute(statement, key)
 
 
-class SQLiteWork:
-    """`Work` over one connection that is inside a transaction."""
+class SQLiteCommitted:
+    """`Committed` over one connection that is inside a transaction."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+
+    def checkpoints(self) -> dict[str, Checkpoint]:
+        """See `Committed`."""
+        found = self._connection.execute("SELECT projection, version, position FROM checkpoints")
+        return {projection: Checkpoint(version, position) for projection, version, position in found}
+
+    def mark(self) -> Mark | None:
+        """See `Committed`."""
+        found = self._connection.execute("SELECT position, fingerprint FROM mark").fetchone()
+        return Mark(*found) if found else None
+
+    def notes(self) -> list[SetAside]:
+        """See `Committed`."""
+        return notes(self._connection)
+
+    def rows(self, projection: str, group_id: str | None = None) -> list[Rows]:
+        """See `Committed`."""
+        condition, arguments = ("", ()) if group_id is None else (" WHERE group_id = ?", (group_id,))
+        return [
+            Rows(table, width, self._connection.execute(f"SELECT * FROM {table}{condition} ORDER BY {key}", arguments))  # noqa: S608 - names of ours
+            for table, width in sorted(TABLES[projection].items())
+            for key in [", ".join(map(str, range(1, width + 1)))]
+        ]
+
+
+class SQLiteWork(SQLiteCommitted):
+    """`Work` over one connection that is inside a transaction."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        super().__init__(connection)
         self._tables = SQLiteTables(connection)
-
-    def position(self, projection: str) -> int:
-        """See `Work`."""
-        found = self._connection.execute("SELECT position FROM checkpoints WHERE projection = ?", (projection,))
-        return int(found.fetchone()[0])
-
-    def version(self, projection: str) -> int:
-        """See `Work`."""
-        found = self._connection.execute("SELECT version FROM checkpoints WHERE projection = ?", (projection,))
-        return int(found.fetchone()[0])
 
     @contextmanager
     def advance(self, projection: str, *, through: int) -> Iterator[SQLiteTables]:
@@ -255,6 +246,15 @@ class SQLiteWork:
             finally:
                 if self._connection.in_transaction:
                     self._connection.execute("RELEASE projection")
+
+    def forget(self, projection: str, group_id: str) -> None:
+        """See `Work`."""
+        for table in TABLES[projection]:
+            self._connection.execute(f"DELETE FROM {table} WHERE group_id = ?", (group_id,))  # noqa: S608 - names of ours
+
+    def remember(self, mark: Mark) -> None:
+        """See `Work`."""
+        self._connection.execute("INSERT OR REPLACE INTO mark VALUES (1, ?, ?)", mark)
 
     def set_aside(self, projection: str, position: int, *, reason: str, at: int) -> None:
         """See `Work`."""
@@ -274,70 +274,91 @@ class SQLiteWork:
 
 
 class SQLiteReadModel:
-    """`ReadModel` in one SQLite file."""
+    """`ReadModel` in the file at `path`, or in the one that a link there names at the time."""
 
-    def __init__(self, path: str) -> None:
-        self._connection = connect(path)
-        with unavailable():
-            self._connection.execute("PRAGMA wal_autocheckpoint=4000")
-            self._create()
-
-    def prepare(self, versions: Mapping[str, int], head: Callable[[], int] | None = None) -> list[str]:
-        """See `ReadModel`."""
-        with self._writing():
-            found = self._connection.execute("SELECT projection, version, position FROM checkpoints").fetchall()
-            newest = head() if head else None
-            kept = {
-                projection
-                for projection, version, position in found
-                if version == versions.get(projection) and (newest is None or position <= newest)
-            }
-            for projection in versions.keys() - kept:
-                self._empty(projection, versions[projection])
-            return sorted(projection for projection, *_ in found if projection in versions.keys() - kept)
+    def __init__(self, path: str, *, patience_s: float = 1) -> None:
+        self._file = LinkedFile(path, SCHEMA_VERSION, patience_s)
 
     @contextmanager
     def transaction(self) -> Iterator[SQLiteWork]:
         """See `ReadModel`."""
-        with self._writing():
-            yield SQLiteWork(self._connection)
+        with unavailable(), self._begun("BEGIN IMMEDIATE") as connection:
+            yield SQLiteWork(connection)
 
-    def notes(self) -> list[SetAside]:
+    @contextmanager
+    def committed(self) -> Iterator[SQLiteCommitted]:
         """See `ReadModel`."""
-        return notes(self._connection)
+        with unavailable(), self._begun("BEGIN") as connection:
+            yield SQLiteCommitted(connection)
 
     def close(self) -> None:
         """See `ReadModel`."""
-        self._connection.close()
+        self._file.close()
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _begun(self, begin: str) -> Iterator[sqlite3.Connection]:
+        connection = self._file.begin(begin)
+        try:
+            yield connection
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+
+class SQLiteUnindexed(SQLiteReadModel):
+    """`Unindexed` in a new file, nothing of which is believed before it is finished.
+
+    `afresh` are the projections to build, and their versions; the others are copied from another file, if given.
+    """
+
+    def __init__(self, path: str, afresh: Mapping[str, int], copied: str | None = None) -> None:
+        self._path = path
+        if copied is None:
+            _create(path, afresh, _TABLES)
+        else:
+            _copy(copied, path, afresh)
+        super().__init__(path)
         with unavailable():
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
+            for pragma in ("journal_mode=MEMORY", "synchronous=OFF", "locking_mode=EXCLUSIVE", "cache_size=-64000"):
+                self._file.connection().execute(f"PRAGMA {pragma}").fetchone()
 
-    def _create(self) -> None:
-        with self._writing():
-            found = self._connection.execute("PRAGMA user_version").fetchone()[0]
-            if found == SCHEMA_VERSION:
-                return
-            for table in _OUR_TABLES:
-                self._connection.execute(f"DROP TABLE IF EXISTS {table}")
-            for statement in filter(str.strip, _SCHEMA.split(";")):
-                self._connection.execute(statement)
-            self._connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+    def finish(self) -> None:
+        """See `Unindexed`."""
+        with unavailable():
+            for statement in _statements(_INDEXES):
+                self._file.connection().execute(statement)
+            self.close()
+            switch_to_wal(self._path)
 
-    def _empty(self, projection: str, version: int) -> None:
-        for table in TABLES[projection]:
-            self._connection.execute(f"DELETE FROM {table}")  # noqa: S608 - names of ours
-        self._connection.execute("DELETE FROM set_aside WHERE projection = ?", (projection,))
-        self._connection.execute("INSERT OR REPLACE INTO checkpoints VALUES (?, ?, 0)", (projection, version))
+
+def create(path: str, versions: Mapping[str, int]) -> None:
+    """Create an empty read model, each of these projections at 0. Raises ReadModelUnavailable."""
+    _create(path, versions, _TABLES + _INDEXES)
+    with unavailable():
+        switch_to_wal(path)
+
+
+def _create(path: str, versions: Mapping[str, int], schema: str) -> None:
+    with unavailable(), closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in _statements(schema):
+            connection.execute(statement)
+        connection.executemany("INSERT INTO checkpoints VALUES (?, ?, 0)", versions.items())
+        connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        connection.execute("COMMIT")
+
+
+def _copy(source: str, path: str, afresh: Mapping[str, int]) -> None:
+    with unavailable(), closing(sqlite3.connect(source)) as live, closing(sqlite3.connect(path)) as connection:
+        live.backup(connection)
+        with connection:
+            for table in (table for projection in afresh for table in TABLES[projection]):
+                connection.execute(f"DELETE FROM {table}")  # noqa: S608 - names of ours
+            connection.executemany("INSERT OR REPLACE INTO checkpoints VALUES (?, ?, 0)", afresh.items())
+            connection.executemany("DELETE FROM set_aside WHERE projection = ?", [(name,) for name in afresh])
+        connection.execute("PRAGMA journal_mode=DELETE")
 
 
 def notes(connection: sqlite3.Connection) -> list[SetAside]:
@@ -345,6 +366,10 @@ def notes(connection: sqlite3.Connection) -> list[SetAside]:
     with unavailable():
         found = connection.execute("SELECT projection, position, reason, at FROM set_aside ORDER BY position")
         return [SetAside(*row) for row in found]
+
+
+def _statements(script: str) -> Iterator[str]:
+    return filter(str.strip, script.split(";"))
 
 
 def _member_row(row: tuple[Any, ...]) -> MemberRow:

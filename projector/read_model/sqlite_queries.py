@@ -11,7 +11,7 @@ from projector.domain.lives import Register
 from projector.read_model import Counts, GroupFilter, GroupState, Membership, Roster, SetAside
 from projector.read_model.sqlite import (
     MEMBER_COLUMNS,
-    connect,
+    SCHEMA_VERSION,
     fullness_of,
     lives_of,
     member_of,
@@ -19,6 +19,7 @@ from projector.read_model.sqlite import (
     profile_of,
     unavailable,
 )
+from projector.read_model.sqlite_link import LinkedFile
 
 if TYPE_CHECKING:
     import sqlite3
@@ -110,25 +111,25 @@ class SQLiteSnapshot:
 
 
 class SQLiteQueries:
-    """`Queries` over one connection, for one thread."""
+    """`Queries` over one connection, for one thread, to the file at `path` or the one that a link there names."""
 
     def __init__(self, path: str) -> None:
-        self._connection = connect(path)
+        self._file = LinkedFile(path, SCHEMA_VERSION)
 
     @contextmanager
     def snapshot(self) -> Iterator[SQLiteSnapshot]:
         """See `Queries`."""
         with unavailable():
-            self._connection.execute("BEGIN")
+            connection = self._file.begin("BEGIN")
             try:
-                yield SQLiteSnapshot(self._connection)
+                yield SQLiteSnapshot(connection)
             finally:
-                if self._connection.in_transaction:
-                    self._connection.execute("COMMIT")
+                if connection.in_transaction:
+                    connection.execute("COMMIT")
 
     def close(self) -> None:
         """See `Queries`."""
-        self._connection.close()
+        self._file.close()
 
 
 def _group_state(row: tuple[str, str, int | None, str | None, str | None, int | None, int | None]) -> GroupState:

@@ -104,6 +104,7 @@ def test_status_says_how_far_everything_is_to_people_and_to_programs_alike(datab
         "counts": {"groups": 2, "active_groups": 1, "full_groups": 1, "members": 3},
         "quarantine": 2,
         "set_aside": [],
+        "replay": None,
         "complaints": [],
     }
     assert for_people.stdout.splitlines() == [

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from projector.bootstrap import open_queries, open_stores
+from projector.bootstrap import PROJECTIONS, open_generations, open_queries, open_stores
 from projector.settings import Settings
 from tests import oracle, shown
 from tests.processes.traffic import candidates
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from projector.domain.events import Recorded
+    from projector.projection import Projection
+    from projector.read_model.sqlite import SQLiteReadModel
     from tests.running import Server
 
 
@@ -26,6 +28,16 @@ def settings(database: Path) -> Settings:
 
 def read_model(database: Path) -> Path:
     return Path(f"{database}.read-model")
+
+
+def begin_read_model(database: Path, projections: Sequence[Projection] = PROJECTIONS) -> SQLiteReadModel:
+    """Make an empty read model the live one, and open it."""
+    generations = open_generations(settings(database))
+    versions = {projection.name: projection.version for projection in projections}
+    with generations.building() as generation:
+        generation.begin(versions, afresh=versions).finish()
+        generation.promote()
+    return generations.live()
 
 
 def write(database: Path, serials: Sequence[int], seed: int) -> None:
@@ -50,7 +62,7 @@ def copied(database: Path, directory: Path) -> Path:
     directory.mkdir()
     for file in database.parent.glob(f"{database.name}*"):
         if not file.name.endswith("-shm"):
-            shutil.copy(file, directory)
+            shutil.copy(file, directory, follow_symlinks=False)
     return directory / database.name
 
 
@@ -69,6 +81,15 @@ def rows(database: Path) -> dict[str, list[tuple[Any, ...]]]:
     with closing(sqlite3.connect(read_model(database), timeout=30)) as connection:
         tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         return {table: sorted(connection.execute(f"SELECT * FROM {table}"), key=repr) for table in tables}
+
+
+def generations(database: Path) -> list[str]:
+    """The files of read models, live or not."""
+    return sorted(
+        file.name
+        for file in database.parent.iterdir()
+        if file.name.startswith(f"{database.name}.read-model.") and file.suffix[1:].isdigit()
+    )
 
 
 def change_read_model(database: Path, statement: str) -> None:

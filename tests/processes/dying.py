@@ -1,6 +1,7 @@
 """Pieces of the server's work, done by a process that kills itself before a chosen step.
 
-A step is a statement that opens, changes or ends a transaction; nothing reaches a file between two of them.
+A step is a statement that opens, changes or ends a transaction, or a change to a folder: nothing reaches a disk
+between two of them.
 """
 
 from __future__ import annotations
@@ -16,11 +17,10 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from projector import cli
-from projector.bootstrap import PROJECTIONS, open_read_model, open_stores
-from projector.projection.profile import ProfileProjection
+from projector.bootstrap import PROJECTIONS, open_generations, open_stores
 from projector.subscription import Subscription
 from tests.processes.databases import settings
-from tests.processes.traffic import EPOCH, candidates
+from tests.processes.traffic import EPOCH, GROUPS, candidates
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,17 +31,11 @@ NEVER = 0
 SEED = 20221209
 
 
-class NewerProfileProjection(ProfileProjection):
-    version = ProfileProjection.version + 1
-
-
 def catch_up(database: Path) -> None:
-    _catch_up(database, PROJECTIONS)
-
-
-def rebuild_profiles(database: Path) -> None:
-    newer = NewerProfileProjection()
-    _catch_up(database, [newer if projection.name == newer.name else projection for projection in PROJECTIONS])
+    events, read_model = open_stores(settings(database)).events, open_generations(settings(database)).live()
+    Subscription(events, read_model, PROJECTIONS, batch_size=BATCH_SIZE).catch_up()
+    read_model.close()
+    events.close()
 
 
 def append(database: Path) -> None:
@@ -53,6 +47,18 @@ def append(database: Path) -> None:
 
 def replay(database: Path) -> None:
     _run(database, "replay")
+
+
+def replay_profiles(database: Path) -> None:
+    _run(database, "replay", "--projection", "profile")
+
+
+def replay_a_group(database: Path) -> None:
+    _run(database, "replay", "--group", GROUPS[0])
+
+
+def roll_back(database: Path) -> None:
+    _run(database, "replay", "--rollback")
 
 
 def keep_readable(database: Path, body: dict[str, Any]) -> None:
@@ -86,24 +92,30 @@ def does(work: Callable[[Path], None], database: Path, *, dies_at: int = NEVER) 
 def _do(work: Callable[[Path], None], database: Path, dies_at: int) -> None:
     steps, connect = count(1), sqlite3.connect
 
-    def take(statement: str) -> None:
-        if not statement.lstrip().upper().startswith(("SELECT", "PRAGMA")) and next(steps) == dies_at:
+    def take() -> None:
+        if next(steps) == dies_at:
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def stated(statement: str) -> None:
+        if not statement.lstrip().upper().startswith(("SELECT", "PRAGMA")):
+            take()
 
     def watched(*arguments: Any, **options: Any) -> sqlite3.Connection:
         connection = connect(*arguments, **options)
-        connection.set_trace_callback(take)
+        connection.set_trace_callback(stated)
         return connection
 
+    def before(function: Callable[..., Any]) -> Callable[..., Any]:
+        def stepped(*arguments: Any, **options: Any) -> Any:
+            take()
+            return function(*arguments, **options)
+
+        return stepped
+
     sqlite3.connect = watched
+    for name in ("replace", "symlink", "unlink", "fsync"):
+        setattr(os, name, before(getattr(os, name)))
     work(database)
-
-
-def _catch_up(database: Path, projections: Any) -> None:
-    events, read_model = open_stores(settings(database)).events, open_read_model(settings(database))
-    Subscription(events, read_model, projections, batch_size=BATCH_SIZE).catch_up()
-    read_model.close()
-    events.close()
 
 
 def _run(database: Path, *arguments: str) -> None:

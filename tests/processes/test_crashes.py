@@ -14,9 +14,11 @@ from tests import shown
 from tests.processes import dying
 from tests.processes.databases import (
     assert_served_as_recorded,
+    begin_read_model,
     change_read_model,
     checkpoints,
     copied,
+    generations,
     history,
     projected,
     read_model,
@@ -71,6 +73,7 @@ def test_twenty_five_kills_under_load_lose_nothing_and_double_nothing(tmp_path: 
 def test_killed_again_and_again_while_it_catches_up_it_arrives(tmp_path: Path) -> None:
     database, head, kills, reached = tmp_path / "events.db", 20_000, 0, 0
     write(database, range(1, head + 1), SEED)
+    begin_read_model(database).close()
     while reached < head * 3 // 4:
         with serving(database, "--only", "projections") as server:
             before = reached
@@ -101,6 +104,7 @@ def test_dying_before_any_step_of_catching_up_leaves_a_state_that_was_and_the_ne
 ) -> None:
     prepared = tmp_path / "events.db"
     write(prepared, range(1, 2 * dying.BATCH_SIZE + 3), SEED)
+    begin_read_model(prepared).close()
     everything = shown.folded(history(prepared))
 
     def check(database: Path) -> None:
@@ -110,24 +114,6 @@ def test_dying_before_any_step_of_catching_up_leaves_a_state_that_was_and_the_ne
         assert {*checkpoints(database).values()} == {2 * dying.BATCH_SIZE + 2}
 
     assert each_step(tmp_path, prepared, dying.catch_up, check) > 60
-
-
-def test_dying_before_any_step_of_rebuilding_one_projection_leaves_the_others_whole(tmp_path: Path) -> None:
-    prepared = tmp_path / "events.db"
-    write(prepared, range(1, 2 * dying.BATCH_SIZE + 3), SEED)
-    assert dying.does(dying.catch_up, prepared)
-    whole = rows(prepared)
-
-    def check(database: Path) -> None:
-        left = rows(copied(database, database.parent / "left"))
-        assert [left[table] for table in ("rosters", "members", "fullness")] == [
-            whole[table] for table in ("rosters", "members", "fullness")
-        ]
-        assert dying.does(dying.rebuild_profiles, database)
-        assert rows(database)["profiles"] == whole["profiles"]
-        assert {*checkpoints(database).values()} == {2 * dying.BATCH_SIZE + 2}
-
-    assert each_step(tmp_path, prepared, dying.rebuild_profiles, check) > 20
 
 
 def test_dying_before_any_step_of_an_append_keeps_the_whole_batch_or_nothing_and_a_repeat_finds_it(
@@ -148,26 +134,43 @@ def test_dying_before_any_step_of_an_append_keeps_the_whole_batch_or_nothing_and
     assert each_step(tmp_path, prepared, dying.append, check) > 8
 
 
-def test_dying_before_any_step_of_a_replay_puts_all_right_or_nothing_and_leaves_no_files_for_long(
-    tmp_path: Path,
+REPLAYS = {"whole": dying.replay, "profiles": dying.replay_profiles, "a group": dying.replay_a_group}
+
+
+@pytest.mark.parametrize("work", REPLAYS.values(), ids=REPLAYS)
+def test_dying_before_any_step_of_a_replay_leaves_all_as_it_was_or_all_put_right_and_no_files_for_long(
+    tmp_path: Path, work: Callable[[Path], None]
 ) -> None:
     prepared = tmp_path / "events.db"
     write(prepared, range(1, 2 * dying.BATCH_SIZE + 3), SEED)
+    begin_read_model(prepared).close()
     assert dying.does(dying.catch_up, prepared)
     right = rows(prepared)
-    group_id = GROUPS[0]
-    change_read_model(prepared, f"DELETE FROM profiles WHERE group_id = '{group_id}'")
-    change_read_model(prepared, f"UPDATE rosters SET member_count = 99 WHERE group_id = '{group_id}'")
-    change_read_model(prepared, "INSERT INTO fullness VALUES ('nobody''s', 1, '{}')")
+    change_read_model(prepared, f"DELETE FROM profiles WHERE group_id = '{GROUPS[0]}'")
     damaged = rows(prepared)
 
     def check(database: Path) -> None:
         assert rows(copied(database, database.parent / "left")) in (damaged, right)
-        assert dying.does(dying.replay, database)
+        assert dying.does(work, database)
         assert rows(database) == right
-        assert [file.name for file in database.parent.iterdir() if "rebuild" in file.name] == []
+        assert len(generations(database)) <= 2
 
-    assert each_step(tmp_path, prepared, dying.replay, check) > 60
+    assert each_step(tmp_path, prepared, work, check) > 20
+
+
+def test_dying_before_any_step_of_a_rollback_leaves_the_one_or_the_other_live(tmp_path: Path) -> None:
+    prepared = tmp_path / "events.db"
+    write(prepared, range(1, 2 * dying.BATCH_SIZE + 3), SEED)
+    begin_read_model(prepared).close()
+    assert dying.does(dying.replay, prepared)
+    everything = rows(prepared)
+
+    def check(database: Path) -> None:
+        assert rows(copied(database, database.parent / "left")) == everything
+        assert dying.does(dying.roll_back, database)
+        assert rows(database) == everything
+
+    assert each_step(tmp_path, prepared, dying.roll_back, check) > 5
 
 
 def test_dying_before_any_step_of_a_retry_from_the_quarantine_leaves_the_callback_recorded_once_or_waiting(

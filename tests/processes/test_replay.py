@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+import subprocess
+import sys
 import threading
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -10,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import pytest
 
-from projector.bootstrap import PROJECTIONS, open_read_model, open_stores
-from projector.subscription import Subscription
+from projector.bootstrap import open_generations
+from projector.read_model import Building
 from tests import oracle
 from tests.processes.databases import (
     assert_served_as_recorded,
     change_read_model,
     checkpoints,
     copied,
+    generations,
     history,
     read_model,
     rows,
@@ -25,14 +29,11 @@ from tests.processes.databases import (
     write,
 )
 from tests.processes.traffic import GROUPS, Ledger, callback, pouring
-from tests.running import run_cli, serving
+from tests.running import environment, run_cli, serving
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from projector.domain.events import Recorded
-    from projector.read_model import Tables
     from tests.running import Server
 
 pytestmark = pytest.mark.slow  # every test here starts processes
@@ -95,7 +96,7 @@ def test_a_damage_is_found_with_both_values_by_a_check_that_changes_nothing_and_
 
     healed = run_cli(database, "replay")
     assert healed.returncode == 1, "it differed"
-    assert healed.stdout.splitlines()[-1] == f"position {COUNT}: 1 row(s) differed and were put right"
+    assert healed.stdout.splitlines()[-1] == f"position {COUNT}: 1 row(s) differed and are right now"
     assert rows(database) == right
     again = run_cli(database, "replay", "--check")
     assert (again.returncode, again.stdout) == (0, f"position {COUNT}: the read model is what the events say\n")
@@ -129,17 +130,100 @@ def test_a_read_model_that_is_deleted_or_of_another_schema_is_built_again_at_the
     assert rows(database) == right
 
 
-def test_a_read_model_that_is_ahead_of_its_events_after_a_restored_backup_is_not_believed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("meanwhile", [0, 1, 100])
+def test_a_read_model_of_other_events_than_a_restored_backup_has_is_not_believed(
+    tmp_path: Path, meanwhile: int
+) -> None:
     database = tmp_path / "events.db"
     write(database, range(1, 51), SEED)
     backup = copied(database, tmp_path / "backup")
     write(database, range(51, 101), SEED)
     assert run_cli(database, "replay").returncode == 0
     backup.replace(database)
+    write(database, range(201, 201 + meanwhile), SEED)
     with serving(database) as server:
         position = int(server.post(callback(101, SEED)).headers["Projector-Position"])
-        assert position == 51
+        assert position == 51 + meanwhile
         assert_served_as_recorded(server, database)
+
+
+def test_a_rollback_brings_back_the_model_before_as_recent_as_the_one_it_replaces(database: Path) -> None:
+    change_read_model(database, f"UPDATE rosters SET member_count = 99 WHERE group_id = '{GROUP}'")
+    damaged = rows(database)
+    assert run_cli(database, "replay").returncode == 1
+    right = rows(database)
+    with serving(database) as server:
+        assert server.members(GROUP)
+        assert (
+            run_cli(database, "replay", "--rollback").stdout
+            == f"position {COUNT}: the read model before is live again\n"
+        )
+        assert server.group(GROUP)["member_count"] == 99
+        position = int(server.post(callback(COUNT + 1, SEED)).headers["Projector-Position"])
+        assert server.group(OTHER, wait_for=position)
+        assert run_cli(database, "replay", "--rollback").returncode == 0, "and back"
+        assert_served_as_recorded(server, database)
+        assert {*checkpoints(database).values()} == {COUNT + 1}
+    assert {table: damaged[table] == right[table] for table in right if table != "mark"} == {
+        table: table != "rosters" for table in right if table != "mark"
+    }
+
+
+def test_without_a_model_before_or_one_of_this_version_a_rollback_says_so_and_does_nothing(database: Path) -> None:
+    before = rows(database)
+    refused = run_cli(database, "replay", "--rollback")
+    assert (refused.returncode, refused.stderr) == (
+        2,
+        "projector: there is no read model to go back to: none was live before this one\n",
+    )
+    change_read_model(database, "UPDATE checkpoints SET version = 9 WHERE projection = 'profile'")
+    assert run_cli(database, "replay").returncode == 0
+    refused = run_cli(database, "replay", "--rollback")
+    assert refused.returncode == 2
+    assert "the rows of profile are of version 9, not 1" in refused.stderr
+    assert rows(database) == before
+
+
+def test_with_a_projection_only_that_one_is_rebuilt_and_compared(database: Path) -> None:
+    right = rows(database)
+    change_read_model(database, f"UPDATE rosters SET member_count = 99 WHERE group_id = '{GROUP}'")
+    change_read_model(database, f"DELETE FROM profiles WHERE group_id = '{GROUP}'")
+    replayed = run_cli(database, "replay", "--projection", "profile")
+    assert (replayed.returncode, replayed.stdout.splitlines()[-1]) == (
+        1,
+        f"position {COUNT}: 1 row(s) differed and are right now",
+    )
+    assert rows(database)["profiles"] == right["profiles"]
+    assert rows(database)["rosters"] != right["rosters"]
+    assert run_cli(database, "replay", "--projection", "membership").returncode == 1
+    assert rows(database) == right
+
+
+def test_if_needed_builds_nothing_where_nothing_is_to_be_built(database: Path) -> None:
+    before = generations(database)
+    done = run_cli(database, "replay", "--if-needed")
+    assert (done.returncode, done.stdout) == (0, "the read model is of these events and of this version\n")
+    assert generations(database) == before
+
+
+def test_a_status_shows_a_replay_under_way_and_a_second_replay_says_that_it_waits(database: Path) -> None:
+    with open_generations(settings(database)).building() as _:
+        open_generations(settings(database)).tell(Building("fold", 500, COUNT))
+        status = run_cli(database, "status")
+        assert f"replay        under way: fold, 500 of {COUNT} events\n" in status.stdout
+        assert json.loads(run_cli(database, "status", "--json").stdout)["replay"] == {
+            "phase": "fold",
+            "done": 500,
+            "total": COUNT,
+        }
+        second = subprocess.Popen(
+            [sys.executable, "-m", "projector", "replay"], env=environment(database), stderr=subprocess.PIPE, text=True
+        )
+        assert second.stderr is not None
+        assert second.stderr.readline() == "replay: waiting for another replay of this database to end\n"
+    second.communicate(timeout=60)
+    assert second.returncode == 0
+    assert json.loads(run_cli(database, "status", "--json").stdout)["replay"] is None
 
 
 class Reader(threading.Thread):
@@ -184,7 +268,7 @@ def test_replays_while_callbacks_pour_in_find_nothing_and_heal_what_was_damaged_
             change_read_model(database, f"UPDATE rosters SET lives = '{{}}' WHERE group_id = '{OTHER}'")
             healed = run_cli(database, "replay")
             assert healed.returncode == 1
-            assert "put right" in healed.stdout
+            assert "are right now" in healed.stdout
             ledger.wait_for(answers=100)
         reader.enough.set()
         reader.join()
@@ -206,59 +290,3 @@ def test_several_replays_at_once_do_not_get_in_each_others_way(database: Path) -
         for thread in threads:
             thread.join()
         assert [done.stderr for done in outcomes if done.returncode != 0] == []
-
-
-class Watched:
-    """A projection, of a version of choice, that notes which events it applied."""
-
-    def __init__(self, projection: Any, *, newer: bool) -> None:
-        self.name = projection.name
-        self.version = projection.version + newer
-        self.applied: list[int] = []
-        self._projection = projection
-
-    def apply(self, tables: Tables, batch: Sequence[Recorded]) -> None:
-        self.applied += [recorded.position for recorded in batch]
-        self._projection.apply(tables, batch)
-
-
-@pytest.fixture
-def newer_profile(database: Path) -> Iterator[tuple[Subscription, dict[str, list[int]]]]:
-    """A subscription whose profile projection is one version newer, and what each projection applied."""
-    events, target = open_stores(settings(database)).events, open_read_model(settings(database))
-    projections = [Watched(projection, newer=projection.name == "profile") for projection in PROJECTIONS]
-    yield (
-        Subscription(events, target, projections),
-        {projection.name: projection.applied for projection in projections},
-    )
-    target.close()
-    events.close()
-
-
-def test_a_projection_of_a_newer_version_is_emptied_and_built_again_and_the_others_are_not_touched(
-    projected: Path, database: Path, newer_profile: tuple[Subscription, dict[str, list[int]]]
-) -> None:
-    subscription, applied = newer_profile
-    right = rows(projected)
-    emptied = rows(database)
-    assert emptied["profiles"] == []
-    assert checkpoints(database) == {"membership": COUNT, "profile": 0, "fullness": COUNT}
-    assert {table: emptied[table] for table in ("members", "rosters", "fullness")} == {
-        table: right[table] for table in ("members", "rosters", "fullness")
-    }
-    assert subscription.catch_up() == COUNT
-    assert applied == {"membership": [], "profile": list(range(1, COUNT + 1)), "fullness": []}
-    assert rows(database) == {
-        **right,
-        "checkpoints": [("fullness", 1, COUNT), ("membership", 1, COUNT), ("profile", 2, COUNT)],
-    }
-
-
-def test_a_projection_of_an_older_version_is_built_again_too_and_the_log_says_so(
-    projected: Path, database: Path, newer_profile: tuple[Subscription, dict[str, list[int]]]
-) -> None:
-    newer_profile[0].catch_up()
-    with serving(database) as server:
-        assert_served_as_recorded(server, database)
-        assert [line["projection"] for line in server.log if "starts over" in line["event"]] == ["profile"]
-    assert rows(database) == rows(projected)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from projector.bootstrap import PROJECTIONS, open_read_model, open_stores
+from projector.bootstrap import PROJECTIONS, open_stores
 from projector.subscription import Subscription
-from tests.processes.databases import assert_served_as_recorded, checkpoints, history, settings, write
+from tests.processes.databases import assert_served_as_recorded, begin_read_model, checkpoints, history, settings, write
 from tests.processes.traffic import Ledger, callback, pouring
 from tests.processes.waiting import until
 from tests.running import SDK_APP_ID, environment, serving, signature
@@ -79,7 +79,12 @@ def test_told_to_stop_under_load_it_has_answered_all_it_recorded_and_projected_i
             assert ledger.refused == []
             assert server.log[-1]["event"] == "stopped"
             assert [line for line in server.raw_log if "Traceback" in line or "exception" in line] == []
-        assert {file.name for file in tmp_path.iterdir()} == {"events.db", "events.db.read-model"}, "no log is left"
+        assert {file.name for file in tmp_path.iterdir()} == {
+            "events.db",
+            "events.db.read-model",
+            "events.db.read-model.1",
+            "events.db.read-model.lock",
+        }, "no log is left"
         recorded = history(database)
         ledger.assert_kept(recorded)
         ledger.assert_nothing_more(recorded)
@@ -129,7 +134,7 @@ def test_callbacks_that_wait_for_the_store_when_the_signal_comes_are_answered_as
 def test_told_to_stop_before_it_has_looked_it_projects_what_is_stored_all_the_same(tmp_path: Path) -> None:
     database = tmp_path / "events.db"
     write(database, range(1, 101), SEED)
-    events, target = open_stores(settings(database)).events, open_read_model(settings(database))
+    events, target = open_stores(settings(database)).events, begin_read_model(database)
     subscription = Subscription(events, target, PROJECTIONS)
     subscription.stop()
     subscription.run()
@@ -145,7 +150,12 @@ def test_told_twice_it_does_not_wait_for_a_sender_who_never_ends(tmp_path: Path)
         until(lambda: is_closed(server), of=server)
         assert server.stop(signal.SIGINT) == 0
         assert server.log[-1]["event"] == "stopped"
-    assert {file.name for file in tmp_path.iterdir()} == {"events.db", "events.db.read-model"}
+    assert {file.name for file in tmp_path.iterdir()} == {
+        "events.db",
+        "events.db.read-model",
+        "events.db.read-model.1",
+        "events.db.read-model.lock",
+    }
     assert history(tmp_path / "events.db") == []
 
 

@@ -14,7 +14,7 @@ from projector.projection.fullness import FullnessProjection
 from projector.projection.membership import MembershipProjection
 from projector.projection.profile import ProfileProjection
 from projector.read_model import GroupFilter
-from projector.read_model.sqlite import SQLiteReadModel
+from projector.read_model.sqlite import SQLiteReadModel, create
 from projector.read_model.sqlite_queries import SQLiteQueries
 
 if TYPE_CHECKING:
@@ -30,13 +30,17 @@ PROJECTIONS = (MembershipProjection(), ProfileProjection(), FullnessProjection()
 
 
 def fill(read_model: SQLiteReadModel, events: list[Event]) -> None:
-    read_model.prepare({projection.name: projection.version for projection in PROJECTIONS})
     with read_model.transaction() as work:
-        after = work.position("profile")
+        after = work.checkpoints()["profile"].position
         batch = [Recorded(after + place, event) for place, event in enumerate(events, 1)]
         for projection in PROJECTIONS:
             project(work, projection, batch, now_ms=0)
-    assert read_model.notes() == []
+        assert work.notes() == []
+
+
+def created(path: str) -> SQLiteReadModel:
+    create(path, {projection.name: projection.version for projection in PROJECTIONS})
+    return SQLiteReadModel(path)
 
 
 def users(first: int, count: int) -> tuple[str, ...]:
@@ -47,7 +51,7 @@ def users(first: int, count: int) -> tuple[str, ...]:
 def rosters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SQLiteQueries]:
     """A small group, a large one, and one as small that 100,000 users have left."""
     path = str(tmp_path_factory.mktemp("rosters") / "read_model.db")
-    read_model = SQLiteReadModel(path)
+    read_model = created(path)
     times = {"occurred_at": 1670574414123, "recorded_at": 1670574414123}
     later = {"occurred_at": 1670574414124, "recorded_at": 1670574414124}
     fill(
@@ -75,9 +79,9 @@ def steps(queries: SQLiteQueries, question: Callable[[Snapshot], Any]) -> int:
         return 0
 
     with queries.snapshot() as snapshot:
-        queries._connection.set_progress_handler(tick, 10)
+        queries._file.connection().set_progress_handler(tick, 10)
         question(snapshot)
-        queries._connection.set_progress_handler(None, 0)
+        queries._file.connection().set_progress_handler(None, 0)
     return count
 
 
@@ -106,7 +110,7 @@ def test_a_page_of_groups_costs_what_it_shows_whatever_it_is_filtered_by(tmp_pat
     found = {}
     for count in (1_000, 20_000):
         path = str(tmp_path / f"{count}.db")
-        read_model = SQLiteReadModel(path)
+        read_model = created(path)
         events: list[Event] = []
         for number in range(count):
             rare = number % (count // 10) == 5
@@ -143,10 +147,10 @@ def test_a_page_of_groups_costs_what_it_shows_whatever_it_is_filtered_by(tmp_pat
 
 def test_no_question_scans_a_table(tmp_path: Path) -> None:
     path = str(tmp_path / "read_model.db")
-    SQLiteReadModel(path).close()
+    created(path).close()
     queries = SQLiteQueries(path)
     asked: list[str] = []
-    queries._connection.set_trace_callback(asked.append)
+    queries._file.connection().set_trace_callback(asked.append)
     with queries.snapshot() as snapshot:
         for type_, status, is_full, prefix in product((None, "t"), (None, "active"), (None, True, False), (None, "p")):
             snapshot.groups(GroupFilter(type_, status, is_full, prefix), "", 10)
@@ -155,11 +159,11 @@ def test_no_question_scans_a_table(tmp_path: Path) -> None:
         snapshot.member("g", "u")
         snapshot.groups_of("u", "", 10)
         snapshot.knows_user("u")
-    queries._connection.set_trace_callback(None)
+    queries._file.connection().set_trace_callback(None)
     selects = [statement for statement in asked if statement.startswith("SELECT")]
     assert len(selects) >= 24 + 5
     for statement in selects:
-        plan = [row[3] for row in queries._connection.execute(f"EXPLAIN QUERY PLAN {statement}")]
+        plan = [row[3] for row in queries._file.connection().execute(f"EXPLAIN QUERY PLAN {statement}")]
         scans = [
             step for step in plan if step.startswith("SCAN") and "fullness_full" not in step and "(subquery" not in step
         ]

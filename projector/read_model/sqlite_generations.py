@@ -1,0 +1,181 @@
+"""The files of a read model on SQLite: a link names the live one, another the one before; the rest is rubbish.
+
+projector.db.read-model           → projector.db.read-model.7
+projector.db.read-model.previous  → projector.db.read-model.6
+projector.db.read-model.lock        held, and written to, by whoever builds the next one
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import glob
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from projector.read_model import Building, ReadModelUnavailable
+from projector.read_model.sqlite import SQLiteReadModel, SQLiteUnindexed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping
+
+_BESIDE: Final = ("-wal", "-shm", "-journal")
+
+
+class SQLiteGeneration:
+    """`Generation` in a file of its own."""
+
+    def __init__(self, path: Path, links: Links) -> None:
+        self._path = path
+        self._links = links
+
+    def begin(self, versions: Mapping[str, int], *, afresh: Collection[str]) -> SQLiteUnindexed:
+        """See `Generation`."""
+        live = None if set(afresh) == set(versions) else self._links.live
+        return SQLiteUnindexed(str(self._path), {name: versions[name] for name in afresh}, str(live) if live else None)
+
+    def finished(self) -> SQLiteReadModel:
+        """See `Generation`."""
+        return SQLiteReadModel(str(self._path))
+
+    def promote(self) -> None:
+        """See `Generation`."""
+        self._links.promote(self._path)
+
+
+class SQLiteGenerations:
+    """`Generations` in files beside the events; `path` is the link that names the live one."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._links = Links(path)
+        self._lock = Path(f"{path}.lock")
+
+    def live(self, *, patience_s: float = 1) -> SQLiteReadModel:
+        """See `Generations`."""
+        return SQLiteReadModel(self._path, patience_s=patience_s)
+
+    @contextlib.contextmanager
+    def building(self, waits: Callable[[], None] = lambda: None) -> Iterator[SQLiteGeneration]:
+        """See `Generations`. The lock goes with the process that holds it, however it ends."""
+        with self._alone(waits):
+            self._links.sweep()
+            try:
+                yield SQLiteGeneration(self._links.unused(), self._links)
+            finally:
+                self._links.sweep()
+
+    def previous(self) -> SQLiteGeneration | None:
+        """See `Generations`."""
+        return SQLiteGeneration(self._links.previous, self._links) if self._links.previous else None
+
+    def tell(self, building: Building) -> None:
+        """See `Generations`."""
+        with self._lock.open("r+b") as file:
+            file.write(msgspec.json.encode(building) + b"\n")
+            file.truncate()
+
+    def under_way(self) -> Building | None:
+        """See `Generations`."""
+        with contextlib.suppress(FileNotFoundError), self._lock.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                with contextlib.suppress(msgspec.DecodeError):
+                    return msgspec.json.decode(file.read(), type=Building)
+                return Building("starting", 0, 0)
+        return None
+
+    @contextlib.contextmanager
+    def _alone(self, waits: Callable[[], None]) -> Iterator[None]:
+        with contextlib.ExitStack() as held:
+            with _errors_named():
+                lock = held.enter_context(self._lock.open("ab"))
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    waits()
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+                lock.truncate(0)
+            yield
+
+
+class Links:
+    """Which files are live and previous, and which are there at all. `path` is the link that names the live one."""
+
+    def __init__(self, path: str) -> None:
+        self._live = Path(path)
+        self._previous = Path(f"{path}.previous")
+
+    @property
+    def live(self) -> Path | None:
+        """The live file, None while there is none."""
+        return _target(self._live)
+
+    @property
+    def previous(self) -> Path | None:
+        """The file that was live before, None if there is none."""
+        return _target(self._previous)
+
+    def promote(self, path: Path) -> None:
+        """Make this file the live one, in one step, and the live one the previous one. Raises ReadModelUnavailable."""
+        with _errors_named():
+            _sync(path)
+            if self.live is not None:
+                _link(self._previous, self.live)
+            _link(self._live, path)
+
+    def unused(self) -> Path:
+        """Return a name that no reader can take for one it knows: the newest ever live is still live or previous."""
+        newest = max((int(path.suffix[1:]) for path in self._files()), default=0)
+        return Path(f"{self._live}.{newest + 1}")
+
+    def sweep(self) -> None:
+        """Remove every file that is neither live nor previous."""
+        for path in set(self._files()) - {self.live, self.previous}:
+            _remove(path)
+
+    def _files(self) -> list[Path]:
+        beside = self._live.parent.glob(f"{glob.escape(self._live.name)}.*")
+        return [path for path in beside if path.suffix[1:].isdigit()]
+
+
+def _remove(path: Path) -> None:
+    for suffix in ("", *_BESIDE):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+
+
+def _target(link: Path) -> Path | None:
+    """Return the file a link names. What is no link, as an earlier version left it, names none."""
+    try:
+        target = link.parent / link.readlink()
+    except OSError:
+        return None
+    return target if target.exists() else None
+
+
+def _link(link: Path, target: Path) -> None:
+    fresh = Path(f"{link}.new")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(target.name)
+    fresh.replace(link)
+
+
+def _sync(path: Path) -> None:
+    """Make a file durable, so that no loss of power leaves a link to what is not there yet."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _errors_named() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ReadModelUnavailable(f"{error.filename}: {error.strerror}") from error
