@@ -18,6 +18,7 @@ from projector.http.queries import Questions
 from projector.projection.fullness import FullnessProjection
 from projector.projection.membership import MembershipProjection
 from projector.projection.profile import ProfileProjection
+from projector.projection.timeline import TimelineProjection
 from projector.provenance import unfit
 from projector.read_model import NoReadModel
 from projector.read_model.sqlite_generations import SQLiteGenerations
@@ -40,7 +41,12 @@ Part = Literal["callbacks", "queries", "projections"]
 _BUILT_AT_ONCE: Final = 10_000
 """So many events are projected before anything is served; more of them, by another process meanwhile."""
 
-PROJECTIONS: Final[tuple[Projection, ...]] = (MembershipProjection(), ProfileProjection(), FullnessProjection())
+PROJECTIONS: Final[tuple[Projection, ...]] = (
+    MembershipProjection(),
+    ProfileProjection(),
+    FullnessProjection(),
+    TimelineProjection(),
+)
 
 
 class Stores(NamedTuple):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
+import msgspec.structs
 from msgspec import Meta
 
 from projector.domain import membership, profile
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from projector.domain.events import Recorded
-    from projector.read_model import GroupState, Membership
+    from projector.read_model import GroupState, MemberEvent, Membership
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -112,6 +113,47 @@ class Events(msgspec.Struct):
     next: Cursor | None
 
 
+class HistoryEvent(Event):
+    """An event that made a user join or leave, or ended the group."""
+
+    change: Literal["joined", "left", "dismissed"]
+
+
+class History(msgspec.Struct):
+    """One page of a user's joins and exits in a group, newest first by effective time."""
+
+    history: list[HistoryEvent]
+    next: Cursor | None
+
+
+class FieldChange(msgspec.Struct):
+    """A field of a group before and after."""
+
+    before: Any
+    after: Any
+
+
+class MemberChange(msgspec.Struct):
+    """A member before and after."""
+
+    before: Member
+    after: Member
+
+
+class Diff(msgspec.Struct):
+    """What changed in a group between two moments; one page of its members, by user id.
+
+    `position` and `updated_at` are no fields that change: they say how recent the others are.
+    """
+
+    group_id: str
+    fields: dict[str, FieldChange]
+    joined: list[Member]
+    left: list[Member]
+    changed: list[MemberChange]
+    next: Cursor | None
+
+
 def time_of(ms: int) -> str:
     """Return milliseconds since 1970 UTC as RFC 3339 with milliseconds."""
     return (_EPOCH + timedelta(milliseconds=ms)).isoformat(timespec="milliseconds")[:-6] + "Z"
@@ -189,6 +231,39 @@ def event(recorded: Recorded) -> Event:
         platform=known.platform,
         callback=msgspec.Raw(known.callback.encode()),
     )
+
+
+def change(what: MemberEvent, recorded: Recorded) -> HistoryEvent:
+    """Return an event of a member's history."""
+    return HistoryEvent(**msgspec.structs.asdict(event(recorded)), change=what)
+
+
+def diff(
+    earlier: GroupState | None,
+    later: GroupState,
+    users: Sequence[tuple[str, Membership | None, Membership | None]],
+    following: str | None,
+) -> Diff:
+    """Return what differs between two states of a group, and one page of the users whose membership does."""
+    before, after = _fields(earlier), _fields(later)
+    members_of = [(old and member(old), new and member(new)) for _, old, new in users]
+    return Diff(
+        group_id=later.group_id,
+        fields={
+            name: FieldChange(before.get(name), value) for name, value in after.items() if before.get(name) != value
+        },
+        joined=[new for old, new in members_of if new and not old],
+        left=[old for old, new in members_of if old and not new],
+        changed=[MemberChange(old, new) for old, new in members_of if old and new],
+        next=following,
+    )
+
+
+def _fields(state: GroupState | None) -> dict[str, Any]:
+    if state is None:
+        return {}
+    fields = msgspec.structs.asdict(group(state))
+    return {name: value for name, value in fields.items() if name not in ("group_id", "updated_at", "position")}
 
 
 def _optional_time(ms: int | None) -> str | None:

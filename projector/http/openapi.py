@@ -12,7 +12,9 @@ from projector.http.parameters import DEFAULT_LIMIT, MAX_LIMIT
 from projector.http.problems import ProblemDetails
 
 _PATH_ID = {"type": "string", "minLength": 1}
+_TIME = {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "integer", "minimum": 0, "maximum": 10**15 - 1}]}
 _PAGE = ("limit", "cursor")
+_WHEN = ("at", "position")
 
 _PARAMETERS: dict[str, dict[str, Any]] = {
     "group_id": {"in": "path", "required": True, "schema": _PATH_ID, "description": "Percent-encoded, `/` too."},
@@ -27,6 +29,16 @@ _PARAMETERS: dict[str, dict[str, Any]] = {
         "schema": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1},
         "description": "Wait, 2 s at most, until the read model has reached this position.",
     },
+    "at": {
+        "schema": _TIME,
+        "description": "As it was then by effective time, from all that is known now. RFC 3339, or ms since 1970.",
+    },
+    "position": {
+        "schema": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1},
+        "description": "As it stood when the event at this position had been applied. Excludes `at`.",
+    },
+    "from": {"schema": _TIME, "description": "Only what happened after this effective time."},
+    "to": {"schema": _TIME, "description": "Only what happened up to this effective time, inclusive."},
     "type": {"schema": {"type": "string"}, "description": "The vendor's group type, e.g. `Public`."},
     "status": {"schema": {"type": "string", "enum": ["active", "dismissed"]}},
     "is_full": {"schema": {"type": "boolean"}},
@@ -36,25 +48,42 @@ _PARAMETERS: dict[str, dict[str, Any]] = {
 
 _ROUTES: dict[str, tuple[str, str, type[msgspec.Struct], tuple[str, ...]]] = {
     "/v1/groups": ("listGroups", "Groups, by id", answers.Groups, ("type", "status", "is_full", "q", *_PAGE)),
-    "/v1/groups/{group_id}": ("getGroup", "One group", answers.Group, ("group_id",)),
-    "/v1/groups/{group_id}/members": ("listMembers", "A roster, by user id", answers.Members, ("group_id", *_PAGE)),
+    "/v1/groups/{group_id}": ("getGroup", "One group", answers.Group, ("group_id", *_WHEN)),
+    "/v1/groups/{group_id}/members": (
+        "listMembers",
+        "A roster, by user id",
+        answers.Members,
+        ("group_id", *_WHEN, *_PAGE),
+    ),
     "/v1/groups/{group_id}/members/{user_id}": (
         "getMember",
         "One member; 404 if the user is not one",
         answers.Member,
-        ("group_id", "user_id"),
+        ("group_id", "user_id", *_WHEN),
+    ),
+    "/v1/groups/{group_id}/members/{user_id}/history": (
+        "listMemberHistory",
+        "Every join and exit of a user in a group with the callback behind it, newest first",
+        answers.History,
+        ("group_id", "user_id", *_PAGE),
+    ),
+    "/v1/groups/{group_id}/diff": (
+        "getDiff",
+        "What changed in a group between two moments; its members by user id",
+        answers.Diff,
+        ("group_id", "from", "to", *_PAGE),
     ),
     "/v1/groups/{group_id}/events": (
         "listGroupEvents",
         "The history of one group, by position",
         answers.Events,
-        ("group_id", *_PAGE),
+        ("group_id", "from", "to", *_PAGE),
     ),
     "/v1/users/{user_id}/groups": (
         "listUserGroups",
         "The groups a user is a member of, by group id",
         answers.UserGroups,
-        ("user_id", *_PAGE),
+        ("user_id", *_WHEN, *_PAGE),
     ),
     "/v1/events": ("listEvents", "The history of all groups, by position", answers.Events, ("after", *_PAGE)),
 }

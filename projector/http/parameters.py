@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from typing import TYPE_CHECKING, Final
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import parse_qsl, unquote
 
 from projector.http.problems import Problem
@@ -16,6 +17,19 @@ if TYPE_CHECKING:
 DEFAULT_LIMIT: Final = 100
 MAX_LIMIT: Final = 1000
 _MAX_POSITION: Final = 2**63 - 1
+_MS_DIGITS: Final = 15
+_DATE: Final = len("2022-12-09T")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class When(NamedTuple):
+    """The moment a question is about: by effective time in ms, by position, or, with neither, now."""
+
+    at: int | None
+    position: int | None
+
+
+NOW: Final = When(None, None)
 
 
 class Parameters:
@@ -74,12 +88,57 @@ class Parameters:
             raise Problem(400, "The cursor is not one that a page of this list gave.")
         return int(key or "0")
 
+    def moment_cursor(self, kind: str) -> tuple[int, int] | None:
+        """Return the moment before which the page begins, None for the beginning."""
+        if not (key := self.cursor(kind)):
+            return None
+        at, _, position = key.partition(",")
+        if not all(part.isascii() and part.isdigit() and int(part) <= _MAX_POSITION for part in (at, position)):
+            raise Problem(400, "The cursor is not one that a page of this list gave.")
+        return int(at), int(position)
+
+    def moment(self, name: str) -> int | None:
+        """Return a time in ms since 1970 UTC, given so or in RFC 3339."""
+        if (value := self._values.get(name)) is None:
+            return None
+        if value.isascii() and value.isdigit() and len(value) <= _MS_DIGITS:
+            return int(value)
+        try:
+            # A `+` that was not percent-encoded arrives as a space.
+            return _ms(value[:_DATE] + value[_DATE:].replace(" ", "+"))
+        except (ValueError, OverflowError):
+            raise Problem(
+                400, f"The parameter {name!r} must be a time: RFC 3339 with its offset, or ms since 1970."
+            ) from None
+
+    def when(self) -> When:
+        """Return the moment that is asked for."""
+        when = When(self.moment("at"), self.position("position"))
+        if None not in when:
+            raise Problem(400, "The parameters 'at' and 'position' exclude each other.")
+        return when
+
+    def span(self) -> tuple[int | None, int | None]:
+        """Return the times in ms behind `from`, up to and including `to`; None is no bound."""
+        start, end = self.moment("from"), self.moment("to")
+        if start is not None and end is not None and start > end:
+            raise Problem(400, "The parameter 'from' must not be later than 'to'.")
+        return start, end
+
     def _number(self, name: str, least: int, most: int) -> int | None:
         if (value := self._values.get(name)) is None:
             return None
         if not (value.isascii() and value.isdigit() and len(value) <= 19 and least <= int(value) <= most):
             raise Problem(400, f"The parameter {name!r} must be a whole number from {least} to {most}.")
         return int(value)
+
+
+def _ms(text: str) -> int:
+    """Return a time in RFC 3339 in ms since 1970; parts of one count as the whole before."""
+    time = datetime.fromisoformat(text)
+    if time.tzinfo is None or len(text) <= _DATE or time < _EPOCH:
+        raise ValueError(text)
+    return (time - _EPOCH) // timedelta(milliseconds=1)
 
 
 def encode_cursor(kind: str, key: str | int) -> str:

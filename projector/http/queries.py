@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from hashlib import blake2b
-from operator import attrgetter
+from itertools import islice
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlencode
 
@@ -14,9 +15,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from projector.http import answers
-from projector.http.parameters import Parameters, encode_cursor, segment
+from projector.http.parameters import NOW, Parameters, encode_cursor, segment
 from projector.http.problems import Problem
 from projector.read_model import GroupFilter
+from projector.time_travel import Cut, PastGroup, PastGroups, differing_members, events_between
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,15 +27,17 @@ if TYPE_CHECKING:
 
     from projector.domain.events import Recorded
     from projector.event_store import EventStore
-    from projector.read_model import GroupState, Queries, Snapshot
+    from projector.read_model import Groups, GroupState, Queries, Snapshot
 
 _LONGEST_WAIT_S: Final = 2.0
 _LOOK_AGAIN_S: Final = 0.005
 _PAGE: Final = ("limit", "cursor")
+_WHEN: Final = ("at", "position")
 
 _Item = TypeVar("_Item")
 _group_id: Final = attrgetter("group_id")
 _user_id: Final = attrgetter("user_id")
+_changed_user: Final = itemgetter(0)
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -51,7 +55,9 @@ class Questions:
             Route("/v1/groups/{group_id}", self.group),
             Route("/v1/groups/{group_id}/members", self.members),
             Route("/v1/groups/{group_id}/members/{user_id}", self.member),
+            Route("/v1/groups/{group_id}/members/{user_id}/history", self.member_history),
             Route("/v1/groups/{group_id}/events", self.group_events),
+            Route("/v1/groups/{group_id}/diff", self.diff),
             Route("/v1/users/{user_id}/groups", self.user_groups),
             Route("/v1/events", self.events),
         ]
@@ -75,60 +81,101 @@ class Questions:
         return await self._answer(request, parameters, answer)
 
     async def group(self, request: Request) -> Response:
-        """Answer one group."""
-        group_id = segment(request, "group_id")
-        return await self._answer(
-            request, Parameters(request, ()), lambda snapshot: answers.group(_known(snapshot, group_id))
+        """Answer one group, now or at an earlier moment."""
+        group_id, parameters = segment(request, "group_id"), Parameters(request, _WHEN)
+        return await self._answer_then(
+            request, parameters, lambda groups: answers.group(_known(groups, group_id, parameters))
         )
 
     async def members(self, request: Request) -> Response:
-        """List a group's members by user id."""
-        group_id, parameters = segment(request, "group_id"), Parameters(request, _PAGE)
+        """List a group's members by user id, now or at an earlier moment."""
+        group_id, parameters = segment(request, "group_id"), Parameters(request, (*_WHEN, *_PAGE))
         after, limit = parameters.cursor("members"), parameters.limit()
 
-        def answer(snapshot: Snapshot) -> answers.Members:
-            state = _known(snapshot, group_id)
-            page, following = _page(snapshot.members(group_id, after, limit + 1), limit, "members", _user_id)
+        def answer(groups: Groups) -> answers.Members:
+            state = _known(groups, group_id, parameters)
+            page, following = _page(groups.members(group_id, after, limit + 1), limit, "members", _user_id)
             return answers.members(state, page, following)
+
+        return await self._answer_then(request, parameters, answer)
+
+    async def member(self, request: Request) -> Response:
+        """Answer one member, now or at an earlier moment."""
+        group_id, user_id = segment(request, "group_id"), segment(request, "user_id")
+        parameters = Parameters(request, _WHEN)
+
+        def answer(groups: Groups) -> answers.Member:
+            if (found := groups.member(group_id, user_id)) is None:
+                _known(groups, group_id, parameters)
+                raise Problem(404, f"This user {_was(parameters)} not a member of this group.")
+            return answers.member(found)
+
+        return await self._answer_then(request, parameters, answer)
+
+    async def user_groups(self, request: Request) -> Response:
+        """List the groups a user is a member of, by group id, now or at an earlier moment."""
+        user_id, parameters = segment(request, "user_id"), Parameters(request, (*_WHEN, *_PAGE))
+        after, limit = parameters.cursor("user_groups"), parameters.limit()
+
+        def answer(groups: Groups) -> answers.UserGroups:
+            found = groups.groups_of(user_id, after, limit + 1)
+            if not found and not groups.knows_user(user_id):
+                raise Problem(404, f"This user {_never(parameters)} heard of.")
+            page, following = _page(found, limit, "user_groups", _group_id)
+            return answers.UserGroups(user_id, [answers.user_group(row) for row in page], following)
+
+        return await self._answer_then(request, parameters, answer)
+
+    async def member_history(self, request: Request) -> Response:
+        """List every join and exit of a user in a group, and the group's dismissals, newest first."""
+        group_id, user_id = segment(request, "group_id"), segment(request, "user_id")
+        parameters = Parameters(request, _PAGE)
+        before, limit = parameters.moment_cursor("history"), parameters.limit()
+
+        def answer(snapshot: Snapshot) -> answers.History:
+            if not snapshot.past.knows_member(group_id, user_id):
+                raise Problem(404, "This user was never heard of in this group.")
+            found = snapshot.past.changes(group_id, user_id, before, limit + 1)
+            following = encode_cursor("history", "{},{}".format(*found[limit - 1][0])) if len(found) > limit else None
+            events = [(change, self._store.read(position - 1, 1)) for (_, position), change in found[:limit]]
+            return answers.History([answers.change(what, recorded) for what, (recorded,) in events], following)
 
         return await self._answer(request, parameters, answer)
 
-    async def member(self, request: Request) -> Response:
-        """Answer one member."""
-        group_id, user_id = segment(request, "group_id"), segment(request, "user_id")
+    async def diff(self, request: Request) -> Response:
+        """Answer what changed in a group between two moments: its fields, and its members by user id."""
+        group_id, parameters = segment(request, "group_id"), Parameters(request, ("from", "to", *_PAGE))
+        start, end = parameters.span()
+        if start is None:
+            raise Problem(400, "The parameter 'from' is missing: the time from which on changes count.")
+        after, limit = parameters.cursor("diff"), parameters.limit()
 
-        def answer(snapshot: Snapshot) -> answers.Member:
-            if (found := snapshot.member(group_id, user_id)) is None:
-                _known(snapshot, group_id)
-                raise Problem(404, "This user is not a member of this group.")
-            return answers.member(found)
-
-        return await self._answer(request, Parameters(request, ()), answer)
-
-    async def user_groups(self, request: Request) -> Response:
-        """List the groups a user is a member of, by group id."""
-        user_id, parameters = segment(request, "user_id"), Parameters(request, _PAGE)
-        after, limit = parameters.cursor("user_groups"), parameters.limit()
-
-        def answer(snapshot: Snapshot) -> answers.UserGroups:
-            found = snapshot.groups_of(user_id, after, limit + 1)
-            if not found and not snapshot.knows_user(user_id):
-                raise Problem(404, "This user was never heard of.")
-            page, following = _page(found, limit, "user_groups", _group_id)
-            return answers.UserGroups(user_id, [answers.user_group(row) for row in page], following)
+        def answer(snapshot: Snapshot) -> answers.Diff:
+            reached = _reached(snapshot)
+            earlier, later = (PastGroup(self._store, snapshot.past, group_id, Cut(reached, at)) for at in (start, end))
+            if (state := later.state()) is None:
+                raise Problem(404, "This group was not heard of by then.")
+            changed = list(islice(differing_members(earlier, later, after), limit + 1))
+            page, following = _page(changed, limit, "diff", _changed_user)
+            return answers.diff(earlier.state(), state, page, following)
 
         return await self._answer(request, parameters, answer)
 
     async def group_events(self, request: Request) -> Response:
-        """List the events of one group, by position."""
-        group_id, parameters = segment(request, "group_id"), Parameters(request, _PAGE)
+        """List the events of one group, by position; of a span of time, if that is given."""
+        group_id, parameters = segment(request, "group_id"), Parameters(request, ("from", "to", *_PAGE))
         after, limit = parameters.number_cursor("group_events"), parameters.limit()
+        start, end = parameters.span()
 
-        def answer(_: Snapshot) -> answers.Events:
-            found = self._store.read_group(group_id, after, limit + 1)
+        def answer(snapshot: Snapshot) -> answers.Events:
+            if (start, end) == (None, None):
+                found = self._store.read_group(group_id, after, limit + 1)
+            else:
+                cuts = Cut(_reached(snapshot), -1 if start is None else start), Cut(_reached(snapshot), end)
+                found = list(islice(events_between(self._store, snapshot.past, group_id, cuts, after), limit + 1))
             if not found and not self._store.read_group(group_id, 0, 1):
                 raise Problem(404, "This group was never heard of.")
-            return _events(found, limit, "group_events", after + limit)
+            return _events(found, limit, "group_events", found[limit - 1].version if len(found) > limit else 0)
 
         return await self._answer(request, parameters, answer)
 
@@ -144,8 +191,23 @@ class Questions:
 
         return await self._answer(request, parameters, answer)
 
-    async def _answer(self, request: Request, parameters: Parameters, answer: Callable[[Snapshot], Any]) -> Response:
-        await self._reach(parameters.position("wait_for") or 0)
+    async def _answer_then(self, request: Request, parameters: Parameters, answer: Callable[[Groups], Any]) -> Response:
+        """Answer from the moment that is asked for."""
+        when = parameters.when()
+
+        def answer_then(snapshot: Snapshot) -> Any:
+            if when == NOW:
+                return answer(snapshot)
+            reached = _reached(snapshot)
+            cut = Cut(reached if when.position is None else when.position, when.at)
+            return answer(PastGroups(self._store, snapshot.past, cut))
+
+        return await self._answer(request, parameters, answer_then, reach=when.position or 0)
+
+    async def _answer(
+        self, request: Request, parameters: Parameters, answer: Callable[[Snapshot], Any], *, reach: int = 0
+    ) -> Response:
+        await self._reach(max(reach, parameters.position("wait_for") or 0))
         with self._queries.snapshot() as snapshot:
             position = {"Projector-Position": str(_reached(snapshot))}
             try:
@@ -183,10 +245,18 @@ def _reached(snapshot: Snapshot) -> int:
     return min(snapshot.positions().values(), default=0)
 
 
-def _known(snapshot: Snapshot, group_id: str) -> GroupState:
-    if (state := snapshot.group(group_id)) is None:
-        raise Problem(404, "This group was never heard of.")
+def _known(groups: Groups, group_id: str, parameters: Parameters) -> GroupState:
+    if (state := groups.group(group_id)) is None:
+        raise Problem(404, f"This group {_never(parameters)} heard of.")
     return state
+
+
+def _never(parameters: Parameters) -> str:
+    return "was never" if parameters.when() == NOW else "was not yet"
+
+
+def _was(parameters: Parameters) -> str:
+    return "is" if parameters.when() == NOW else "then was"
 
 
 def _page(

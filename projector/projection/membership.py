@@ -1,20 +1,27 @@
-"""The membership projection: rosters, members, and how many there are."""
+"""The membership projection: rosters, members, and how many there are; now, and after every event."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from projector.domain import lives, membership
-from projector.domain.events import speaks_of_group
+from projector.domain.events import GroupCreated, MembersJoined, MembersLeft, speaks_of_group
 from projector.domain.membership import Member, Standing
-from projector.read_model import MemberRow, Roster
+from projector.read_model import MemberRow, Roster, RosterState
+from projector.read_model.blocks import ends_block
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from projector.domain.events import Recorded
+    from projector.domain.events import Event, Recorded
     from projector.domain.lives import Lives
-    from projector.read_model import Tables
+    from projector.read_model import Change, Tables
+
+_ROSTER_SHARE: Final = 16
+"""A roster is stored again after as many events as are a 16th of it: so storing costs each event a few ids."""
+
+_NOBODY: Final = Member()
+_EMPTY: Final = Roster()
 
 
 class MembershipProjection:
@@ -24,55 +31,119 @@ class MembershipProjection:
     version = 1
 
     def apply(self, tables: Tables, batch: Sequence[Recorded]) -> None:
-        """Fold the batch into `rosters` and `members`."""
-        events = [recorded for recorded in batch if speaks_of_group(recorded.event)]
-        concerned = [
-            (recorded, (recorded.event.group_id, user_id))
-            for recorded in events
-            for user_id in membership.users(recorded.event)
-        ]
-        known = tables.members(dict.fromkeys(key for _, key in concerned))
-        evidence = {key: row.member for key, row in known.items()}
-        for recorded, key in concerned:
-            evidence[key] = membership.evolve(evidence.get(key, Member()), recorded)
-
-        rosters = tables.rosters(dict.fromkeys(recorded.event.group_id for recorded in events))
-        group_lives = _evolved({group_id: roster.lives for group_id, roster in rosters.items()}, events)
-        for group_id, now in group_lives.items():
-            if now != rosters.get(group_id, Roster()).lives:
-                for row in tables.present(group_id):
-                    known[group_id, row.user_id] = row
-                    evidence.setdefault((group_id, row.user_id), row.member)
-
-        rows = [
-            MemberRow(group_id, user_id, member, membership.standing(member, group_lives[group_id]))
-            for (group_id, user_id), member in evidence.items()
-        ]
-        tables.save_members(row for row in rows if known.get((row.group_id, row.user_id)) != row)
-        joined = _members_by_group(rows)
-        left = _members_by_group(known.values())
-        changed = {
-            group_id: Roster(
-                now, rosters.get(group_id, Roster()).member_count + joined.get(group_id, 0) - left.get(group_id, 0)
-            )
-            for group_id, now in group_lives.items()
-        }
+        """Fold the batch into `rosters`, `members`, `earlier_members` and `roster_states`."""
+        by_group: dict[str, list[Recorded]] = {}
+        for recorded in batch:
+            by_group.setdefault(recorded.event.group_id, []).append(recorded)
+        rosters = tables.rosters(by_group)
+        folds = [_Group(tables, group_id, rosters.get(group_id)) for group_id in by_group]
+        for fold, events in zip(folds, by_group.values(), strict=True):
+            fold.add(events)
+        tables.save_members(row for fold in folds for row in fold.changed())
+        tables.save_earlier_members(row for fold in folds for row in fold.earlier)
         tables.save_rosters(
-            {group_id: roster for group_id, roster in changed.items() if rosters.get(group_id) != roster}
+            {
+                fold.group_id: fold.roster
+                for fold in folds
+                if fold.is_heard_of and fold.roster != rosters.get(fold.group_id)
+            }
         )
 
 
-def _evolved(known: Mapping[str, Lives], events: Sequence[Recorded]) -> dict[str, Lives]:
-    evolved = dict(known)
-    for recorded in events:
-        group_id = recorded.event.group_id
-        evolved[group_id] = lives.evolve(evolved.get(group_id, lives.Lives()), recorded)
-    return evolved
+class _Group:
+    """One group while events are folded into it: the rows that they are about, and how many stand as members."""
+
+    def __init__(self, tables: Tables, group_id: str, roster: Roster | None) -> None:
+        self.group_id = group_id
+        self.earlier: list[MemberRow] = []
+        self._tables = tables
+        self.is_heard_of = self._is_old = roster is not None
+        self._lives, self._count = roster or _EMPTY
+        self._known: dict[str, MemberRow] = {}
+        self._rows: dict[str, MemberRow] = {}
+
+    @property
+    def roster(self) -> Roster:
+        """The group as it is now."""
+        return Roster(self._lives, self._count)
+
+    def add(self, events: Sequence[Recorded]) -> None:
+        """Fold events in, and store states at the ends of blocks."""
+        told = [(one, membership.users(one.event)) for one in events if speaks_of_group(one.event)]
+        self.is_heard_of = self.is_heard_of or bool(told)
+        if self._is_old:
+            self._bring({user_id for _, users in told for user_id in users})
+        ends = [one for one in events if ends_block(one.version)]
+        for recorded, users in told:
+            while ends and ends[0].position < recorded.position:
+                self._store_state(ends.pop(0))
+            self._add(recorded, users)
+        for recorded in ends:
+            self._store_state(recorded)
+
+    def changed(self) -> Iterator[MemberRow]:
+        """Return the rows that are not as they were."""
+        return (row for user_id, row in self._rows.items() if row is not self._known.get(user_id))
+
+    def _bring(self, users: set[str]) -> None:
+        found = self._tables.members((self.group_id, user_id) for user_id in users)
+        self._known = {user_id: row for (_, user_id), row in found.items()}
+        self._rows = dict(self._known)
+
+    def _add(self, recorded: Recorded, users: Sequence[str]) -> None:
+        now = lives.evolve(self._lives, recorded)
+        if now is not self._lives and now != self._lives:
+            self._live(now)
+        for user_id in users:
+            before = self._rows.get(user_id)
+            member = membership.evolve(before.member if before else _NOBODY, recorded)
+            stands = membership.standing(member, now)
+            if before is not None:
+                self.earlier.append(before)
+                self._count -= before.standing is Standing.MEMBER
+            self._count += stands is Standing.MEMBER
+            self._rows[user_id] = MemberRow(
+                self.group_id,
+                user_id,
+                member,
+                stands,
+                recorded.position,
+                recorded.event.occurred_at,
+                _change(recorded.event),
+            )
+
+    def _live(self, now: Lives) -> None:
+        """Begin or end a life: where everybody stands is decided again."""
+        if self._is_old:
+            for row in self._tables.present(self.group_id):
+                self._known.setdefault(row.user_id, row)
+                self._rows.setdefault(row.user_id, row)
+        self._lives, self._count = now, 0
+        for user_id, row in self._rows.items():
+            stands = membership.standing(row.member, now)
+            self._count += stands is Standing.MEMBER
+            if stands is not row.standing:
+                self._rows[user_id] = row._replace(standing=stands)
+
+    def _store_state(self, recorded: Recorded) -> None:
+        last = self._tables.last_roster_state(self.group_id)
+        if last and recorded.version - last.version < last.size // _ROSTER_SHARE:
+            return
+        present = {row.user_id for row in self._tables.present(self.group_id)} if self._is_old else set()
+        present -= self._rows.keys()
+        present |= {user_id for user_id, row in self._rows.items() if row.standing is not Standing.OUT}
+        self._tables.save_roster_state(
+            RosterState(
+                self.group_id, recorded.version, recorded.position, self._lives, self._count, tuple(sorted(present))
+            )
+        )
 
 
-def _members_by_group(rows: Iterable[MemberRow]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for row in rows:
-        if row.standing is Standing.MEMBER:
-            counts[row.group_id] = counts.get(row.group_id, 0) + 1
-    return counts
+def _change(event: Event) -> Change | None:
+    match event:
+        case GroupCreated() | MembersJoined():
+            return "joined"
+        case MembersLeft():
+            return "left"
+        case _:
+            return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from projector.domain.fullness import Fullness
 from projector.domain.lives import NEVER, UNKNOWN, Lives, Moment, Register
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
     from projector.domain.membership import Member, Standing
     from projector.domain.profile import Profile
+    from projector.read_model.blocks import Block
+
+_Evidence = TypeVar("_Evidence")
 
 
 class ReadModelUnavailable(Exception):
@@ -52,13 +55,50 @@ class Roster(NamedTuple):
     member_count: int = 0
 
 
+Change: TypeAlias = Literal["joined", "left"]
+MemberEvent: TypeAlias = Literal["joined", "left", "dismissed"]
+
+
 class MemberRow(NamedTuple):
-    """One user in one group: the evidence, and the standing that follows from it."""
+    """One user in one group: the evidence, and the standing that follows from it.
+
+    `position`, `at` (ms) and `change` tell of the newest event about this user here, whether it changed anything or
+    not. Each such event leaves one version of the row.
+    """
 
     group_id: str
     user_id: str
     member: Member
     standing: Standing
+    position: int
+    at: int
+    change: Change | None
+
+
+class State(NamedTuple, Generic[_Evidence]):
+    """What a fold knew of a group after the event of this version."""
+
+    group_id: str
+    version: int
+    evidence: _Evidence
+
+
+class RosterState(NamedTuple):
+    """A roster after the event of this version and position; `users` are those who are not out, in order."""
+
+    group_id: str
+    version: int
+    position: int
+    lives: Lives
+    member_count: int
+    users: tuple[str, ...]
+
+
+class StoredRoster(NamedTuple):
+    """That a roster of this size was stored at this version."""
+
+    version: int
+    size: int
 
 
 class Rows(NamedTuple):
@@ -87,17 +127,41 @@ class Tables(Protocol):
     def save_members(self, rows: Iterable[MemberRow]) -> None:
         """Insert or replace rows."""
 
+    def save_earlier_members(self, rows: Iterable[MemberRow]) -> None:
+        """Insert versions of rows that are the newest no longer."""
+
+    def last_roster_state(self, group_id: str) -> StoredRoster | None:
+        """Return where a group's roster was stored last."""
+
+    def save_roster_state(self, state: RosterState) -> None:
+        """Insert a roster's state."""
+
     def profiles(self, group_ids: Iterable[str]) -> dict[str, Profile]:
         """Return the profiles there are among these groups."""
 
     def save_profiles(self, profiles: Mapping[str, Profile]) -> None:
         """Insert or replace profiles."""
 
+    def save_profile_states(self, states: Iterable[State[Profile]]) -> None:
+        """Insert states of profiles."""
+
     def fullness(self, group_ids: Iterable[str]) -> dict[str, Fullness]:
         """Return the fullness there is of these groups."""
 
     def save_fullness(self, fullness: Mapping[str, Fullness]) -> None:
         """Insert or replace fullness."""
+
+    def save_fullness_states(self, states: Iterable[State[Fullness]]) -> None:
+        """Insert states of fullness."""
+
+    def blocks(self, keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Block]:
+        """Return the blocks there are among these (group, number) pairs."""
+
+    def save_blocks(self, blocks: Iterable[Block]) -> None:
+        """Insert or replace blocks."""
+
+    def save_dismissals(self, dismissals: Iterable[tuple[str, int, int]]) -> None:
+        """Insert (group, effective time in ms, position) of dismissals."""
 
 
 class Committed(Protocol):
@@ -245,17 +309,47 @@ class Counts(NamedTuple):
     members: int
 
 
-class Snapshot(Protocol):
-    """Questions answered at one moment: all projections as they were after the same commit."""
+class Past(Protocol):
+    """What is stored of earlier moments; `projector.time_travel` makes answers of it."""
 
-    def positions(self) -> dict[str, int]:
-        """Return the position each projection reached."""
+    def blocks(self, group_id: str) -> list[Block]:
+        """Return the blocks of a group's stream, in order."""
+
+    def roster_state(self, group_id: str, version: int) -> RosterState | None:
+        """Return the newest stored roster at or before a version; its users are left out."""
+
+    def roster_users(self, group_id: str, version: int) -> list[str]:
+        """Return the users of the roster stored at this version."""
+
+    def profile_state(self, group_id: str, version: int) -> Profile | None:
+        """Return the profile stored at this version."""
+
+    def fullness_state(self, group_id: str, version: int) -> Fullness | None:
+        """Return the fullness stored at this version, if there was any."""
+
+    def member_until(self, group_id: str, user_id: str, position: int) -> Member | None:
+        """Return the evidence about a user after the event at a position."""
+
+    def groups_ever_of(self, user_id: str, after: str, limit: int) -> list[str]:
+        """Return groups behind an id in which the user was ever heard of, by id."""
+
+    def users_between(self, group_id: str, start_at: int, end_at: int, after: str, limit: int) -> list[str]:
+        """Return users behind an id about whom there are events after one time and up to another, by id."""
+
+    def changes(
+        self, group_id: str, user_id: str, before: Moment | None, limit: int
+    ) -> list[tuple[Moment, MemberEvent]]:
+        """Return the joins and exits of a user, and the dismissals of the group, before a moment, newest first."""
+
+    def knows_member(self, group_id: str, user_id: str) -> bool:
+        """Tell whether the user was ever heard of in the group."""
+
+
+class Groups(Protocol):
+    """What is known of groups and their members at one moment: now, or an earlier one."""
 
     def group(self, group_id: str) -> GroupState | None:
         """Return a group, None if it was never heard of."""
-
-    def groups(self, condition: GroupFilter, after: str, limit: int) -> list[GroupState]:
-        """Return groups behind an id, by id."""
 
     def members(self, group_id: str, after: str, limit: int) -> list[Membership]:
         """Return members behind a user id, by user id."""
@@ -268,6 +362,20 @@ class Snapshot(Protocol):
 
     def groups_of(self, user_id: str, after: str, limit: int) -> list[Membership]:
         """Return a user's memberships behind a group id, by group id."""
+
+
+class Snapshot(Groups, Protocol):
+    """Questions answered at one moment: all projections as they were after the same commit."""
+
+    @property
+    def past(self) -> Past:
+        """What is stored of earlier moments."""
+
+    def positions(self) -> dict[str, int]:
+        """Return the position each projection reached."""
+
+    def groups(self, condition: GroupFilter, after: str, limit: int) -> list[GroupState]:
+        """Return groups behind an id, by id."""
 
     def notes(self) -> list[SetAside]:
         """Return what is set aside, oldest first."""

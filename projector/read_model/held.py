@@ -2,117 +2,181 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from projector.domain.membership import Standing
+from projector.read_model import StoredRoster
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from projector.domain.fullness import Fullness
     from projector.domain.profile import Profile
-    from projector.read_model import MemberRow, Roster, Tables
-
-_Value = TypeVar("_Value")
+    from projector.read_model import MemberRow, Roster, RosterState, State, Tables
+    from projector.read_model.blocks import Block
 
 MOST_MEMBERS: Final = 100_000
 """How many members' rows are held; a group that has more is written early and read back where need be."""
 
 
+class _Group:
+    """What is held of one group."""
+
+    def __init__(self) -> None:
+        self.roster: Roster | None = None
+        self.profile: Profile | None = None
+        self.fullness: Fullness | None = None
+        self.members: dict[str, MemberRow] = {}
+        self.earlier_members: list[MemberRow] = []
+        self.roster_states: list[RosterState] = []
+        self.profile_states: list[State[Profile]] = []
+        self.fullness_states: list[State[Fullness]] = []
+        self.blocks: dict[int, Block] = {}
+        self.dismissals: list[tuple[str, int, int]] = []
+        self.stored: StoredRoster | None = None
+        self.is_written_early = False
+
+
 class HeldTables:
-    """What projections read and write of `Tables`, for groups that have no rows in `tables` yet."""
+    """`Tables`, for groups that have no rows in `tables` yet."""
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
-        self._rosters: dict[str, Roster] = {}
-        self._members: dict[str, dict[str, MemberRow]] = {}
-        self._profiles: dict[str, Profile] = {}
-        self._fullness: dict[str, Fullness] = {}
-        self._written_early: set[str] = set()
+        self._groups: dict[str, _Group] = {}
 
     def rosters(self, group_ids: Iterable[str]) -> dict[str, Roster]:
         """See `Tables`."""
-        return _known(self._rosters, group_ids)
+        return self._known("roster", group_ids)
 
     def members(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], MemberRow]:
         """See `Tables`."""
         found, elsewhere = {}, []
-        for key in keys:
-            if row := self._members.get(key[0], {}).get(key[1]):
-                found[key] = row
-            elif key[0] in self._written_early:
-                elsewhere.append(key)
+        for group_id, user_id in keys:
+            group = self._group(group_id)
+            if row := group.members.get(user_id):
+                found[group_id, user_id] = row
+            elif group.is_written_early:
+                elsewhere.append((group_id, user_id))
         return found | self._tables.members(elsewhere) if elsewhere else found
 
     def present(self, group_id: str) -> Iterator[MemberRow]:
         """See `Tables`."""
-        held = self._members.get(group_id, {})
-        yield from [row for row in held.values() if row.standing is not Standing.OUT]
-        if group_id in self._written_early:
-            yield from (row for row in self._tables.present(group_id) if row.user_id not in held)
+        group = self._group(group_id)
+        yield from [row for row in group.members.values() if row.standing is not Standing.OUT]
+        if group.is_written_early:
+            yield from [row for row in self._tables.present(group_id) if row.user_id not in group.members]
 
     def save_rosters(self, rosters: Mapping[str, Roster]) -> None:
         """See `Tables`."""
-        self._rosters.update(rosters)
+        self._keep("roster", rosters)
 
     def save_members(self, rows: Iterable[MemberRow]) -> None:
         """See `Tables`."""
         for row in rows:
-            self._members.setdefault(row.group_id, {})[row.user_id] = row
+            self._group(row.group_id).members[row.user_id] = row
+
+    def save_earlier_members(self, rows: Iterable[MemberRow]) -> None:
+        """See `Tables`."""
+        for row in rows:
+            self._group(row.group_id).earlier_members.append(row)
+
+    def last_roster_state(self, group_id: str) -> StoredRoster | None:
+        """See `Tables`."""
+        return self._group(group_id).stored
+
+    def save_roster_state(self, state: RosterState) -> None:
+        """See `Tables`."""
+        group = self._group(state.group_id)
+        group.roster_states.append(state)
+        group.stored = StoredRoster(state.version, len(state.users))
 
     def profiles(self, group_ids: Iterable[str]) -> dict[str, Profile]:
         """See `Tables`."""
-        return _known(self._profiles, group_ids)
+        return self._known("profile", group_ids)
 
     def save_profiles(self, profiles: Mapping[str, Profile]) -> None:
         """See `Tables`."""
-        self._profiles.update(profiles)
+        self._keep("profile", profiles)
+
+    def save_profile_states(self, states: Iterable[State[Profile]]) -> None:
+        """See `Tables`."""
+        for state in states:
+            self._group(state.group_id).profile_states.append(state)
 
     def fullness(self, group_ids: Iterable[str]) -> dict[str, Fullness]:
         """See `Tables`."""
-        return _known(self._fullness, group_ids)
+        return self._known("fullness", group_ids)
 
     def save_fullness(self, fullness: Mapping[str, Fullness]) -> None:
         """See `Tables`."""
-        self._fullness.update(fullness)
+        self._keep("fullness", fullness)
 
-    def groups(self) -> set[str]:
-        """Return the groups of which anything is held."""
-        return {*self._rosters, *self._members, *self._profiles, *self._fullness}
+    def save_fullness_states(self, states: Iterable[State[Fullness]]) -> None:
+        """See `Tables`."""
+        for state in states:
+            self._group(state.group_id).fullness_states.append(state)
+
+    def blocks(self, keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Block]:
+        """See `Tables`."""
+        return {
+            (group_id, number): block
+            for group_id, number in keys
+            if (block := self._group(group_id).blocks.get(number))
+        }
+
+    def save_blocks(self, blocks: Iterable[Block]) -> None:
+        """See `Tables`."""
+        for block in blocks:
+            self._group(block.group_id).blocks[block.number] = block
+
+    def save_dismissals(self, dismissals: Iterable[tuple[str, int, int]]) -> None:
+        """See `Tables`."""
+        for dismissal in dismissals:
+            self._group(dismissal[0]).dismissals.append(dismissal)
 
     def write(self, *, but: str | None = None) -> None:
-        """Write what is held and let go of it; of the group that is not complete yet, only what is too much."""
-        complete = self.groups() - {but}
-        self._tables.save_rosters(_of(complete, self._rosters))
-        self._tables.save_profiles(_of(complete, self._profiles))
-        self._tables.save_fullness(_of(complete, self._fullness))
-        if but is not None and len(self._members.get(but, ())) > MOST_MEMBERS:
-            self._written_early.add(but)
-            complete.add(but)
-        self._tables.save_members(
-            members[user_id] for members in _of(complete, self._members).values() for user_id in sorted(members)
-        )
-        self._let_go(complete, but)
+        """Write what is held and let go of it; of the group that is not complete yet, only too many members."""
+        complete = {group_id: group for group_id, group in self._groups.items() if group_id != but}
+        self._write_members(complete.values())
+        self._write_groups(complete)
+        if but is not None and len((incomplete := self._group(but)).members) > MOST_MEMBERS:
+            self._write_members([incomplete])
+            incomplete.members, incomplete.earlier_members, incomplete.roster_states = {}, [], []
+            incomplete.is_written_early = True
+        for group_id in complete:
+            del self._groups[group_id]
 
     def drop(self) -> set[str]:
         """Let go of everything unwritten, and return the groups it was of."""
-        lost = self.groups()
-        self._let_go(lost, None)
+        lost = set(self._groups)
+        self._groups.clear()
         return lost
 
-    def _let_go(self, group_ids: Iterable[str], but: str | None) -> None:
-        for group_id in group_ids:
-            self._members.pop(group_id, None)
-            if group_id != but:
-                self._rosters.pop(group_id, None)
-                self._profiles.pop(group_id, None)
-                self._fullness.pop(group_id, None)
-        self._written_early &= {but}
+    def _write_members(self, groups: Collection[_Group]) -> None:
+        self._tables.save_members(group.members[user_id] for group in groups for user_id in sorted(group.members))
+        self._tables.save_earlier_members(row for group in groups for row in group.earlier_members)
+        for state in (state for group in groups for state in group.roster_states):
+            self._tables.save_roster_state(state)
 
+    def _write_groups(self, groups: Mapping[str, _Group]) -> None:
+        self._tables.save_rosters({key: group.roster for key, group in groups.items() if group.roster is not None})
+        self._tables.save_profiles({key: group.profile for key, group in groups.items() if group.profile is not None})
+        self._tables.save_fullness({key: group.fullness for key, group in groups.items() if group.fullness is not None})
+        self._tables.save_profile_states(state for group in groups.values() for state in group.profile_states)
+        self._tables.save_fullness_states(state for group in groups.values() for state in group.fullness_states)
+        self._tables.save_blocks(block for group in groups.values() for block in group.blocks.values())
+        self._tables.save_dismissals(one for group in groups.values() for one in group.dismissals)
 
-def _known(held: Mapping[str, _Value], keys: Iterable[str]) -> dict[str, _Value]:
-    return {key: held[key] for key in keys if key in held}
+    def _group(self, group_id: str) -> _Group:
+        if (group := self._groups.get(group_id)) is None:
+            group = self._groups[group_id] = _Group()
+        return group
 
+    def _known(self, what: str, group_ids: Iterable[str]) -> dict[str, Any]:
+        return {
+            group_id: known for group_id in group_ids if (known := getattr(self._group(group_id), what)) is not None
+        }
 
-def _of(keys: Collection[str], held: Mapping[str, _Value]) -> dict[str, _Value]:
-    return {key: value for key, value in held.items() if key in keys}
+    def _keep(self, what: str, by_group: Mapping[str, Any]) -> None:
+        for group_id, known in by_group.items():
+            setattr(self._group(group_id), what, known)

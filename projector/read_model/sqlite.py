@@ -9,15 +9,28 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from projector.domain.fullness import Fullness
-from projector.domain.lives import Lives, Register
+from projector.domain.lives import Lives
 from projector.domain.membership import Member, Standing
 from projector.domain.profile import Profile
-from projector.read_model import Checkpoint, Mark, MemberRow, ReadModelUnavailable, Roster, Rows, SetAside
+from projector.read_model import (
+    Checkpoint,
+    Mark,
+    MemberRow,
+    ReadModelUnavailable,
+    Roster,
+    Rows,
+    SetAside,
+    State,
+    StoredRoster,
+)
+from projector.read_model.blocks import Block
 from projector.read_model.sqlite_link import LinkedFile
 from projector.sqlite_files import switch_to_wal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from projector.read_model import RosterState
 
 SCHEMA_VERSION: Final = 2
 """A file of another schema is not read; the read model is built again from the events."""
@@ -32,17 +45,28 @@ CREATE TABLE set_aside (
 CREATE TABLE rosters (
     group_id TEXT PRIMARY KEY, member_count INTEGER NOT NULL, lives TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE members (
-    group_id TEXT, user_id TEXT, standing INTEGER NOT NULL,
-    joined_at INTEGER NOT NULL, joined_position INTEGER NOT NULL, join_type TEXT, operator TEXT,
-    exited_at INTEGER NOT NULL, exited_position INTEGER NOT NULL,
-    role_at INTEGER NOT NULL, role_position INTEGER NOT NULL, role TEXT,
-    name_card_at INTEGER NOT NULL, name_card_position INTEGER NOT NULL, name_card TEXT,
-    PRIMARY KEY (group_id, user_id)) WITHOUT ROWID;
+    group_id TEXT, user_id TEXT, standing INTEGER NOT NULL, position INTEGER NOT NULL, at INTEGER NOT NULL,
+    change TEXT, evidence TEXT NOT NULL, PRIMARY KEY (group_id, user_id)) WITHOUT ROWID;
+CREATE TABLE earlier_members (
+    group_id TEXT, user_id TEXT, position INTEGER, at INTEGER NOT NULL, change TEXT, evidence TEXT NOT NULL,
+    PRIMARY KEY (group_id, user_id, position)) WITHOUT ROWID;
+CREATE TABLE roster_states (
+    group_id TEXT, version INTEGER, position INTEGER NOT NULL, size INTEGER NOT NULL, lives TEXT NOT NULL,
+    member_count INTEGER NOT NULL, users TEXT NOT NULL, PRIMARY KEY (group_id, version)) WITHOUT ROWID;
 CREATE TABLE profiles (
     group_id TEXT PRIMARY KEY, status TEXT NOT NULL, type TEXT, name TEXT,
     owner_at INTEGER NOT NULL, owner_position INTEGER NOT NULL, owner TEXT, evidence TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE profile_states (
+    group_id TEXT, version INTEGER, evidence TEXT NOT NULL, PRIMARY KEY (group_id, version)) WITHOUT ROWID;
 CREATE TABLE fullness (
     group_id TEXT PRIMARY KEY, is_full INTEGER NOT NULL, evidence TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE fullness_states (
+    group_id TEXT, version INTEGER, evidence TEXT NOT NULL, PRIMARY KEY (group_id, version)) WITHOUT ROWID;
+CREATE TABLE blocks (
+    group_id TEXT, number INTEGER, earliest_at INTEGER NOT NULL, latest_at INTEGER NOT NULL,
+    last_version INTEGER NOT NULL, last_position INTEGER NOT NULL, PRIMARY KEY (group_id, number)) WITHOUT ROWID;
+CREATE TABLE dismissals (
+    group_id TEXT, at INTEGER, position INTEGER, PRIMARY KEY (group_id, at, position)) WITHOUT ROWID;
 """
 
 _INDEXES: Final = """
@@ -56,23 +80,21 @@ CREATE INDEX IF NOT EXISTS fullness_full ON fullness (group_id) WHERE is_full = 
 """
 
 TABLES: Final[dict[str, dict[str, int]]] = {
-    "membership": {"members": 2, "rosters": 1},
-    "profile": {"profiles": 1},
-    "fullness": {"fullness": 1},
+    "membership": {"members": 2, "earlier_members": 3, "rosters": 1, "roster_states": 2},
+    "profile": {"profiles": 1, "profile_states": 2},
+    "fullness": {"fullness": 1, "fullness_states": 2},
+    "timeline": {"blocks": 2, "dismissals": 3},
 }
 """The tables each projection owns, and how many of their first columns are the key."""
 
-MEMBER_COLUMNS: Final = (
-    "joined_at, joined_position, join_type, operator, exited_at, exited_position,"
-    " role_at, role_position, role, name_card_at, name_card_position, name_card"
-)
-
-_SELECT_MEMBERS: Final = f"SELECT group_id, user_id, standing, {MEMBER_COLUMNS} FROM members"  # noqa: S608 - ours
+_SELECT_MEMBERS: Final = "SELECT group_id, user_id, evidence, standing, position, at, change FROM members"
 
 _encode: Final = msgspec.json.Encoder(order="sorted").encode
+member_of: Final = msgspec.json.Decoder(Member).decode
 lives_of: Final = msgspec.json.Decoder(Lives).decode
 profile_of: Final = msgspec.json.Decoder(Profile).decode
 fullness_of: Final = msgspec.json.Decoder(Fullness).decode
+users_of: Final = msgspec.json.Decoder(list[str]).decode
 
 
 @contextmanager
@@ -84,20 +106,6 @@ def unavailable() -> Iterator[None]:
         raise
     except sqlite3.Error as error:
         raise ReadModelUnavailable(f"SQLite: {error}") from error
-
-
-def member_of(columns: Sequence[Any]) -> Member:
-    """Return the evidence in a row's `MEMBER_COLUMNS`."""
-    joined_at, joined, join_type, operator, exited_at, exited, *registers = columns
-    role_at, role_position, role, card_at, card_position, card = registers
-    return Member(
-        (joined_at, joined),
-        join_type,
-        operator,
-        (exited_at, exited),
-        Register((role_at, role_position), role),
-        Register((card_at, card_position), card),
-    )
 
 
 class SQLiteTables:
@@ -138,21 +146,35 @@ class SQLiteTables:
     def save_members(self, rows: Iterable[MemberRow]) -> None:
         """See `Tables`."""
         self._connection.executemany(
-            "INSERT OR REPLACE INTO members VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO members VALUES (?, ?, ?, ?, ?, ?, ?)",
             [
-                (
-                    row.group_id,
-                    row.user_id,
-                    int(row.standing),
-                    *row.member.joined,
-                    row.member.join_type,
-                    row.member.operator,
-                    *row.member.exited,
-                    *_columns(row.member.role),
-                    *_columns(row.member.name_card),
-                )
-                for row in rows
+                (group, user, int(standing), position, at, change, _encode(member).decode())
+                for group, user, member, standing, position, at, change in rows
             ],
+        )
+
+    def save_earlier_members(self, rows: Iterable[MemberRow]) -> None:
+        """See `Tables`."""
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO earlier_members VALUES (?, ?, ?, ?, ?, ?)",
+            [
+                (group, user, position, at, change, _encode(member).decode())
+                for group, user, member, _, position, at, change in rows
+            ],
+        )
+
+    def last_roster_state(self, group_id: str) -> StoredRoster | None:
+        """See `Tables`."""
+        newest = "SELECT version, size FROM roster_states WHERE group_id = ? ORDER BY version DESC LIMIT 1"
+        found = self._connection.execute(newest, (group_id,)).fetchone()
+        return StoredRoster(*found) if found else None
+
+    def save_roster_state(self, state: RosterState) -> None:
+        """See `Tables`."""
+        group_id, version, position, lives, member_count, users = state
+        self._connection.execute(
+            "INSERT OR REPLACE INTO roster_states VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (group_id, version, position, len(users), _encode(lives).decode(), member_count, _encode(users).decode()),
         )
 
     def profiles(self, group_ids: Iterable[str]) -> dict[str, Profile]:
@@ -170,12 +192,17 @@ class SQLiteTables:
                     profile.status,
                     profile.type.value,
                     profile.name.value,
-                    *_columns(profile.owner),
+                    *profile.owner.at,
+                    profile.owner.value,
                     _encode(profile).decode(),
                 )
                 for group_id, profile in profiles.items()
             ],
         )
+
+    def save_profile_states(self, states: Iterable[State[Profile]]) -> None:
+        """See `Tables`."""
+        self._save_states("profile_states", states)
 
     def fullness(self, group_ids: Iterable[str]) -> dict[str, Fullness]:
         """See `Tables`."""
@@ -189,7 +216,30 @@ class SQLiteTables:
             [(group_id, int(known.is_full), _encode(known).decode()) for group_id, known in fullness.items()],
         )
 
-    def _find(self, statement: str, keys: Iterable[tuple[str, ...]]) -> Iterator[tuple[Any, ...]]:
+    def save_fullness_states(self, states: Iterable[State[Fullness]]) -> None:
+        """See `Tables`."""
+        self._save_states("fullness_states", states)
+
+    def blocks(self, keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Block]:
+        """See `Tables`."""
+        found = self._find("SELECT * FROM blocks WHERE group_id = ? AND number = ?", keys)
+        return {(row[0], row[1]): Block(*row) for row in found}
+
+    def save_blocks(self, blocks: Iterable[Block]) -> None:
+        """See `Tables`."""
+        self._connection.executemany("INSERT OR REPLACE INTO blocks VALUES (?, ?, ?, ?, ?, ?)", blocks)
+
+    def save_dismissals(self, dismissals: Iterable[tuple[str, int, int]]) -> None:
+        """See `Tables`."""
+        self._connection.executemany("INSERT OR REPLACE INTO dismissals VALUES (?, ?, ?)", dismissals)
+
+    def _save_states(self, table: str, states: Iterable[State[Any]]) -> None:
+        self._connection.executemany(
+            f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?)",
+            [(group_id, version, _encode(evidence).decode()) for group_id, version, evidence in states],
+        )
+
+    def _find(self, statement: str, keys: Iterable[tuple[str | int, ...]]) -> Iterator[tuple[Any, ...]]:
         for key in keys:
             yield from self._connection.execute(statement, key)
 
@@ -218,7 +268,7 @@ class SQLiteCommitted:
         """See `Committed`."""
         condition, arguments = ("", ()) if group_id is None else (" WHERE group_id = ?", (group_id,))
         return [
-            Rows(table, width, self._connection.execute(f"SELECT * FROM {table}{condition} ORDER BY {key}", arguments))  # noqa: S608 - names of ours
+            Rows(table, width, self._connection.execute(f"SELECT * FROM {table}{condition} ORDER BY {key}", arguments))
             for table, width in sorted(TABLES[projection].items())
             for key in [", ".join(map(str, range(1, width + 1)))]
         ]
@@ -250,7 +300,7 @@ class SQLiteWork(SQLiteCommitted):
     def forget(self, projection: str, group_id: str) -> None:
         """See `Work`."""
         for table in TABLES[projection]:
-            self._connection.execute(f"DELETE FROM {table} WHERE group_id = ?", (group_id,))  # noqa: S608 - names of ours
+            self._connection.execute(f"DELETE FROM {table} WHERE group_id = ?", (group_id,))
 
     def remember(self, mark: Mark) -> None:
         """See `Work`."""
@@ -355,7 +405,7 @@ def _copy(source: str, path: str, afresh: Mapping[str, int]) -> None:
         live.backup(connection)
         with connection:
             for table in (table for projection in afresh for table in TABLES[projection]):
-                connection.execute(f"DELETE FROM {table}")  # noqa: S608 - names of ours
+                connection.execute(f"DELETE FROM {table}")
             connection.executemany("INSERT OR REPLACE INTO checkpoints VALUES (?, ?, 0)", afresh.items())
             connection.executemany("DELETE FROM set_aside WHERE projection = ?", [(name,) for name in afresh])
         connection.execute("PRAGMA journal_mode=DELETE")
@@ -373,8 +423,5 @@ def _statements(script: str) -> Iterator[str]:
 
 
 def _member_row(row: tuple[Any, ...]) -> MemberRow:
-    return MemberRow(row[0], row[1], member_of(row[3:]), Standing(row[2]))
-
-
-def _columns(register: Register) -> tuple[int, int, str | None]:
-    return (*register.at, register.value)
+    group_id, user_id, evidence, standing, *newest = row
+    return MemberRow(group_id, user_id, member_of(evidence), Standing(standing), *newest)

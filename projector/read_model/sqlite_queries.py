@@ -7,10 +7,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from projector.domain.fullness import Fullness
-from projector.domain.lives import Register
+from projector.domain.lives import NEVER, Register
 from projector.read_model import Counts, GroupFilter, GroupState, Membership, Roster, SetAside
 from projector.read_model.sqlite import (
-    MEMBER_COLUMNS,
     SCHEMA_VERSION,
     fullness_of,
     lives_of,
@@ -20,24 +19,24 @@ from projector.read_model.sqlite import (
     unavailable,
 )
 from projector.read_model.sqlite_link import LinkedFile
+from projector.read_model.sqlite_past import SQLitePast
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator, Sequence
 
-    from projector.domain.lives import Moment
 
 _Argument: TypeAlias = str | int | bytes
 
 _SELECT_GROUPS: Final = (
-    "SELECT profiles.group_id, profiles.evidence, member_count, lives, fullness.evidence, exited_at, exited_position"
+    "SELECT profiles.group_id, profiles.evidence, member_count, lives, fullness.evidence, members.evidence"
     " FROM profiles LEFT JOIN fullness ON fullness.group_id = profiles.group_id"
     " LEFT JOIN rosters ON rosters.group_id = profiles.group_id"
     " LEFT JOIN members ON members.group_id = profiles.group_id AND members.user_id = profiles.owner"
     " WHERE profiles.group_id"
 )
 _SELECT_MEMBERS: Final = (
-    f"SELECT members.group_id, members.user_id, owner_at, owner_position, owner, {MEMBER_COLUMNS}"  # noqa: S608
+    "SELECT members.group_id, members.user_id, owner_at, owner_position, owner, members.evidence"
     " FROM members INDEXED BY {index} LEFT JOIN profiles ON profiles.group_id = members.group_id WHERE standing = 1"
 )
 _ROSTER: Final = (
@@ -56,6 +55,11 @@ class SQLiteSnapshot:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+
+    @property
+    def past(self) -> SQLitePast:
+        """See `Snapshot`."""
+        return SQLitePast(self._connection)
 
     def positions(self) -> dict[str, int]:
         """See `Snapshot`."""
@@ -105,8 +109,8 @@ class SQLiteSnapshot:
     def _memberships(self, question: str, arguments: tuple[str | int, ...]) -> list[Membership]:
         found = self._connection.execute(question, arguments)
         return [
-            Membership(group_id, user_id, member_of(columns), Register((owner_at or 0, owner_position or 0), owner))
-            for group_id, user_id, owner_at, owner_position, owner, *columns in found
+            Membership(group_id, user_id, member_of(evidence), Register((owner_at or 0, owner_position or 0), owner))
+            for group_id, user_id, owner_at, owner_position, owner, evidence in found
         ]
 
 
@@ -132,15 +136,14 @@ class SQLiteQueries:
         self._file.close()
 
 
-def _group_state(row: tuple[str, str, int | None, str | None, str | None, int | None, int | None]) -> GroupState:
-    group_id, evidence, member_count, lives, fullness, exited_at, exited_position = row
-    owner_exited: Moment = (exited_at or 0, exited_position or 0)
+def _group_state(row: tuple[str, str, int | None, str | None, str | None, str | None]) -> GroupState:
+    group_id, evidence, member_count, lives, fullness, owner = row
     return GroupState(
         group_id,
         profile_of(evidence),
         Roster(lives_of(lives), member_count or 0) if lives else Roster(),
         fullness_of(fullness) if fullness else Fullness(),
-        owner_exited,
+        member_of(owner).exited if owner else NEVER,
     )
 
 
@@ -154,7 +157,7 @@ def _page_of_ids(condition: GroupFilter, after: str, limit: int) -> tuple[str, l
     by_id, of_ids = _ids(condition, [start, ("{id} < ?", above)], limit)
     named: list[tuple[str, _Argument]] = [behind, ("profiles.name >= ?", prefix), ("profiles.name < ?", above)]
     by_name, of_names = _ids(condition, named, limit, index=" INDEXED BY profiles_by_name")
-    return f"SELECT * FROM ({by_id}) UNION SELECT * FROM ({by_name})", [*of_ids, *of_names]  # noqa: S608 - ours
+    return f"SELECT * FROM ({by_id}) UNION SELECT * FROM ({by_name})", [*of_ids, *of_names]
 
 
 def _ids(
@@ -171,7 +174,7 @@ def _ids(
     clauses = " AND ".join(clause.format(id=group_id) for clause, _ in conditions)
     if condition.is_full is not None:
         clauses += " AND is_full = 1" if condition.is_full else " AND COALESCE(is_full, 0) = 0"
-    page = f"SELECT {group_id} FROM {source} WHERE {clauses} ORDER BY {group_id} LIMIT ?"  # noqa: S608 - ours
+    page = f"SELECT {group_id} FROM {source} WHERE {clauses} ORDER BY {group_id} LIMIT ?"
     return page, [*(argument for _, argument in conditions), limit]
 
 

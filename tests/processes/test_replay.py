@@ -66,7 +66,7 @@ def a_member(database: Path, group_id: str) -> str:
 DAMAGES = {
     "a row changed": ("UPDATE members SET standing = 0 WHERE group_id = :group AND user_id = :user", "members {user}"),
     "a row deleted": ("DELETE FROM members WHERE group_id = :group AND user_id = :user", "members {user}"),
-    "a row added": ("INSERT INTO members SELECT :group, 'ghost', 1, 5, 5, {nulls} '' ", "members ghost"),
+    "a row added": ("INSERT INTO members VALUES (:group, 'ghost', 1, 5, 5, NULL, '{{}}')", "members ghost"),
     "a count that is off": ("UPDATE rosters SET member_count = member_count + 1 WHERE group_id = :group", "rosters"),
     "a profile lost": ("DELETE FROM profiles WHERE group_id = :group", "profiles"),
     "a filling forgotten": ("UPDATE fullness SET evidence = '{{}}' WHERE group_id = :group", "fullness"),
@@ -78,7 +78,7 @@ def test_a_damage_is_found_with_both_values_by_a_check_that_changes_nothing_and_
     database: Path, damage: str, where: str
 ) -> None:
     user, right = a_member(database, GROUP), rows(database)
-    statement = damage.format(nulls="NULL, NULL, 0, 0, 0, 0, NULL, 0, 0,")
+    statement = damage.format()
     change_read_model(database, statement.replace(":group", f"'{GROUP}'").replace(":user", f"'{user}'"))
     damaged = rows(database)
 

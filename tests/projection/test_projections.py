@@ -17,6 +17,7 @@ from projector.projection import project, refold
 from projector.projection.fullness import FullnessProjection
 from projector.projection.membership import MembershipProjection
 from projector.projection.profile import ProfileProjection
+from projector.projection.timeline import TimelineProjection
 from projector.read_model import GroupFilter, NoReadModel, ReadModelUnavailable, SetAside
 from projector.read_model.sqlite import TABLES, SQLiteReadModel, create
 from projector.read_model.sqlite_queries import SQLiteQueries
@@ -32,7 +33,12 @@ if TYPE_CHECKING:
     from projector.read_model.sqlite import SQLiteWork
     from projector.read_model.sqlite_queries import SQLiteSnapshot
 
-PROJECTIONS: tuple[Projection, ...] = (MembershipProjection(), ProfileProjection(), FullnessProjection())
+PROJECTIONS: tuple[Projection, ...] = (
+    MembershipProjection(),
+    ProfileProjection(),
+    FullnessProjection(),
+    TimelineProjection(),
+)
 VERSIONS = {projection.name: projection.version for projection in PROJECTIONS}
 NOW = 1_700_000_000_000
 
@@ -439,7 +445,7 @@ def test_one_projection_rolls_back_alone_and_the_others_of_the_transaction_commi
         with pytest.raises(KeyError):
             break_off(work, history, KeyError)
     with snapshot(path) as now:
-        assert now.positions() == {"membership": 0, "profile": 1, "fullness": 0}
+        assert now.positions() == {"membership": 0, "profile": 1, "fullness": 0, "timeline": 0}
         assert now.members(f.GROUP, "", 10) == []
         assert now.group(f.GROUP) is not None
 
@@ -465,7 +471,7 @@ def test_a_reader_sees_all_of_a_transaction_or_nothing_of_it(tmp_path: Path) -> 
                     assert shown.stored(meanwhile) == expected(history[:1])
             assert shown.stored(earlier) == expected(history[:1])
         with snapshot(path) as later:
-            assert later.positions() == {"membership": 2, "profile": 1, "fullness": 1}
+            assert later.positions() == {"membership": 2, "profile": 1, "fullness": 1, "timeline": 1}
 
 
 # --- versions --------------------------------------------------------------------------------------------------------
@@ -478,7 +484,7 @@ def test_rows_of_another_version_are_left_to_it(tmp_path: Path) -> None:
     with opened(path) as read_model:
         carry(read_model, history, PROJECTIONS)
     with snapshot(path) as now:
-        assert now.positions() == {"membership": 0, "profile": 3, "fullness": 3}
+        assert now.positions() == {"membership": 0, "profile": 3, "fullness": 3, "timeline": 3}
         assert now.members(f.GROUP, "", 10) == []
 
 

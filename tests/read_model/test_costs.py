@@ -13,6 +13,7 @@ from projector.projection import project
 from projector.projection.fullness import FullnessProjection
 from projector.projection.membership import MembershipProjection
 from projector.projection.profile import ProfileProjection
+from projector.projection.timeline import TimelineProjection
 from projector.read_model import GroupFilter
 from projector.read_model.sqlite import SQLiteReadModel, create
 from projector.read_model.sqlite_queries import SQLiteQueries
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 SCANS_OF_WHAT_IS_SHOWN = ("SCAN (subquery", "SCAN fullness USING INDEX fullness_full", "SCAN fullness USING COVERING")
 SMALL, LARGE = 100, 100_000
-PROJECTIONS = (MembershipProjection(), ProfileProjection(), FullnessProjection())
+PROJECTIONS = (MembershipProjection(), ProfileProjection(), FullnessProjection(), TimelineProjection())
 
 
 def fill(read_model: SQLiteReadModel, events: list[Event]) -> None:

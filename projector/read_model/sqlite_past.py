@@ -1,0 +1,122 @@
+"""What is stored of the past, on SQLite: every piece is found by its key, however long the history is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from projector.domain.membership import Standing
+from projector.read_model import RosterState
+from projector.read_model.blocks import Block
+from projector.read_model.sqlite import fullness_of, lives_of, member_of, profile_of, users_of
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable
+
+    from projector.domain.fullness import Fullness
+    from projector.domain.lives import Moment
+    from projector.domain.membership import Member
+    from projector.domain.profile import Profile
+    from projector.read_model import MemberEvent
+
+_VERSIONS: Final = ("members", "earlier_members")
+
+
+def _union(part: str, values: Iterable[object]) -> str:
+    """Return one query of several that differ in a name or a number."""
+    return " UNION ".join(f"SELECT * FROM ({part.format(value)})" for value in values) + " ORDER BY 1 LIMIT ?"
+
+
+_EVER_OF: Final = _union(
+    "SELECT group_id FROM members INDEXED BY members_by_user"
+    " WHERE user_id = ? AND standing = {} AND group_id > ? ORDER BY group_id LIMIT ?",
+    map(int, Standing),
+)
+_USERS_BETWEEN: Final = _union(
+    "SELECT DISTINCT user_id FROM {} WHERE group_id = ? AND at > ? AND at <= ? AND user_id > ?"
+    " ORDER BY user_id LIMIT ?",
+    _VERSIONS,
+)
+_CHANGES: Final = (
+    " UNION ALL ".join(
+        f"SELECT at, position, change FROM {table} WHERE group_id = ? AND user_id = ? AND change IS NOT NULL"
+        " AND (at, position) < (?, ?)"
+        for table in _VERSIONS
+    )
+    + " UNION ALL SELECT at, position, 'dismissed' FROM dismissals WHERE group_id = ? AND (at, position) < (?, ?)"
+    " ORDER BY 1 DESC, 2 DESC LIMIT ?"
+)
+_AFTER_ALL: Final = (2**63 - 1, 2**63 - 1)
+
+
+class SQLitePast:
+    """`Past` over one connection that is inside a read transaction."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def blocks(self, group_id: str) -> list[Block]:
+        """See `Past`."""
+        found = self._connection.execute("SELECT * FROM blocks WHERE group_id = ? ORDER BY number", (group_id,))
+        return [Block(*row) for row in found]
+
+    def roster_state(self, group_id: str, version: int) -> RosterState | None:
+        """See `Past`."""
+        found = self._one(
+            "SELECT version, position, lives, member_count FROM roster_states"
+            " WHERE group_id = ? AND version <= ? ORDER BY version DESC LIMIT 1",
+            (group_id, version),
+        )
+        return RosterState(group_id, found[0], found[1], lives_of(found[2]), found[3], ()) if found else None
+
+    def roster_users(self, group_id: str, version: int) -> list[str]:
+        """See `Past`."""
+        found = self._one("SELECT users FROM roster_states WHERE group_id = ? AND version = ?", (group_id, version))
+        return users_of(found[0]) if found else []
+
+    def profile_state(self, group_id: str, version: int) -> Profile | None:
+        """See `Past`."""
+        found = self._one("SELECT evidence FROM profile_states WHERE group_id = ? AND version = ?", (group_id, version))
+        return profile_of(found[0]) if found else None
+
+    def fullness_state(self, group_id: str, version: int) -> Fullness | None:
+        """See `Past`."""
+        found = self._one(
+            "SELECT evidence FROM fullness_states WHERE group_id = ? AND version = ?", (group_id, version)
+        )
+        return fullness_of(found[0]) if found else None
+
+    def member_until(self, group_id: str, user_id: str, position: int) -> Member | None:
+        """See `Past`."""
+        of_user = "group_id = ? AND user_id = ? AND position <= ?"
+        found = self._one(f"SELECT evidence FROM members WHERE {of_user}", (group_id, user_id, position))
+        found = found or self._one(
+            f"SELECT evidence FROM earlier_members WHERE {of_user} ORDER BY position DESC LIMIT 1",
+            (group_id, user_id, position),
+        )
+        return member_of(found[0]) if found else None
+
+    def groups_ever_of(self, user_id: str, after: str, limit: int) -> list[str]:
+        """See `Past`."""
+        found = self._connection.execute(_EVER_OF, (user_id, after, limit) * 3 + (limit,))
+        return [group_id for (group_id,) in found]
+
+    def users_between(self, group_id: str, start_at: int, end_at: int, after: str, limit: int) -> list[str]:
+        """See `Past`."""
+        found = self._connection.execute(_USERS_BETWEEN, (group_id, start_at, end_at, after, limit) * 2 + (limit,))
+        return [user_id for (user_id,) in found]
+
+    def changes(
+        self, group_id: str, user_id: str, before: Moment | None, limit: int
+    ) -> list[tuple[Moment, MemberEvent]]:
+        """See `Past`."""
+        of_user = (group_id, user_id, *(before or _AFTER_ALL))
+        arguments = (*of_user, *of_user, group_id, *(before or _AFTER_ALL), limit)
+        return [((at, position), change) for at, position, change in self._connection.execute(_CHANGES, arguments)]
+
+    def knows_member(self, group_id: str, user_id: str) -> bool:
+        """See `Past`."""
+        return self._one("SELECT 1 FROM members WHERE group_id = ? AND user_id = ?", (group_id, user_id)) is not None
+
+    def _one(self, question: str, arguments: tuple[str | int, ...]) -> Any:
+        return self._connection.execute(question, arguments).fetchone()

@@ -1,0 +1,212 @@
+"""Time travel: for any history and any moment, what was true then, as the oracle makes it of exactly those events."""
+
+from __future__ import annotations
+
+from contextlib import closing, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from projector.bootstrap import PROJECTIONS
+from projector.event_store import Candidate
+from projector.event_store.sqlite import SQLiteEventStore, open_sqlite
+from projector.projection import membership as membership_projection
+from projector.projection import project
+from projector.read_model import blocks
+from projector.read_model.sqlite import SQLiteReadModel, create
+from projector.read_model.sqlite_queries import SQLiteQueries
+from projector.time_travel import Cut, PastGroup, PastGroups, differing_members, events_between
+from tests import oracle, shown
+from tests.domain import facts as f
+from tests.domain.strategies import EPOCH, GROUPS, USERS, any_history
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from projector.domain.events import Recorded
+    from projector.read_model import Snapshot
+
+VERSIONS = {one.name: one.version for one in PROJECTIONS}
+NOBODY_YET = "ghost"
+
+
+class Opened(NamedTuple):
+    store: SQLiteEventStore
+    snapshot: Snapshot
+    history: Sequence[Recorded]
+
+    def groups(self, cut: Cut) -> PastGroups:
+        return PastGroups(self.store, self.snapshot.past, cut)
+
+
+@contextmanager
+def projected(history: Sequence[Recorded], batches: Sequence[int] = ()) -> Iterator[Opened]:
+    """A real store and a real read model with this history, projected in batches that end at these positions."""
+    with TemporaryDirectory() as folder:
+        store, _ = open_sqlite(str(Path(folder, "events.db")), {})
+        path = str(Path(folder, "read_model.db"))
+        create(path, VERSIONS)
+        with closing(store), closing(SQLiteReadModel(path)) as read_model, closing(SQLiteQueries(path)) as queries:
+            if history:
+                store.append([Candidate(recorded.event, None) for recorded in history])
+            start = 0
+            for end in [*sorted(batches), len(history)]:
+                with read_model.transaction() as work:
+                    for projection in PROJECTIONS:
+                        project(work, projection, history[start:end], now_ms=0)
+                    assert work.notes() == []
+                start = end
+            with queries.snapshot() as snapshot:
+                yield Opened(store, snapshot, history)
+
+
+@pytest.fixture(params=[(1, 16), (2, 1), (3, 16), (5, 2)], ids=str)
+def small_blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of a few events, so that short histories have several; rosters stored more or less often."""
+    spacing, share = request.param
+    monkeypatch.setattr(blocks, "SPACING", spacing)
+    monkeypatch.setattr(membership_projection, "_ROSTER_SHARE", share)
+
+
+def cuts(history: Sequence[Recorded]) -> st.SearchStrategy[Cut]:
+    """Any moment: before all, at each event, between, after all; by position or by time."""
+    head = len(history)
+    times = sorted({recorded.event.occurred_at for recorded in history})
+    moments = st.sampled_from([EPOCH - 1, *times, EPOCH + 10**9]) | st.integers(EPOCH - 2, EPOCH + 20)
+    return st.builds(Cut, st.integers(0, head)) | st.builds(Cut, st.just(head), moments)
+
+
+def counted(history: Sequence[Recorded], cut: Cut) -> list[Recorded]:
+    """The events that count, found by looking at each."""
+    return [
+        one for one in history if one.position <= cut.position and (cut.at is None or one.event.occurred_at <= cut.at)
+    ]
+
+
+def members_in_pages(groups: PastGroups, group_id: str, limit: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    while page := groups.members(group_id, max(found, default=""), limit):
+        assert len(page) <= limit
+        assert sorted({one.user_id for one in page}) == [one.user_id for one in page]
+        found |= {one.user_id: shown.member(one) for one in page}
+    return found
+
+
+def assert_as_the_oracle_says(opened: Opened, cut: Cut, limit: int) -> None:
+    known = oracle.facts(counted(opened.history, cut))
+    groups = opened.groups(cut)
+    for group_id in GROUPS:
+        expected = oracle.group_of(known, group_id)
+        found = groups.group(group_id)
+        assert (found and shown.group(found)) == expected
+        members = oracle.members(known, group_id)
+        assert members_in_pages(groups, group_id, limit) == members
+        for user_id in (*USERS, NOBODY_YET):
+            member = opened.groups(cut).member(group_id, user_id)
+            assert (member and shown.member(member)) == members.get(user_id)
+    for user_id in (*USERS, NOBODY_YET):
+        of_user = opened.groups(cut).groups_of(user_id, "", 10)
+        assert [one.group_id for one in of_user] == [one["group_id"] for one in oracle.groups_of(known, user_id)]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_blocks")
+@settings(deadline=None, max_examples=120)
+@given(st.data())
+def test_at_any_moment_every_answer_is_the_oracles_of_exactly_the_events_that_count(data: st.DataObject) -> None:
+    history = data.draw(any_history)
+    with projected(history, data.draw(st.lists(st.integers(0, len(history)), max_size=3))) as opened:
+        for _ in range(4):
+            assert_as_the_oracle_says(opened, data.draw(cuts(history)), data.draw(st.integers(1, 4)))
+
+
+@settings(deadline=None, max_examples=30)
+@given(any_history)
+def test_at_the_head_and_after_all_times_it_is_as_it_is_now(history: list[Recorded]) -> None:
+    with projected(history) as opened:
+        for cut in (Cut(len(history)), Cut(len(history), EPOCH + 10**9)):
+            assert_as_the_oracle_says(opened, cut, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_blocks")
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_between_any_two_moments_the_difference_is_that_of_the_oracles_answers(data: st.DataObject) -> None:
+    history = data.draw(any_history)
+    earlier, later = sorted(data.draw(st.lists(st.integers(EPOCH - 2, EPOCH + 20), min_size=2, max_size=2)))
+    with projected(history) as opened:
+        head = len(history)
+        for group_id in GROUPS:
+            before, after = (
+                oracle.members(oracle.facts(counted(history, Cut(head, at))), group_id) for at in (earlier, later)
+            )
+            then, now = (
+                PastGroup(opened.store, opened.snapshot.past, group_id, Cut(head, at)) for at in (earlier, later)
+            )
+            found = {user: (old, new) for user, old, new in differing_members(then, now, "")}
+            assert [*found] == sorted(found)
+            assert {
+                user: (old and shown.member(old), new and shown.member(new)) for user, (old, new) in found.items()
+            } == {
+                user: (before.get(user), after.get(user))
+                for user in {*before, *after}
+                if before.get(user) != after.get(user)
+            }
+            between = events_between(
+                opened.store, opened.snapshot.past, group_id, (Cut(head, earlier), Cut(head, later)), 0
+            )
+            assert [*between] == [
+                one for one in history if one.event.group_id == group_id and earlier < one.event.occurred_at <= later
+            ]
+
+
+@settings(deadline=None, max_examples=60)
+@given(any_history)
+def test_a_users_history_in_a_group_is_every_join_and_exit_and_the_dismissals_newest_first(
+    history: list[Recorded],
+) -> None:
+    with projected(history) as opened:
+        for group_id in GROUPS:
+            for user_id in USERS:
+                story = [*reversed(oracle.timeline(oracle.facts(history), group_id))]
+                expected = [
+                    (fact["position"], change) for fact in story if (change := change_in(fact, user_id)) is not None
+                ]
+                found = opened.snapshot.past.changes(group_id, user_id, None, 100)
+                assert [(position, change) for (_, position), change in found] == expected
+                if found:
+                    rest = opened.snapshot.past.changes(group_id, user_id, found[0][0], 100)
+                    assert rest == found[1:]
+
+
+def change_in(fact: dict[str, Any], user_id: str) -> str | None:
+    if fact["what"] == "GroupDismissed":
+        return "dismissed"
+    if user_id in oracle.joiners(fact):
+        return "joined"
+    return "left" if fact["what"] == "MembersLeft" and user_id in fact["members"] else None
+
+
+def test_a_stream_of_many_blocks_with_late_events_in_each_is_right_at_every_boundary() -> None:
+    events = [f.created(0, "u0", owner="u0", name="n0")]
+    for number in range(1, 3 * blocks.SPACING):
+        late = 40_000 if number % 97 == 0 else 0
+        user = f"u{number % 50}"
+        events.append((f.left if number % 3 == 0 else f.joined)(number * 10 - late, user))
+        if number % 200 == 0:
+            events.append(f.profile(number * 10, name=f"n{number}"))
+    history = f.recorded(events)
+    with projected(history, [300, 512, 513, 1100]) as opened:
+        for version in (1, 511, 512, 513, 1023, 1024, 1025, len(history)):
+            for cut in (Cut(version), Cut(len(history), EPOCH + version * 10)):
+                known = oracle.facts(counted(history, cut))
+                groups = opened.groups(cut)
+                state = groups.group(f.GROUP)
+                assert state is not None
+                assert shown.group(state) == oracle.group_of(known, f.GROUP)
+                assert members_in_pages(groups, f.GROUP, 7) == oracle.members(known, f.GROUP)
