@@ -146,13 +146,12 @@ class Questions:
         """Answer what changed in a group between two moments: its fields, and its members by user id."""
         group_id, parameters = segment(request, "group_id"), Parameters(request, ("from", "to", *_PAGE))
         start, end = parameters.span()
-        if start is None:
-            raise Problem(400, "The parameter 'from' is missing: the time from which on changes count.")
         after, limit = parameters.cursor("diff"), parameters.limit()
 
         def answer(snapshot: Snapshot) -> answers.Diff:
-            reached = _reached(snapshot)
-            earlier, later = (PastGroup(self._store, snapshot.past, group_id, Cut(reached, at)) for at in (start, end))
+            earlier, later = (
+                PastGroup(self._store, snapshot.past, group_id, cut) for cut in _cuts(snapshot, start, end)
+            )
             if (state := later.state()) is None:
                 raise Problem(404, "This group was not heard of by then.")
             changed = list(islice(differing_members(earlier, later, after), limit + 1))
@@ -171,8 +170,8 @@ class Questions:
             if (start, end) == (None, None):
                 found = self._store.read_group(group_id, after, limit + 1)
             else:
-                cuts = Cut(_reached(snapshot), -1 if start is None else start), Cut(_reached(snapshot), end)
-                found = list(islice(events_between(self._store, snapshot.past, group_id, cuts, after), limit + 1))
+                span = _cuts(snapshot, start, end)
+                found = list(islice(events_between(self._store, snapshot.past, group_id, span, after), limit + 1))
             if not found and not self._store.read_group(group_id, 0, 1):
                 raise Problem(404, "This group was never heard of.")
             return _events(found, limit, "group_events", found[limit - 1].version if len(found) > limit else 0)
@@ -243,6 +242,12 @@ class Questions:
 
 def _reached(snapshot: Snapshot) -> int:
     return min(snapshot.positions().values(), default=0)
+
+
+def _cuts(snapshot: Snapshot, start: int | None, end: int | None) -> tuple[Cut, Cut]:
+    """Return what had happened by two effective times in ms: None is before everything, and now."""
+    reached = _reached(snapshot)
+    return Cut(reached, -1 if start is None else start), Cut(reached, end)
 
 
 def _known(groups: Groups, group_id: str, parameters: Parameters) -> GroupState:

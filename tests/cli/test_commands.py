@@ -99,7 +99,7 @@ def test_status_says_how_far_everything_is_to_people_and_to_programs_alike(datab
     there = {"position": 6, "lag_events": 0, "set_aside": 0}
     assert json.loads(for_programs.stdout) == {
         "head": 6,
-        "projections": {"fullness": there, "membership": there, "profile": there},
+        "projections": {"fullness": there, "membership": there, "profile": there, "timeline": there},
         "lag_seconds": 0,
         "counts": {"groups": 2, "active_groups": 1, "full_groups": 1, "members": 3},
         "quarantine": 2,
@@ -112,6 +112,7 @@ def test_status_says_how_far_everything_is_to_people_and_to_programs_alike(datab
         "fullness      at 6, 0 behind, 0 set aside",
         "membership    at 6, 0 behind, 0 set aside",
         "profile       at 6, 0 behind, 0 set aside",
+        "timeline      at 6, 0 behind, 0 set aside",
         "lag           0.0 s",
         "groups        2",
         "active groups 1",
@@ -128,7 +129,7 @@ def test_status_of_events_that_nobody_projected_yet_names_every_projection_and_i
     status = json.loads(run_cli(tmp_path / "events.db", "status", "--json").stdout)
     behind = {"position": 0, "lag_events": 6, "set_aside": 0}
     assert status["head"] == 6
-    assert status["projections"] == {"fullness": behind, "membership": behind, "profile": behind}
+    assert status["projections"] == {"fullness": behind, "membership": behind, "profile": behind, "timeline": behind}
 
 
 def test_events_prints_the_history_one_json_object_a_line_with_each_callback_as_it_came(database: Path) -> None:

@@ -160,9 +160,20 @@ def test_no_question_scans_a_table(tmp_path: Path) -> None:
         snapshot.member("g", "u")
         snapshot.groups_of("u", "", 10)
         snapshot.knows_user("u")
+        past = snapshot.past
+        past.blocks("g")
+        past.roster_state("g", 512)
+        past.roster_users("g", 512)
+        past.profile_state("g", 512)
+        past.fullness_state("g", 512)
+        past.member_until("g", "u", 600)
+        past.groups_ever_of("u", "", 10)
+        past.users_between("g", 1, 2, "", 10)
+        past.changes("g", "u", None, 10)
+        past.knows_member("g", "u")
     queries._file.connection().set_trace_callback(None)
     selects = [statement for statement in asked if statement.startswith("SELECT")]
-    assert len(selects) >= 24 + 5
+    assert len(selects) >= 24 + 5 + 10
     for statement in selects:
         plan = [row[3] for row in queries._file.connection().execute(f"EXPLAIN QUERY PLAN {statement}")]
         scans = [

@@ -210,3 +210,32 @@ def test_a_stream_of_many_blocks_with_late_events_in_each_is_right_at_every_boun
                 assert state is not None
                 assert shown.group(state) == oracle.group_of(known, f.GROUP)
                 assert members_in_pages(groups, f.GROUP, 7) == oracle.members(known, f.GROUP)
+
+
+class CountingStore:
+    """A store that counts the events that are read from it."""
+
+    def __init__(self, store: SQLiteEventStore) -> None:
+        self._store = store
+        self.read = 0
+
+    def read_group(self, group_id: str, after: int, limit: int) -> Sequence[Recorded]:
+        found = self._store.read_group(group_id, after, limit)
+        self.read += len(found)
+        return found
+
+
+@pytest.mark.slow
+def test_whatever_the_length_of_a_stream_few_events_are_read_for_any_moment_of_it() -> None:
+    count = 12 * blocks.SPACING + 100
+    # Each comes up to 20 events late, as callbacks do.
+    events = [f.joined(10 * number - number * 7919 % 200, f"u{number % 400}") for number in range(1, count)]
+    history = f.recorded(events)
+    with projected(history, range(500, count, 500)) as opened:
+        for version in range(1, len(history), 301):
+            for cut in (Cut(version), Cut(len(history), EPOCH + version * 10)):
+                counting = CountingStore(opened.store)
+                group = PastGroup(counting, opened.snapshot.past, f.GROUP, cut)
+                assert group.state() is not None
+                group.members("", 100)
+                assert counting.read <= 3 * blocks.SPACING
