@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 def mark_of(recorded: Recorded) -> Mark:
     """Return what tells this event from another that might come to stand at its position."""
-    position, event, version = recorded
-    told = (event.group_id, version, event.recorded_at, event.callback)
-    return Mark(position, blake2b(repr(told).encode(), digest_size=16).digest())
+    event = recorded.event
+    told = (event.group_id, recorded.version, event.recorded_at, event.callback)
+    return Mark(recorded.position, blake2b(repr(told).encode(), digest_size=16).digest())
 
 
 def unfit(store: EventStore, read_model: Committed, projections: Sequence[Projection]) -> list[str]:

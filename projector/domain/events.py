@@ -1,16 +1,17 @@
 """The facts: what happened to a group, immutable, named in the past tense.
 
-The names in `TYPES` are stored with every event. A class may move or be renamed; its `TOPIC` may not.
+The names in `TYPES` are stored with every event. A class may move or be renamed; its `TOPIC` may not. What they hold
+cannot form cycles, so the garbage collector is spared them.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Final, Literal, NamedTuple
+from typing import ClassVar, Final, Literal
 
 import msgspec
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One fact about one group.
 
     `occurred_at` is the effective time and `recorded_at` the moment of receipt, both in ms since 1970 UTC.
@@ -29,7 +30,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     callback: str = "{}"
 
 
-class ProfileFact(Event, frozen=True, kw_only=True, omit_defaults=True):
+class ProfileFact(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A fact that may name profile fields: None is unchanged, an empty string is cleared."""
 
     name: str | None = None
@@ -40,14 +41,14 @@ class ProfileFact(Event, frozen=True, kw_only=True, omit_defaults=True):
     custom_fields: dict[str, str] = {}
 
 
-class GroupCreated(ProfileFact, frozen=True, kw_only=True, omit_defaults=True):
+class GroupCreated(ProfileFact, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A group was created, with these first members; its owner is one of them, listed or not."""
 
     TOPIC = "GroupCreated"
     members: tuple[str, ...] = ()
 
 
-class MembersJoined(Event, frozen=True, kw_only=True, omit_defaults=True):
+class MembersJoined(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """These users became members."""
 
     TOPIC = "MembersJoined"
@@ -55,7 +56,7 @@ class MembersJoined(Event, frozen=True, kw_only=True, omit_defaults=True):
     join_type: Literal["Apply", "Invited"] | None = None
 
 
-class MembersLeft(Event, frozen=True, kw_only=True, omit_defaults=True):
+class MembersLeft(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """These users are members no longer: they quit, or the operator removed them."""
 
     TOPIC = "MembersLeft"
@@ -63,25 +64,25 @@ class MembersLeft(Event, frozen=True, kw_only=True, omit_defaults=True):
     exit_type: str | None = None
 
 
-class GroupFilled(Event, frozen=True, kw_only=True, omit_defaults=True):
+class GroupFilled(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The group reached its member limit, or turned a newcomer away because of it."""
 
     TOPIC = "GroupFilled"
 
 
-class GroupProfileChanged(ProfileFact, frozen=True, kw_only=True, omit_defaults=True):
+class GroupProfileChanged(ProfileFact, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The fields that are not None changed."""
 
     TOPIC = "GroupProfileChanged"
 
 
-class GroupDismissed(ProfileFact, frozen=True, kw_only=True, omit_defaults=True):
+class GroupDismissed(ProfileFact, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The group was dismissed; what profile it names is the one it had at the end."""
 
     TOPIC = "GroupDismissed"
 
 
-class MemberChanged(Event, frozen=True, kw_only=True, omit_defaults=True):
+class MemberChanged(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A member's role or name card changed; None is unchanged."""
 
     TOPIC = "MemberChanged"
@@ -90,7 +91,7 @@ class MemberChanged(Event, frozen=True, kw_only=True, omit_defaults=True):
     name_card: str | None = None
 
 
-class OwnerChanged(Event, frozen=True, kw_only=True, omit_defaults=True):
+class OwnerChanged(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The group has a new owner; an empty string is none."""
 
     TOPIC = "OwnerChanged"
@@ -98,7 +99,7 @@ class OwnerChanged(Event, frozen=True, kw_only=True, omit_defaults=True):
     previous_owner: str | None = None
 
 
-class AttributesChanged(Event, frozen=True, kw_only=True, omit_defaults=True):
+class AttributesChanged(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Group attributes were replaced (`set`), merged (`modify`), emptied (`clear`) or removed by key (`delete`)."""
 
     TOPIC = "AttributesChanged"
@@ -106,20 +107,20 @@ class AttributesChanged(Event, frozen=True, kw_only=True, omit_defaults=True):
     attributes: dict[str, str] = {}
 
 
-class TopicCreated(Event, frozen=True, kw_only=True, omit_defaults=True):
+class TopicCreated(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A topic was created in a community."""
 
     TOPIC = "TopicCreated"
 
 
-class TopicsDismissed(Event, frozen=True, kw_only=True, omit_defaults=True):
+class TopicsDismissed(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Topics of a community were dismissed."""
 
     TOPIC = "TopicsDismissed"
     topic_ids: tuple[str, ...] = ()
 
 
-class TopicProfileChanged(Event, frozen=True, kw_only=True, omit_defaults=True):
+class TopicProfileChanged(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A topic's profile changed; the vendor does not say which topic's."""
 
     TOPIC = "TopicProfileChanged"
@@ -146,7 +147,7 @@ TYPES: Final[dict[str, type[Event]]] = {
 _OF_TOPICS = (TopicCreated, TopicsDismissed, TopicProfileChanged)
 
 
-class Recorded(NamedTuple):
+class Recorded(msgspec.Struct, frozen=True, gc=False):
     """An event with its position in the whole store and its version, its place in its group's stream; both from 1.
 
     A version of 0 is not known.
@@ -159,10 +160,10 @@ class Recorded(NamedTuple):
 
 def speaks_of_group(event: Event) -> bool:
     """Tell whether the event is evidence about the group itself and not about a topic inside it."""
-    return event.topic_id is None and not isinstance(event, _OF_TOPICS)
+    return event.topic_id is None and type(event) not in _OF_TOPICS
 
 
-class UndecodableEvent(Event, frozen=True, kw_only=True):
+class UndecodableEvent(Event, frozen=True, kw_only=True, gc=False):
     """A stored event that this version cannot decode. It is evidence of nothing until a version can."""
 
     TOPIC = "Undecodable"

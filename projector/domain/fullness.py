@@ -10,7 +10,7 @@ from projector.domain.events import GroupFilled, MembersLeft, Recorded
 from projector.domain.lives import NEVER, Lives, Moment, moment_of
 
 
-class Fullness(msgspec.Struct, frozen=True, omit_defaults=True):
+class Fullness(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """The newest filling, the newest exit of any member, and the lives they fall into."""
 
     lives: Lives = Lives()
@@ -36,4 +36,5 @@ def evolve(fullness: Fullness, recorded: Recorded) -> Fullness:
         case MembersLeft(members=members) if members:
             return replace(fullness, exited=max(fullness.exited, moment_of(recorded)))
         case _:
-            return replace(fullness, lives=group_lives.evolve(fullness.lives, recorded))
+            lives = group_lives.evolve(fullness.lives, recorded)
+            return fullness if lives is fullness.lives else replace(fullness, lives=lives)

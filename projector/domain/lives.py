@@ -18,13 +18,15 @@ Moment: TypeAlias = tuple[int, int]
 NEVER: Final[Moment] = (0, 0)
 """Before every event."""
 
+_EVIDENCE: Final = (GroupCreated, GroupDismissed)
+
 
 def moment_of(recorded: Recorded) -> Moment:
     """Return the place of an event in the order of events."""
     return (recorded.event.occurred_at, recorded.position)
 
 
-class Register(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+class Register(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
     """A last-writer-wins value; None is unknown."""
 
     at: Moment = NEVER
@@ -42,7 +44,7 @@ class Register(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True)
 UNKNOWN: Final = Register()
 
 
-class Lives(msgspec.Struct, frozen=True, omit_defaults=True):
+class Lives(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """The newest creation of a group id, and the dismissals that can still bound a life.
 
     Dismissals older than the one before the newest creation bound nothing any more and are dropped, so this
@@ -65,17 +67,19 @@ class Lives(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def floor(self) -> Moment:
         """Where the last life begins: what is older belongs to an earlier one."""
+        if not self.dismissals:
+            return NEVER
         return max((moment for moment in self.dismissals if moment < self.created), default=NEVER)
 
 
 def evolve(lives: Lives, recorded: Recorded) -> Lives:
     """Return the lives with this event's evidence merged in."""
-    match recorded.event:
-        case GroupCreated():
-            created, dismissals = max(lives.created, moment_of(recorded)), set(lives.dismissals)
-        case GroupDismissed():
-            created, dismissals = lives.created, {*lives.dismissals, moment_of(recorded)}
-        case _:
-            return lives
+    if type(recorded.event) not in _EVIDENCE:
+        return lives
+    created, dismissals = lives.created, set(lives.dismissals)
+    if isinstance(recorded.event, GroupCreated):
+        created = max(created, moment_of(recorded))
+    else:
+        dismissals.add(moment_of(recorded))
     floor = max((moment for moment in dismissals if moment < created), default=NEVER)
     return Lives(created, tuple(sorted(moment for moment in dismissals if moment >= floor)))

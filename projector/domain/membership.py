@@ -18,7 +18,7 @@ JoinType: TypeAlias = Literal["Created", "Apply", "Invited"]
 Role: TypeAlias = Literal["Owner", "Admin", "Member"]
 
 
-class Member(msgspec.Struct, frozen=True, omit_defaults=True):
+class Member(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What is known of one user in one group."""
 
     joined: Moment = NEVER
@@ -38,13 +38,16 @@ class Standing(IntEnum):
     """Joined after the newest dismissal, while the creation of the new life has not arrived."""
 
 
+OUT, MEMBER, AWAITING = Standing
+
+
 def users(event: Event) -> Sequence[str]:
     """Return the users an event is evidence about, each once."""
     match event:
+        case MembersJoined(members=members) | MembersLeft(members=members):
+            return members if len(members) == 1 else tuple(dict.fromkeys(members))
         case GroupCreated(members=members, owner=owner):
             return tuple(dict.fromkeys((*members, owner) if owner else members))
-        case MembersJoined(members=members) | MembersLeft(members=members):
-            return tuple(dict.fromkeys(members))
         case MemberChanged(member=member):
             return (member,)
         case _:
@@ -55,10 +58,10 @@ def evolve(member: Member, recorded: Recorded) -> Member:
     """Return a user's evidence with this event, one of those `users` names the user for, merged in."""
     moment, event = moment_of(recorded), recorded.event
     match event:
-        case GroupCreated() if moment > member.joined:
-            return replace(member, joined=moment, join_type="Created", operator=event.operator)
         case MembersJoined() if moment > member.joined:
             return replace(member, joined=moment, join_type=event.join_type, operator=event.operator)
+        case GroupCreated() if moment > member.joined:
+            return replace(member, joined=moment, join_type="Created", operator=event.operator)
         case MembersLeft() if moment > member.exited:
             return replace(member, exited=moment)
         case MemberChanged(role=role, name_card=name_card):
@@ -74,8 +77,8 @@ def evolve(member: Member, recorded: Recorded) -> Member:
 def standing(member: Member, lives: Lives) -> Standing:
     """Decide where a user stands, from the evidence about the user and about the group."""
     if member.joined <= member.exited or member.joined <= lives.ended:
-        return Standing.OUT
-    return Standing.AWAITING if lives.dismissed else Standing.MEMBER
+        return OUT
+    return AWAITING if lives.dismissed else MEMBER
 
 
 def name_card(member: Member) -> str | None:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import msgspec
 from msgspec.structs import replace
 
 from projector.domain import lives as group_lives
 from projector.domain.events import AttributesChanged, Event, OwnerChanged, ProfileFact, Recorded
-from projector.domain.lives import NEVER, UNKNOWN, Lives, Moment, Register, moment_of
+from projector.domain.lives import NEVER, UNKNOWN, Lives, Moment, Register
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+_EVIDENCE = (ProfileFact, OwnerChanged, AttributesChanged)
 _TEXT_FIELDS = ("name", "introduction", "notification", "face_url", "owner")
 
 Status: TypeAlias = Literal["active", "dismissed"]
 
 
-class Profile(msgspec.Struct, frozen=True, omit_defaults=True):
+class Profile(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What is known of one group's profile, and how recent it is."""
 
     lives: Lives = Lives()
@@ -43,16 +44,24 @@ class Profile(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def evolve(profile: Profile, recorded: Recorded) -> Profile:
     """Return the profile with this event's evidence merged in."""
-    moment, event = moment_of(recorded), recorded.event
+    event, position = recorded.event, recorded.position
+    at, moment = event.occurred_at, (event.occurred_at, position)
     lives = group_lives.evolve(profile.lives, recorded)
-    if lives.floor > profile.lives.floor:
-        profile = _since(lives.floor, profile)
+    floor = lives.floor
+    if lives is not profile.lives and floor > profile.lives.floor:
+        profile = _since(floor, profile)
+    group_type = profile.type
+    if moment > floor:
+        if event.group_type:
+            group_type = group_type.write(moment, event.group_type)
+        if isinstance(event, _EVIDENCE):
+            profile = _written(profile, moment, event)
     return replace(
         profile,
         lives=lives,
-        updated_at=max(profile.updated_at, event.occurred_at),
-        position=max(profile.position, recorded.position),
-        **(_written(profile, moment, event) if moment > lives.floor else {}),
+        updated_at=max(profile.updated_at, at),
+        position=max(profile.position, position),
+        type=group_type,
     )
 
 
@@ -61,27 +70,25 @@ def current(registers: Mapping[str, Register]) -> dict[str, str]:
     return {key: register.value for key, register in registers.items() if register.value is not None}
 
 
-def _written(profile: Profile, moment: Moment, event: Event) -> dict[str, Any]:
-    """Return the registers that an event of this life writes, as they are then."""
-    written: dict[str, Any] = {}
-    if event.group_type:
-        written["type"] = profile.type.write(moment, event.group_type)
+def _written(profile: Profile, moment: Moment, event: Event) -> Profile:
+    """Return the profile with the registers that an event of this life writes."""
     match event:
         case ProfileFact():
-            for field in _TEXT_FIELDS:
-                if (value := getattr(event, field)) is not None:
-                    written[field] = getattr(profile, field).write(moment, value)
-            written["custom_fields"] = _write(profile.custom_fields, moment, event.custom_fields.items())
+            told = {field: value for field in _TEXT_FIELDS if (value := getattr(event, field)) is not None}
+            return replace(
+                profile,
+                custom_fields=_write(profile.custom_fields, moment, event.custom_fields.items()),
+                **{field: getattr(profile, field).write(moment, value) for field, value in told.items()},
+            )
         case OwnerChanged(owner=owner):
-            written["owner"] = profile.owner.write(moment, owner)
+            return replace(profile, owner=profile.owner.write(moment, owner))
         case AttributesChanged():
-            written |= _attributes(profile, moment, event)
+            return _attributes(profile, moment, event)
         case _:
-            pass
-    return written
+            return profile
 
 
-def _attributes(profile: Profile, moment: Moment, event: AttributesChanged) -> dict[str, Any]:
+def _attributes(profile: Profile, moment: Moment, event: AttributesChanged) -> Profile:
     values: Iterable[tuple[str, str | None]] = event.attributes.items()
     reset = profile.attributes_reset
     if event.operation == "delete":
@@ -92,7 +99,7 @@ def _attributes(profile: Profile, moment: Moment, event: AttributesChanged) -> d
         reset = max(reset, moment)
     registers = _write(profile.attributes, moment, values)
     kept = {key: register for key, register in registers.items() if register.at >= reset}
-    return {"attributes_reset": reset, "attributes": kept}
+    return replace(profile, attributes_reset=reset, attributes=kept)
 
 
 def _write(

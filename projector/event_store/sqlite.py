@@ -110,14 +110,16 @@ class GroupRecorder(library.SQLiteApplicationRecorder):
     ) -> list[tuple[int, str, int, str, bytes]]:
         """Return (position, group id, version, topic, state) of events behind a place in the order of streams."""
         bounds, arguments = ("", ()) if end is None else (" AND originator_id < ?", (end,))
-        with self.datastore.transaction(commit=False) as cursor:
+        with self.datastore.get_connection(commit=False) as connection, connection.cursor() as cursor:
+            cursor.row_factory = None
             cursor.execute(
                 f"SELECT rowid, originator_id, originator_version, topic, state FROM {self.events_table_name}"  # noqa: S608
                 f" WHERE (originator_id, originator_version) > (?, ?){bounds} AND +rowid <= ?"
                 " ORDER BY originator_id, originator_version LIMIT ?",
                 (*behind, *arguments, through, limit),
             )
-            return list(map(tuple, cursor.fetchall()))
+            cursor.row_factory = None
+            return cursor.fetchall()
 
     def select_stream(self, group_id: str, after_version: int, limit: int) -> list[Notification]:
         """Return events of one stream with their positions."""
@@ -189,7 +191,11 @@ class SQLiteEventStore:
                 rows = self._recorder.select_streams(through, behind, bounds.end, STREAMS_BATCH_SIZE)
             if not rows:
                 return
-            yield [Recorded(row[0], self._decode(*row[1:]), row[2]) for row in rows]
+            decode = self._decode
+            yield [
+                Recorded(position, decode(group_id, topic, state), version)
+                for position, group_id, version, topic, state in rows
+            ]
             behind = rows[-1][1:3]
 
     def head(self) -> int:
@@ -203,9 +209,9 @@ class SQLiteEventStore:
 
     def _recorded(self, row: Notification) -> Recorded:
         version = row.originator_version
-        return Recorded(row.id, self._decode(str(row.originator_id), version, row.topic, row.state), version)
+        return Recorded(row.id, self._decode(str(row.originator_id), row.topic, row.state), version)
 
-    def _decode(self, group_id: str, _: int, topic: str, state: bytes) -> Event:
+    def _decode(self, group_id: str, topic: str, state: bytes) -> Event:
         try:
             return self._mapper.decode(topic, state)
         except MapperDeserialisationError as error:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from projector.domain.events import UndecodableEvent
+from projector.projection.stretches import stretches
 from projector.read_model import ReadModelUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from projector.domain.events import Recorded
+    from projector.projection.stretches import Stretch
     from projector.read_model import Tables, Work
 
 
@@ -24,7 +26,7 @@ class Projection(Protocol):
     name: str
     version: int
 
-    def apply(self, tables: Tables, batch: Sequence[Recorded]) -> None:
+    def apply(self, tables: Tables, batch: Sequence[Stretch]) -> None:
         """Fold the batch into the tables."""
 
 
@@ -73,7 +75,7 @@ def _applied(work: Work, projection: Projection, batch: Sequence[Recorded]) -> E
     try:
         with work.advance(projection.name, through=batch[-1].position) as tables:
             require_decoded(batch)
-            projection.apply(tables, batch)
+            projection.apply(tables, stretches(batch))
     except ReadModelUnavailable:
         raise
     except Exception as error:  # noqa: BLE001 - whatever an event breaks, the others must go on

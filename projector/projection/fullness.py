@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from projector.domain import fullness
-from projector.domain.events import GroupCreated, GroupDismissed, GroupFilled, MembersLeft, speaks_of_group
+from projector.domain.events import GroupCreated, GroupDismissed, GroupFilled, MembersLeft
 from projector.read_model import State
-from projector.read_model.blocks import ends_block
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from projector.domain.events import Recorded
     from projector.domain.fullness import Fullness
+    from projector.projection.stretches import Stretch
     from projector.read_model import Tables
 
 _EVIDENCE = (GroupCreated, GroupDismissed, GroupFilled, MembersLeft)
@@ -26,17 +25,19 @@ class FullnessProjection:
     name = "fullness"
     version = 1
 
-    def apply(self, tables: Tables, batch: Sequence[Recorded]) -> None:
+    def apply(self, tables: Tables, batch: Sequence[Stretch]) -> None:
         """Fold the batch into `fullness` and `fullness_states`."""
-        events = [one for one in batch if isinstance(one.event, _EVIDENCE) or ends_block(one.version)]
-        known = tables.fullness(dict.fromkeys(recorded.event.group_id for recorded in events))
+        spoken = [[one for one in stretch.told if type(one.event) in _EVIDENCE] for stretch in batch]
+        concerned = [pair for pair in zip(batch, spoken, strict=True) if pair[1] or pair[0].ends_block]
+        known = tables.fullness(dict.fromkeys(stretch.group_id for stretch, _ in concerned))
         states: list[State[Fullness]] = []
         changed: dict[str, Fullness] = {}
-        for recorded in events:
-            group_id = recorded.event.group_id
-            if isinstance(recorded.event, _EVIDENCE) and speaks_of_group(recorded.event):
-                changed[group_id] = known[group_id] = fullness.evolve(known.get(group_id, _NOTHING), recorded)
-            if ends_block(recorded.version) and group_id in known:
-                states.append(State(group_id, recorded.version, known[group_id]))
+        for stretch, events in concerned:
+            for recorded in events:
+                known[stretch.group_id] = fullness.evolve(known.get(stretch.group_id, _NOTHING), recorded)
+            if events:
+                changed[stretch.group_id] = known[stretch.group_id]
+            if stretch.ends_block and stretch.group_id in known:
+                states.append(State(stretch.group_id, stretch.events[-1].version, known[stretch.group_id]))
         tables.save_fullness(changed)
         tables.save_fullness_states(states)

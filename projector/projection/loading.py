@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from projector.projection import require_decoded
+from projector.projection.stretches import stretches
 from projector.read_model import ReadModelUnavailable
 from projector.read_model.held import HeldTables
 
@@ -54,8 +55,9 @@ def _folded(held: HeldTables, projections: Sequence[Projection], batch: Sequence
         return set()
     try:
         require_decoded(batch)
+        cut = stretches(batch)
         for projection in projections:
-            projection.apply(held, batch)
+            projection.apply(held, cut)
     except ReadModelUnavailable:
         raise
     except Exception:  # noqa: BLE001 - whatever an event breaks, the other groups must go on

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from msgspec.structs import replace
+
 from projector.domain import lives, membership
-from projector.domain.events import GroupCreated, MembersJoined, MembersLeft, speaks_of_group
-from projector.domain.membership import Member, Standing
+from projector.domain.events import GroupCreated, MembersJoined, MembersLeft
+from projector.domain.membership import MEMBER, OUT, Member
 from projector.read_model import MemberRow, Roster, RosterState
-from projector.read_model.blocks import ends_block
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from projector.domain.events import Event, Recorded
     from projector.domain.lives import Lives
+    from projector.projection.stretches import Stretch
     from projector.read_model import Change, Tables
 
 _ROSTER_SHARE: Final = 16
 """A roster is stored again after as many events as are a 16th of it: so storing costs each event a few ids."""
 
+_CHANGES: Final[dict[type[Event], Change]] = {GroupCreated: "joined", MembersJoined: "joined", MembersLeft: "left"}
 _NOBODY: Final = Member()
 _EMPTY: Final = Roster()
 
@@ -30,15 +33,15 @@ class MembershipProjection:
     name = "membership"
     version = 1
 
-    def apply(self, tables: Tables, batch: Sequence[Recorded]) -> None:
+    def apply(self, tables: Tables, batch: Sequence[Stretch]) -> None:
         """Fold the batch into `rosters`, `members`, `earlier_members` and `roster_states`."""
-        by_group: dict[str, list[Recorded]] = {}
-        for recorded in batch:
-            by_group.setdefault(recorded.event.group_id, []).append(recorded)
+        by_group: dict[str, list[Stretch]] = {}
+        for stretch in batch:
+            by_group.setdefault(stretch.group_id, []).append(stretch)
         rosters = tables.rosters(by_group)
         folds = [_Group(tables, group_id, rosters.get(group_id)) for group_id in by_group]
-        for fold, events in zip(folds, by_group.values(), strict=True):
-            fold.add(events)
+        for fold, parts in zip(folds, by_group.values(), strict=True):
+            fold.add(parts)
         tables.save_members(row for fold in folds for row in fold.changed())
         tables.save_earlier_members(row for fold in folds for row in fold.earlier)
         tables.save_rosters(
@@ -67,22 +70,21 @@ class _Group:
         """The group as it is now."""
         return Roster(self._lives, self._count)
 
-    def add(self, events: Sequence[Recorded]) -> None:
+    def add(self, parts: Sequence[Stretch]) -> None:
         """Fold events in, and store states at the ends of blocks."""
-        told = [(one, membership.users(one.event)) for one in events if speaks_of_group(one.event)]
-        self.is_heard_of = self.is_heard_of or bool(told)
         if self._is_old:
-            self._bring({user_id for _, users in told for user_id in users})
-        ends = [one for one in events if ends_block(one.version)]
-        for recorded, users in told:
-            while ends and ends[0].position < recorded.position:
-                self._store_state(ends.pop(0))
-            self._add(recorded, users)
-        for recorded in ends:
-            self._store_state(recorded)
+            self._bring({user for part in parts for one in part.told for user in membership.users(one.event)})
+        for part in parts:
+            for recorded in part.told:
+                self._add(recorded)
+            self.is_heard_of = self.is_heard_of or bool(part.told)
+            if part.ends_block:
+                self._store_state(part.events[-1])
 
-    def changed(self) -> Iterator[MemberRow]:
+    def changed(self) -> Iterable[MemberRow]:
         """Return the rows that are not as they were."""
+        if not self._known:
+            return self._rows.values()
         return (row for user_id, row in self._rows.items() if row is not self._known.get(user_id))
 
     def _bring(self, users: set[str]) -> None:
@@ -90,26 +92,27 @@ class _Group:
         self._known = {user_id: row for (_, user_id), row in found.items()}
         self._rows = dict(self._known)
 
-    def _add(self, recorded: Recorded, users: Sequence[str]) -> None:
+    def _add(self, recorded: Recorded) -> None:
+        event = recorded.event
         now = lives.evolve(self._lives, recorded)
         if now is not self._lives and now != self._lives:
             self._live(now)
-        for user_id in users:
+        for user_id in membership.users(event):
             before = self._rows.get(user_id)
             member = membership.evolve(before.member if before else _NOBODY, recorded)
             stands = membership.standing(member, now)
             if before is not None:
                 self.earlier.append(before)
-                self._count -= before.standing is Standing.MEMBER
-            self._count += stands is Standing.MEMBER
+                self._count -= before.standing is MEMBER
+            self._count += stands is MEMBER
             self._rows[user_id] = MemberRow(
                 self.group_id,
                 user_id,
                 member,
                 stands,
                 recorded.position,
-                recorded.event.occurred_at,
-                _change(recorded.event),
+                event.occurred_at,
+                _CHANGES.get(type(event)),
             )
 
     def _live(self, now: Lives) -> None:
@@ -121,9 +124,9 @@ class _Group:
         self._lives, self._count = now, 0
         for user_id, row in self._rows.items():
             stands = membership.standing(row.member, now)
-            self._count += stands is Standing.MEMBER
+            self._count += stands is MEMBER
             if stands is not row.standing:
-                self._rows[user_id] = row._replace(standing=stands)
+                self._rows[user_id] = replace(row, standing=stands)
 
     def _store_state(self, recorded: Recorded) -> None:
         last = self._tables.last_roster_state(self.group_id)
@@ -131,19 +134,9 @@ class _Group:
             return
         present = {row.user_id for row in self._tables.present(self.group_id)} if self._is_old else set()
         present -= self._rows.keys()
-        present |= {user_id for user_id, row in self._rows.items() if row.standing is not Standing.OUT}
+        present |= {user_id for user_id, row in self._rows.items() if row.standing is not OUT}
         self._tables.save_roster_state(
             RosterState(
                 self.group_id, recorded.version, recorded.position, self._lives, self._count, tuple(sorted(present))
             )
         )
-
-
-def _change(event: Event) -> Change | None:
-    match event:
-        case GroupCreated() | MembersJoined():
-            return "joined"
-        case MembersLeft():
-            return "left"
-        case _:
-            return None

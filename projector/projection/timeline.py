@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from projector.domain.events import GroupDismissed, speaks_of_group
-from projector.read_model.blocks import Block, block_number
+from projector.domain.events import GroupDismissed
+from projector.read_model.blocks import Block
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from projector.domain.events import Recorded
+    from projector.projection.stretches import Stretch
     from projector.read_model import Tables
 
 
@@ -20,22 +20,21 @@ class TimelineProjection:
     name = "timeline"
     version = 1
 
-    def apply(self, tables: Tables, batch: Sequence[Recorded]) -> None:
+    def apply(self, tables: Tables, batch: Sequence[Stretch]) -> None:
         """Fold the batch into `blocks` and `dismissals`."""
-        keys = dict.fromkeys((recorded.event.group_id, block_number(recorded.version)) for recorded in batch)
-        blocks = tables.blocks(keys)
-        for recorded in batch:
-            key = (recorded.event.group_id, block_number(recorded.version))
-            blocks[key] = _extended(blocks.get(key), *key, recorded)
-        tables.save_blocks(blocks.values())
+        known = tables.blocks((stretch.group_id, stretch.block) for stretch in batch)
+        tables.save_blocks([_extended(known.get((stretch.group_id, stretch.block)), stretch) for stretch in batch])
         tables.save_dismissals(
-            (recorded.event.group_id, recorded.event.occurred_at, recorded.position)
-            for recorded in batch
-            if isinstance(recorded.event, GroupDismissed) and speaks_of_group(recorded.event)
+            (stretch.group_id, recorded.event.occurred_at, recorded.position)
+            for stretch in batch
+            for recorded in stretch.told
+            if isinstance(recorded.event, GroupDismissed)
         )
 
 
-def _extended(block: Block | None, group_id: str, number: int, recorded: Recorded) -> Block:
-    at = recorded.event.occurred_at
-    earliest, latest = (at, at) if block is None else (min(block.earliest_at, at), max(block.latest_at, at))
-    return Block(group_id, number, earliest, latest, recorded.version, recorded.position)
+def _extended(block: Block | None, stretch: Stretch) -> Block:
+    times = [recorded.event.occurred_at for recorded in stretch.events]
+    if block is not None:
+        times += (block.earliest_at, block.latest_at)
+    newest = stretch.events[-1]
+    return Block(stretch.group_id, stretch.block, min(times), max(times), newest.version, newest.position)

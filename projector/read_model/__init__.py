@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
+import msgspec
+
 from projector.domain.fullness import Fullness
 from projector.domain.lives import NEVER, UNKNOWN, Lives, Moment, Register
 
@@ -59,7 +61,7 @@ Change: TypeAlias = Literal["joined", "left"]
 MemberEvent: TypeAlias = Literal["joined", "left", "dismissed"]
 
 
-class MemberRow(NamedTuple):
+class MemberRow(msgspec.Struct, frozen=True, gc=False):
     """One user in one group: the evidence, and the standing that follows from it.
 
     `position`, `at` (ms) and `change` tell of the newest event about this user here, whether it changed anything or

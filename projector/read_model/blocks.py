@@ -24,7 +24,7 @@ class Block(NamedTuple):
     @property
     def is_complete(self) -> bool:
         """Whether no more events come into it."""
-        return ends_block(self.last_version)
+        return self.last_version == last_version(self.number)
 
     @property
     def before(self) -> int:
@@ -37,6 +37,6 @@ def block_number(version: int) -> int:
     return (version - 1) // SPACING
 
 
-def ends_block(version: int) -> bool:
-    """Tell whether the event of this version is the last of its block; a version of 0 is unknown."""
-    return version > 0 and version % SPACING == 0
+def last_version(number: int) -> int:
+    """Return the version of the last event that comes into a block."""
+    return (number + 1) * SPACING

@@ -72,8 +72,11 @@ class HeldTables:
 
     def save_members(self, rows: Iterable[MemberRow]) -> None:
         """See `Tables`."""
+        group_id, members = None, {}
         for row in rows:
-            self._group(row.group_id).members[row.user_id] = row
+            if row.group_id != group_id:
+                group_id, members = row.group_id, self._group(row.group_id).members
+            members[row.user_id] = row
 
     def save_earlier_members(self, rows: Iterable[MemberRow]) -> None:
         """See `Tables`."""

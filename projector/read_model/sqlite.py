@@ -148,8 +148,16 @@ class SQLiteTables:
         self._connection.executemany(
             "INSERT OR REPLACE INTO members VALUES (?, ?, ?, ?, ?, ?, ?)",
             [
-                (group, user, int(standing), position, at, change, _encode(member).decode())
-                for group, user, member, standing, position, at, change in rows
+                (
+                    row.group_id,
+                    row.user_id,
+                    int(row.standing),
+                    row.position,
+                    row.at,
+                    row.change,
+                    _encode(row.member).decode(),
+                )
+                for row in rows
             ],
         )
 
@@ -158,8 +166,8 @@ class SQLiteTables:
         self._connection.executemany(
             "INSERT OR REPLACE INTO earlier_members VALUES (?, ?, ?, ?, ?, ?)",
             [
-                (group, user, position, at, change, _encode(member).decode())
-                for group, user, member, _, position, at, change in rows
+                (row.group_id, row.user_id, row.position, row.at, row.change, _encode(row.member).decode())
+                for row in rows
             ],
         )
 

@@ -12,7 +12,7 @@ from eventsourcing.cipher import AESCipher
 from eventsourcing.persistence import InfrastructureFactory
 from eventsourcing.utils import Environment
 
-from projector.domain.events import TYPES, Event, UndecodableEvent
+from projector.domain.events import TYPES, Event, Recorded, UndecodableEvent
 from projector.event_store import Appended, Candidate, StoreUnavailable
 from projector.event_store.sqlite import open_sqlite
 from tests.domain import facts as f
@@ -136,8 +136,8 @@ def test_what_is_sealed_is_read_again_and_its_plain_text_is_nowhere_in_the_file(
     assert files
     assert not any(b"plain-" in one.read_bytes() for one in files)
     with opened(path, environment) as (store, quarantine):
-        assert store.read(0, 10) == [(1, event, 1)]
-        assert store.read_group(f.GROUP, 0, 10) == [(1, event, 1)]
+        assert store.read(0, 10) == [Recorded(1, event, 1)]
+        assert store.read_group(f.GROUP, 0, 10) == [Recorded(1, event, 1)]
         found = quarantine.find(kept)
         assert found is not None
         assert found.body == body
@@ -230,7 +230,7 @@ def test_what_the_first_version_stored_is_read_and_stored_the_same(
         with closing(sqlite3.connect(path)) as connection:
             connection.execute("INSERT INTO stored_events VALUES ('g', 1, ?, ?)", (topic, state.encode()))
             connection.commit()
-        assert store.read(0, 10) == [(1, event, 1)]
+        assert store.read(0, 10) == [Recorded(1, event, 1)]
         store.append(new(event))
     kept = rows(path, "SELECT topic, state FROM stored_events WHERE rowid = 2")
     assert [(name, json.loads(stored)) for name, stored in kept] == [(topic, json.loads(state))]
@@ -243,7 +243,7 @@ def test_every_type_is_among_those_whose_stored_form_is_fixed() -> None:
 def test_a_field_of_a_later_version_is_read_over(path: str) -> None:
     with opened(path) as (store, _):
         written(path, f"INSERT INTO stored_events VALUES ('g', 1, 'GroupFilled', '{{{BASE},\"colour\":\"blue\"}}')")
-        assert store.read(0, 10) == [(1, TYPES["GroupFilled"](**TOLD), 1)]
+        assert store.read(0, 10) == [Recorded(1, TYPES["GroupFilled"](**TOLD), 1)]
 
 
 @pytest.mark.parametrize(

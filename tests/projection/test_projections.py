@@ -17,6 +17,7 @@ from projector.projection import project, refold
 from projector.projection.fullness import FullnessProjection
 from projector.projection.membership import MembershipProjection
 from projector.projection.profile import ProfileProjection
+from projector.projection.stretches import stretches
 from projector.projection.timeline import TimelineProjection
 from projector.read_model import GroupFilter, NoReadModel, ReadModelUnavailable, SetAside
 from projector.read_model.sqlite import TABLES, SQLiteReadModel, create
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from projector.projection import Projection
+    from projector.projection.stretches import Stretch
     from projector.read_model import Tables
     from projector.read_model.sqlite import SQLiteWork
     from projector.read_model.sqlite_queries import SQLiteSnapshot
@@ -51,9 +53,10 @@ class Failing:
         self._inner = inner
         self._at = {at} if isinstance(at, int) else at
 
-    def apply(self, tables: Tables, batch: Sequence[Recorded]) -> None:
+    def apply(self, tables: Tables, batch: Sequence[Stretch]) -> None:
         self._inner.apply(tables, batch)
-        if broken := [recorded.position for recorded in batch if recorded.position in self._at]:
+        events = [recorded for stretch in batch for recorded in stretch.events]
+        if broken := [recorded.position for recorded in events if recorded.position in self._at]:
             raise ValueError(f"cannot fold {broken[0]}")
 
 
@@ -404,14 +407,14 @@ class Stop(BaseException):
 
 def break_off(work: SQLiteWork, history: Sequence[Recorded], error: type[BaseException]) -> None:
     with work.advance("membership", through=history[-1].position) as tables:
-        MembershipProjection().apply(tables, history)
+        MembershipProjection().apply(tables, stretches(history))
         raise error
 
 
 def break_off_after(read_model: SQLiteReadModel, history: Sequence[Recorded]) -> None:
     with read_model.transaction() as work:
         with work.advance("membership", through=history[-1].position) as tables:
-            MembershipProjection().apply(tables, history)
+            MembershipProjection().apply(tables, stretches(history))
         raise Stop
 
 
@@ -441,7 +444,7 @@ def test_one_projection_rolls_back_alone_and_the_others_of_the_transaction_commi
     history = f.recorded([f.created(0, "ann")])
     with opened(path) as read_model, read_model.transaction() as work:
         with work.advance("profile", through=1) as tables:
-            ProfileProjection().apply(tables, history)
+            ProfileProjection().apply(tables, stretches(history))
         with pytest.raises(KeyError):
             break_off(work, history, KeyError)
     with snapshot(path) as now:

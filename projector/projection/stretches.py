@@ -1,0 +1,54 @@
+"""Stretches: what a batch has of one block of one group's stream. Projections fold stretch by stretch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from projector.domain.events import speaks_of_group
+from projector.read_model import blocks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from projector.domain.events import Recorded
+
+
+class Stretch:
+    """Events of one group, in order, none of them in another block than the others.
+
+    `events` are all; `told` are those that speak of the group and not of a topic inside it.
+    """
+
+    __slots__ = ("_last", "block", "events", "group_id", "told")
+
+    def __init__(self, group_id: str, block: int) -> None:
+        self.group_id = group_id
+        self.block = block
+        self.events: list[Recorded] = []
+        self.told: list[Recorded] = []
+        self._last = blocks.last_version(block)
+
+    @property
+    def ends_block(self) -> bool:
+        """Whether its last event is the last of its block."""
+        return self.events[-1].version == self._last
+
+    def has_room_for(self, recorded: Recorded) -> bool:
+        """Tell whether the next event of the group is in the same block."""
+        return recorded.version <= self._last
+
+
+def stretches(batch: Iterable[Recorded]) -> list[Stretch]:
+    """Return a batch as stretches; those of one group are in order."""
+    found: list[Stretch] = []
+    newest: dict[str, Stretch] = {}
+    for recorded in batch:
+        event = recorded.event
+        stretch = newest.get(event.group_id)
+        if stretch is None or not stretch.has_room_for(recorded):
+            stretch = newest[event.group_id] = Stretch(event.group_id, blocks.block_number(recorded.version))
+            found.append(stretch)
+        stretch.events.append(recorded)
+        if speaks_of_group(event):
+            stretch.told.append(recorded)
+    return found
