@@ -70,6 +70,11 @@ def open_stores(settings: Settings) -> Stores:
     return stores
 
 
+def open_events(settings: Settings) -> EventStore:
+    """Open the event store. Raises as `open_stores` does."""
+    return open_stores(settings).events
+
+
 def open_generations(settings: Settings) -> SQLiteGenerations:
     """Return the read models there are, of which none may be there yet."""
     return SQLiteGenerations(settings.read_model_path)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import closing, contextmanager
 from heapq import merge
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from projector.event_store import stream
-from projector.projection import refold
-from projector.projection.loading import load
-from projector.provenance import mark_of, unfit
+from projector.building import build, refold_group
+from projector.provenance import unfit
 from projector.read_model import Building, NoReadModel
 from projector.subscription import Subscription
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from projector.building import Jobs
     from projector.event_store import EventStore
     from projector.projection import Projection
     from projector.read_model import Committed, Generation, Generations, ReadModel, Rows
@@ -52,8 +50,9 @@ class Replayed(NamedTuple):
 
 
 class Replay:
-    """Rebuilds read models. `found` is told each difference, group by group; `told` how far the work is.
+    """Rebuilds read models.
 
+    `found` is told each difference, group by group; `told` how far the work is; `jobs` lets other processes help.
     All methods raise StoreUnavailable, ReadModelUnavailable and CannotReplay; the live model is then as it was.
     """
 
@@ -66,6 +65,7 @@ class Replay:
         found: Callable[[Difference], None] = lambda _: None,
         told: Callable[[Building], None] = lambda _: None,
         waits: Callable[[], None] = lambda: None,
+        jobs: Jobs | None = None,
     ) -> None:
         self._store = store
         self._generations = generations
@@ -73,6 +73,7 @@ class Replay:
         self._found = found
         self._told = told
         self._waits = waits
+        self._jobs = jobs
 
     def whole(self, *, only: str | None = None, check: bool = False) -> Replayed:
         """Build a fresh model, or one projection of it; compare; unless it is a check, make it the live one."""
@@ -93,11 +94,11 @@ class Replay:
             scratch.begin(self._versions(), afresh=self._versions()).finish()
             with closing(scratch.finished()) as rebuilt, live.committed() as now:
                 position = _position(now, projections)
-                self._refold(rebuilt, projections, group_id, through=position)
+                refold_group(self._store, rebuilt, projections, group_id, through=position)
                 with rebuilt.committed() as then:
                     differing = self._compare(now, then, projections, group_id)
             if differing and not check:
-                self._refold(live, projections, group_id)
+                refold_group(self._store, live, projections, group_id)
             return Replayed(position, differing)
 
     def roll_back(self) -> int:
@@ -121,7 +122,7 @@ class Replay:
         if others := [one for one in self._projections if one not in chosen]:
             self._require_fit(live, others)
         through, reasons = self._compared_at(live, chosen)
-        self._build(fresh, chosen, through)
+        build(self._store, fresh, chosen, self._versions(), through=through, told=self._told, jobs=self._jobs)
         with closing(fresh.finished()) as rebuilt:
             replayed = Replayed(through, 0, tuple(reasons))
             if not reasons:
@@ -144,33 +145,6 @@ class Replay:
         if position < head * _WORTH_COMPARING:
             return head, [f"it has only come to position {position} of {head}"]
         return position, []
-
-    def _build(self, fresh: Generation, chosen: Sequence[Projection], through: int) -> None:
-        empty = fresh.begin(self._versions(), afresh=[one.name for one in chosen])
-        done = 0
-
-        def advanced(count: int) -> None:
-            nonlocal done
-            done += count
-            self._told(Building("fold", done, through))
-
-        with empty.transaction() as work:
-            failed = load(work, chosen, self._store.read_streams(through), through=through, advanced=advanced)
-            for newest in self._store.read(through - 1, 1) if through else []:
-                work.remember(mark_of(newest))
-        self._told(Building("index", 0, 0))
-        empty.finish()
-        with closing(fresh.finished()) as rebuilt:
-            for group_id in sorted(failed):
-                self._refold(rebuilt, chosen, group_id)
-
-    def _refold(
-        self, read_model: ReadModel, projections: Sequence[Projection], group_id: str, through: int | None = None
-    ) -> None:
-        with read_model.transaction() as work:
-            for projection in projections:
-                end = work.checkpoints()[projection.name].position if through is None else through
-                refold(work, projection, group_id, stream(self._store, group_id, end), now_ms=_now_ms())
 
     def _compare(
         self, live: Committed, rebuilt: Committed, projections: Sequence[Projection], group_id: str | None = None
@@ -247,7 +221,3 @@ def _differences(projection: str, live: Rows, rebuilt: Rows) -> Iterator[Differe
 def _position(read_model: Committed, projections: Sequence[Projection]) -> int:
     known = read_model.checkpoints()
     return min(known[projection.name].position for projection in projections)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from contextlib import ExitStack, closing
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from projector.bootstrap import PROJECTIONS, open_generations, open_stores
+from projector.bootstrap import PROJECTIONS, open_events, open_generations
+from projector.building import Jobs
+from projector.cli.arguments import whole_number
 from projector.cli.progress import Progress
 from projector.replay import Replay
 
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
     from projector.settings import Settings
 
 _TELL_EVERY_S: Final = 0.2
+_MOST_JOBS: Final = 4
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -31,14 +36,29 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     what.add_argument("--rollback", action="store_true", help="go back to the read model before the last replay")
     what.add_argument("--if-needed", action="store_true", help="only what is missing or of another version")
     parser.add_argument("--check", action="store_true", help="only compare")
+    parser.add_argument(
+        "--jobs",
+        type=whole_number(1, 64),
+        default=_jobs(),
+        metavar="N",
+        help="processes that build; default: all cores but one, at most 4",
+    )
     parser.set_defaults(run=run, needs_database=True)
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Replay, print each difference, and return 1 if there was one."""
     generations = open_generations(settings)
-    with closing(open_stores(settings).events) as store, _Teller(generations) as teller:
-        replay = Replay(store, generations, PROJECTIONS, found=_Report().add, told=teller.tell, waits=_say_who_waits)
+    with closing(open_events(settings)) as store, _Teller(generations) as teller:
+        replay = Replay(
+            store,
+            generations,
+            PROJECTIONS,
+            found=_Report().add,
+            told=teller.tell,
+            waits=_say_who_waits,
+            jobs=Jobs(options.jobs, partial(open_events, settings)),
+        )
         if options.rollback:
             _say(f"position {replay.roll_back()}: the read model before is live again")
             return 0
@@ -48,6 +68,11 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
         return 0
     _say(_outcome(replayed, check=options.check))
     return 1 if replayed.differences else 0
+
+
+def _jobs() -> int:
+    """Leave a core to the server beside."""
+    return max(1, min(len(os.sched_getaffinity(0)) - 1, _MOST_JOBS))
 
 
 def _replayed(replay: Replay, options: argparse.Namespace) -> Replayed | None:

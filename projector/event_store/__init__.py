@@ -76,6 +76,9 @@ class EventStore(Protocol):
         They come in lists of some thousand; a list may end, and begin, in the middle of a stream.
         """
 
+    def split(self, through: int, parts: int) -> list[Bounds]:
+        """Return ranges of group ids, as many as parts or fewer, each with about as many events up to a position."""
+
     def head(self) -> int:
         """Return the position of the newest event, 0 if there is none."""
 

@@ -121,6 +121,17 @@ class GroupRecorder(library.SQLiteApplicationRecorder):
             cursor.row_factory = None
             return cursor.fetchall()
 
+    def select_group_at(self, place: int) -> str | None:
+        """Return the group whose event has so many others before it in the order of streams."""
+        with self.datastore.transaction(commit=False) as cursor:
+            cursor.execute(
+                f"SELECT originator_id FROM {self.events_table_name}"  # noqa: S608 - the library's own table name
+                " ORDER BY originator_id, originator_version LIMIT 1 OFFSET ?",
+                (place,),
+            )
+            row = cursor.fetchone()
+            return str(row[0]) if row else None
+
     def select_stream(self, group_id: str, after_version: int, limit: int) -> list[Notification]:
         """Return events of one stream with their positions."""
         with self.datastore.transaction(commit=False) as cursor:
@@ -197,6 +208,13 @@ class SQLiteEventStore:
                 for position, group_id, version, topic, state in rows
             ]
             behind = rows[-1][1:3]
+
+    def split(self, through: int, parts: int) -> list[Bounds]:
+        """See `EventStore`."""
+        with _unavailable():
+            ends = [self._recorder.select_group_at(through * number // parts) for number in range(1, parts)]
+        inner = sorted({end for end in ends if end})
+        return [Bounds(first, end) for first, end in zip(["", *inner], [*inner, None], strict=True)]
 
     def head(self) -> int:
         """See `EventStore`."""

@@ -232,12 +232,22 @@ class ReadModel(Protocol):
 class Unindexed(ReadModel, Protocol):
     """A read model that is filled fast, and of no use to anybody before it is finished."""
 
+    def append(self, part: str, projections: Iterable[str]) -> None:
+        """Add the rows of a part, by its name, which come behind those that are here; it must not be open."""
+
     def finish(self) -> None:
         """Make the indexes, and everything durable, and let go of every connection."""
 
 
 class Generation(Protocol):
     """A read model that is being built beside the live one; it is gone afterwards unless it was promoted."""
+
+    @property
+    def name(self) -> str:
+        """By which it is found."""
+
+    def part(self, number: int) -> Generation:
+        """Return another that another process may build, and that is to be appended to this one; from 1."""
 
     def begin(self, versions: Mapping[str, int], *, afresh: Collection[str]) -> Unindexed:
         """Create it, with a checkpoint for each projection: at 0 for those to build afresh.

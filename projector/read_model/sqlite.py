@@ -382,6 +382,17 @@ class SQLiteUnindexed(SQLiteReadModel):
             for pragma in ("journal_mode=MEMORY", "synchronous=OFF", "locking_mode=EXCLUSIVE", "cache_size=-64000"):
                 self._file.connection().execute(f"PRAGMA {pragma}").fetchone()
 
+    def append(self, part: str, projections: Iterable[str]) -> None:
+        """See `Unindexed`."""
+        connection = self._file.connection()
+        with unavailable():
+            connection.execute("ATTACH ? AS part", (part,))
+            connection.execute("BEGIN")
+            for table in (table for projection in projections for table in TABLES[projection]):
+                connection.execute(f"INSERT INTO main.{table} SELECT * FROM part.{table}")
+            connection.execute("COMMIT")
+            connection.execute("DETACH part")
+
     def finish(self) -> None:
         """See `Unindexed`."""
         with unavailable():

@@ -32,6 +32,15 @@ class SQLiteGeneration:
         self._path = path
         self._links = links
 
+    @property
+    def name(self) -> str:
+        """See `Generation`."""
+        return str(self._path)
+
+    def part(self, number: int) -> SQLiteGeneration:
+        """See `Generation`."""
+        return SQLiteGeneration(self._path.with_suffix(f".{int(self._path.suffix[1:]) + number}"), self._links)
+
     def begin(self, versions: Mapping[str, int], *, afresh: Collection[str]) -> SQLiteUnindexed:
         """See `Generation`."""
         live = None if set(afresh) == set(versions) else self._links.live

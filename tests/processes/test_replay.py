@@ -69,6 +69,7 @@ DAMAGES = {
     "a row added": ("INSERT INTO members VALUES (:group, 'ghost', 1, 5, 5, NULL, '{{}}')", "members ghost"),
     "a count that is off": ("UPDATE rosters SET member_count = member_count + 1 WHERE group_id = :group", "rosters"),
     "a profile lost": ("DELETE FROM profiles WHERE group_id = :group", "profiles"),
+    "a time that a block spans": ("UPDATE blocks SET latest_at = 1 WHERE group_id = :group AND number = 0", "blocks 0"),
     "a filling forgotten": ("UPDATE fullness SET evidence = '{{}}' WHERE group_id = :group", "fullness"),
 }
 

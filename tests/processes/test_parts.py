@@ -1,0 +1,137 @@
+"""A read model that several processes build, each its range of groups, is the one that a single one builds."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+from projector import building
+from projector.bootstrap import PROJECTIONS, open_events, open_generations
+from projector.building import Jobs
+from projector.event_store import Bounds, StoreUnavailable
+from projector.read_model import ReadModelUnavailable
+from projector.replay import Replay
+from tests.processes.databases import copied, generations, rows, settings, write
+from tests.processes.traffic import GROUPS
+from tests.running import run_cli
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from projector.event_store import EventStore
+    from projector.replay import Replayed
+
+pytestmark = pytest.mark.slow  # every test here starts processes
+
+SEED = 20230101
+COUNT = 3_000
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    database = tmp_path_factory.mktemp("recorded") / "events.db"
+    write(database, range(1, COUNT + 1), SEED)
+    return database
+
+
+@pytest.fixture
+def database(recorded: Path, tmp_path: Path) -> Path:
+    return copied(recorded, tmp_path / "copy")
+
+
+@pytest.fixture(autouse=True)
+def few_events_are_worth_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(building, "_LEAST_EVENTS", 100)
+
+
+@pytest.fixture
+def store(database: Path) -> Iterator[EventStore]:
+    store = open_events(settings(database))
+    yield store
+    store.close()
+
+
+def built(
+    database: Path, store: EventStore, processes: int, open_store: Callable[[], EventStore] | None = None
+) -> Replayed:
+    jobs = Jobs(processes, open_store or partial(open_events, settings(database)))
+    return Replay(store, open_generations(settings(database)), PROJECTIONS, jobs=jobs).whole()
+
+
+@pytest.mark.parametrize("processes", [2, 3, 6, 20])
+def test_however_many_processes_build_it_is_the_same(database: Path, store: EventStore, processes: int) -> None:
+    built(database, store, 1)
+    alone = rows(database)
+    together = built(database, store, processes)
+    assert (together.position, together.differences, together.unfit) == (COUNT, 0, ())
+    assert rows(database) == alone
+    assert len(generations(database)) == 2, "the live one and the one before"
+
+
+def test_events_that_cannot_be_applied_are_set_aside_in_every_part(database: Path, store: EventStore) -> None:
+    for group_id in (GROUPS[0], GROUPS[-1]):
+        change = "UPDATE stored_events SET topic = 'FromTomorrow' WHERE originator_id = ? AND originator_version = 7"
+        with store._recorder.writing() as cursor:  # type: ignore[attr-defined]
+            assert cursor.execute(change, (group_id,)).rowcount == 1
+    built(database, store, 1)
+    alone = rows(database)
+    assert len(alone["set_aside"]) == 2 * len(PROJECTIONS)
+    built(database, store, 3)
+    together = rows(database)
+    without_times = [[row[:3] for row in found["set_aside"]] for found in (alone, together)]
+    assert without_times[0] == without_times[1]
+    assert {**together, "set_aside": []} == {**alone, "set_aside": []}
+
+
+def die() -> EventStore:
+    os._exit(9)
+
+
+def refuse() -> EventStore:
+    raise StoreUnavailable("no store for you")
+
+
+@pytest.mark.parametrize(
+    ("open_store", "error", "why"),
+    [(die, ReadModelUnavailable, "a process that built a part of it died"), (refuse, StoreUnavailable, "no store")],
+)
+def test_if_a_part_cannot_be_built_the_live_model_stays_and_nothing_is_left_behind(
+    database: Path, store: EventStore, open_store: Callable[[], EventStore], error: type[Exception], why: str
+) -> None:
+    built(database, store, 1)
+    before, files = rows(database), generations(database)
+    with pytest.raises(error, match=why):
+        built(database, store, 2, open_store)
+    assert (rows(database), generations(database)) == (before, files)
+    assert multiprocessing.active_children() == []
+
+
+def test_a_helper_ends_when_whoever_asked_for_it_is_gone(database: Path) -> None:
+    answers, answering = multiprocessing.Pipe(duplex=False)
+    answers.close()
+    with open_generations(settings(database)).building() as fresh:
+        order = building._Order(fresh.part(1), PROJECTIONS, COUNT, Bounds(GROUPS[1]))
+        building._help(partial(open_events, settings(database)), order, answering)
+    answering.close()
+
+
+def test_a_log_is_split_into_ranges_that_miss_nothing_and_have_about_as_much_each(store: EventStore) -> None:
+    whole = [one for batch in store.read_streams(COUNT) for one in batch]
+    assert store.split(COUNT, 1) == [Bounds()]
+    for parts in (2, 3, 5):
+        ranges = store.split(COUNT, parts)
+        events = [[one for batch in store.read_streams(COUNT, bounds) for one in batch] for bounds in ranges]
+        assert [one for part in events for one in part] == whole
+        assert max(map(len, events)) < COUNT / parts + COUNT / len(GROUPS) * 1.5
+    assert len(store.split(COUNT, 100)) <= len(GROUPS) + 1
+
+
+def test_the_command_takes_how_many_processes_may_build(database: Path) -> None:
+    assert run_cli(database, "replay", "--jobs", "2").returncode == 0
+    wrong = run_cli(database, "replay", "--jobs", "0")
+    assert (wrong.returncode, "--jobs" in wrong.stderr) == (2, True)
