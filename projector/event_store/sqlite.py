@@ -33,6 +33,11 @@ LOCK_TIMEOUT_S: Final = 1
 
 STREAMS_BATCH_SIZE: Final = 2_000
 
+SORTED_FROM: Final = 100_000
+"""From so many events on they are sorted and not looked up: as fast in memory, and far faster from a disk."""
+
+_SORTING_KIB: Final = 64_000
+
 _SCHEMA: Final = (
     "CREATE TABLE IF NOT EXISTS identities (identity BLOB PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID",
     """CREATE TABLE IF NOT EXISTS quarantine (
@@ -121,6 +126,24 @@ class GroupRecorder(library.SQLiteApplicationRecorder):
             cursor.row_factory = None
             return cursor.fetchall()
 
+    def scan_streams(self, through: int, bounds: Bounds, size: int) -> Iterator[list[tuple[int, str, int, str, bytes]]]:
+        """Give the same as `select_streams`, in lists, from one pass over the table that is sorted on the way."""
+        condition, arguments = ("", ()) if bounds.end is None else (" AND originator_id < ?", (bounds.end,))
+        with self.datastore.get_connection(commit=False) as connection, connection.cursor() as cursor:
+            cursor.row_factory = None
+            cursor.execute(f"PRAGMA cache_size={-_SORTING_KIB}")
+            try:
+                cursor.execute(
+                    f"SELECT rowid, originator_id, originator_version, topic, state FROM {self.events_table_name}"  # noqa: S608
+                    f" NOT INDEXED WHERE rowid <= ? AND originator_id >= ?{condition}"
+                    " ORDER BY originator_id, originator_version",
+                    (through, bounds.first, *arguments),
+                )
+                while rows := cursor.fetchmany(size):
+                    yield rows
+            finally:
+                cursor.execute("PRAGMA cache_size=-2000")
+
     def select_group_at(self, place: int) -> str | None:
         """Return the group whose event has so many others before it in the order of streams."""
         with self.datastore.transaction(commit=False) as cursor:
@@ -196,18 +219,22 @@ class SQLiteEventStore:
 
     def read_streams(self, through: int, bounds: Bounds = EVERY_GROUP) -> Iterator[list[Recorded]]:
         """See `EventStore`."""
+        decode = self._decode
+        with _unavailable():
+            for rows in self._sorted(through, bounds) if through >= SORTED_FROM else self._looked_up(through, bounds):
+                yield [
+                    Recorded(position, decode(group_id, topic, state), version)
+                    for position, group_id, version, topic, state in rows
+                ]
+
+    def _looked_up(self, through: int, bounds: Bounds) -> Iterator[list[Any]]:
         behind = (bounds.first, 0)
-        while True:
-            with _unavailable():
-                rows = self._recorder.select_streams(through, behind, bounds.end, STREAMS_BATCH_SIZE)
-            if not rows:
-                return
-            decode = self._decode
-            yield [
-                Recorded(position, decode(group_id, topic, state), version)
-                for position, group_id, version, topic, state in rows
-            ]
+        while rows := self._recorder.select_streams(through, behind, bounds.end, STREAMS_BATCH_SIZE):
+            yield rows
             behind = rows[-1][1:3]
+
+    def _sorted(self, through: int, bounds: Bounds) -> Iterator[list[Any]]:
+        return self._recorder.scan_streams(through, bounds, STREAMS_BATCH_SIZE)
 
     def split(self, through: int, parts: int) -> list[Bounds]:
         """See `EventStore`."""

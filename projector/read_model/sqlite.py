@@ -379,7 +379,7 @@ class SQLiteUnindexed(SQLiteReadModel):
             _copy(copied, path, afresh)
         super().__init__(path)
         with unavailable():
-            for pragma in ("journal_mode=MEMORY", "synchronous=OFF", "locking_mode=EXCLUSIVE", "cache_size=-64000"):
+            for pragma in ("journal_mode=MEMORY", "synchronous=OFF", "locking_mode=EXCLUSIVE", "cache_size=-8000"):
                 self._file.connection().execute(f"PRAGMA {pragma}").fetchone()
 
     def append(self, part: str, projections: Iterable[str]) -> None:

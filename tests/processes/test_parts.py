@@ -12,7 +12,7 @@ import pytest
 from projector import building
 from projector.bootstrap import PROJECTIONS, open_events, open_generations
 from projector.building import Jobs
-from projector.event_store import Bounds, StoreUnavailable
+from projector.event_store import Bounds, StoreUnavailable, sqlite
 from projector.read_model import ReadModelUnavailable
 from projector.replay import Replay
 from tests.processes.databases import copied, generations, rows, settings, write
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from projector.domain.events import Recorded
     from projector.event_store import EventStore
     from projector.replay import Replayed
 
@@ -118,6 +119,22 @@ def test_a_helper_ends_when_whoever_asked_for_it_is_gone(database: Path) -> None
         order = building._Order(fresh.part(1), PROJECTIONS, COUNT, Bounds(GROUPS[1]))
         building._help(partial(open_events, settings(database)), order, answering)
     answering.close()
+
+
+@pytest.mark.parametrize("bounds", [Bounds(), Bounds(GROUPS[2]), Bounds("", GROUPS[3]), Bounds(GROUPS[1], GROUPS[4])])
+@pytest.mark.parametrize("through", [1, 1_234, COUNT])
+def test_streams_are_the_same_whether_they_are_looked_up_or_sorted(
+    store: EventStore, bounds: Bounds, through: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read() -> list[Recorded]:
+        return [one for batch in store.read_streams(through, bounds) for one in batch]
+
+    looked_up = read()
+    monkeypatch.setattr(sqlite, "SORTED_FROM", 1)
+    assert read() == looked_up
+    last = bounds.end or "~"
+    expected = [one for one in store.read(0, through) if bounds.first <= one.event.group_id < last]
+    assert looked_up == sorted(expected, key=lambda one: (one.event.group_id, one.version))
 
 
 def test_a_log_is_split_into_ranges_that_miss_nothing_and_have_about_as_much_each(store: EventStore) -> None:
