@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import os
 import re
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.running import environment, serving
+from tests.running import environment, run_cli, serving
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```(sh|json)\n(.*?)```", README, re.DOTALL)
+BLOCKS = re.findall(r"```(sh|json|text)\n(.*?)```", README, re.DOTALL)
 
 
 def commands(text: str) -> list[str]:
@@ -33,6 +35,20 @@ def test_the_curl_lines_answer_what_is_printed_below_them(tmp_path: Path) -> Non
             )
             assert done.stdout.decode() == printed.strip()
             json.loads(printed)
+
+
+@pytest.mark.slow
+def test_what_a_replay_says_is_what_is_printed(tmp_path: Path) -> None:
+    (told,) = [block for kind, block in BLOCKS if kind == "text"]
+    command = next(block for _, block in BLOCKS if block.startswith("curl"))
+    database = tmp_path / "events.db"
+    with serving(database) as server:
+        subprocess.run(["sh", "-c", command.replace("http://127.0.0.1:8000", server.url)], check=True)
+        server.get("/v1/groups", wait_for=1).raise_for_status()
+        with closing(sqlite3.connect(f"{database}.read-model")) as connection, connection:
+            connection.execute("UPDATE members SET standing = 0")
+        assert run_cli(database, "replay", "--check").returncode == 1
+        assert run_cli(database, "replay").stdout == told
 
 
 @pytest.mark.slow

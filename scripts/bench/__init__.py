@@ -1,0 +1,1 @@
+"""Benchmarks: each compares contenders side by side in one run and prints ratios of medians."""
