@@ -46,8 +46,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"projector: {error}", file=sys.stderr)  # noqa: T201 - this is what a person reads
         return 2
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _let_go_of_output()
         return 1
+    except OSError as error:
+        _let_go_of_output()
+        print(f"projector: {error.strerror or error}", file=sys.stderr)  # noqa: T201 - as above
+        return 2
     except KeyboardInterrupt:
         return 130
     return status
+
+
+def _let_go_of_output() -> None:
+    """Have the rest of it go nowhere, lest Python try again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

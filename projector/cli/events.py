@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from projector.bootstrap import open_stores
+from projector.bootstrap import open_events
 from projector.cli.arguments import whole_number
 from projector.event_store import stream
 from projector.http.answers import event
@@ -34,11 +35,11 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Print one event a line, in order."""
-    store = open_stores(settings).events
-    found = _all(store, options.after) if options.group is None else stream(store, options.group, store.head())
-    for recorded in chain.from_iterable(found):
-        if recorded.position > options.after:
-            sys.stdout.buffer.write(msgspec.json.encode(event(recorded)) + b"\n")
+    with closing(open_events(settings)) as store:
+        found = _all(store, options.after) if options.group is None else stream(store, options.group, store.head())
+        for recorded in chain.from_iterable(found):
+            if recorded.position > options.after:
+                sys.stdout.buffer.write(msgspec.json.encode(event(recorded)) + b"\n")
     sys.stdout.buffer.flush()
     return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from projector.bootstrap import Stores, open_stores
@@ -33,13 +34,15 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 
 def _list(_: argparse.Namespace, settings: Settings) -> int:
-    for entry in _waiting(open_stores(settings)):
-        sys.stdout.write(_line(entry) + "\n")
+    with _opened(settings) as stores:
+        for entry in _waiting(stores):
+            sys.stdout.write(_line(entry) + "\n")
     return 0
 
 
 def _show(options: argparse.Namespace, settings: Settings) -> int:
-    entry = open_stores(settings).quarantine.find(options.id)
+    with _opened(settings) as stores:
+        entry = stores.quarantine.find(options.id)
     if entry is None:
         sys.stderr.write(f"projector: there is no {options.id} in the quarantine; see `projector quarantine list`\n")
         return 1
@@ -52,7 +55,11 @@ def _show(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _retry(options: argparse.Namespace, settings: Settings) -> int:
-    stores = open_stores(settings)
+    with _opened(settings) as stores:
+        return _retried(stores, options)
+
+
+def _retried(stores: Stores, options: argparse.Namespace) -> int:
     found = stores.quarantine.find(options.id) if options.id else None
     if options.id and (found is None or found.position):
         sys.stderr.write(f"projector: {options.id} does not wait in the quarantine\n")
@@ -67,6 +74,13 @@ def _retry(options: argparse.Namespace, settings: Settings) -> int:
         else:
             sys.stdout.write(f"{entry.id}  is now the event at position {position}\n")
     return 1 if left else 0
+
+
+@contextmanager
+def _opened(settings: Settings) -> Iterator[Stores]:
+    stores = open_stores(settings)
+    with closing(stores.events):
+        yield stores
 
 
 def _release(stores: Stores, entry: Quarantined) -> int:

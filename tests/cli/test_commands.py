@@ -9,7 +9,8 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,9 +18,6 @@ from projector import __version__
 from projector.bootstrap import open_stores
 from projector.settings import Settings
 from tests.running import environment, run_cli, serving
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.slow  # every test here starts processes
 
@@ -314,11 +312,23 @@ def test_a_reader_who_has_seen_enough_gets_the_first_line_and_no_complaint(long_
         assert process.wait(30) == 1
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [["events"], ["status"], ["status", "--json"], ["quarantine", "list"], ["quarantine", "show", "1"]],
-    ids=" ".join,
-)
+PRINTING = [["events"], ["status"], ["status", "--json"], ["quarantine", "list"], ["quarantine", "show", "1"]]
+
+
+@pytest.mark.parametrize("arguments", PRINTING, ids=" ".join)
+def test_output_that_finds_no_room_is_said_in_one_line(database: Path, arguments: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "projector", *arguments],
+            env=environment(database),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert (done.returncode, done.stderr) == (2, "projector: No space left on device\n")
+
+
+@pytest.mark.parametrize("arguments", PRINTING, ids=" ".join)
 def test_a_reader_who_is_gone_from_the_start_causes_no_complaint(database: Path, arguments: list[str]) -> None:
     buffered = {name: value for name, value in environment(database).items() if name != "PYTHONUNBUFFERED"}
     reading, writing = os.pipe()
