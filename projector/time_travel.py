@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from functools import cached_property
 from heapq import merge
-from itertools import groupby, islice
+from itertools import groupby, islice, tee
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from projector.domain import fullness, lives, membership, profile
@@ -21,11 +21,14 @@ if TYPE_CHECKING:
 
     from projector.domain.events import Recorded
     from projector.event_store import EventStore
-    from projector.read_model import Past
+    from projector.read_model import Past, RosterUsers
     from projector.read_model.blocks import Block
 
 _PAGE: Final = 100
-_ALWAYS: Final = 2**63 - 1
+_MANY: Final = 5_000
+"""To find out who is spoken of in more events than this takes longer than to look at every member."""
+
+_NOBODY: Final = Member()
 
 
 class Cut(NamedTuple):
@@ -99,8 +102,12 @@ class PastGroup:
         self._store = store
         self._past = past
         self._group_id = group_id
-        self._cut = cut
-        self._base, self._rest = self._cut_through(past.blocks(group_id))
+        self.cut = cut
+        self._blocks = past.blocks(group_id)
+        self._base = self._newest_base()
+        since = (block for block in self._blocks if block.before >= self._base.version and cut.may_include(block))
+        self._rest = [one for one in self._read(since) if cut.includes(one) and _is_evidence(one)]
+        self._members: dict[str, Member] = {}
 
     @cached_property
     def profile(self) -> Profile:
@@ -131,13 +138,7 @@ class PastGroup:
 
     def members(self, after: str, limit: int) -> list[Membership]:
         """Return members behind a user id, by user id."""
-        found: list[Membership] = []
-        for user_id in self.candidates(after):
-            if member := self.member(user_id):
-                found.append(member)
-            if len(found) == limit:
-                break
-        return found
+        return list(islice((member for _, member in self.standing(self.candidates(after)) if member), limit))
 
     def member(self, user_id: str) -> Membership | None:
         """Return a member, None if the user was not one."""
@@ -146,9 +147,17 @@ class PastGroup:
             return None
         return Membership(self._group_id, user_id, evidence, self.profile.owner)
 
+    def standing(self, user_ids: Iterable[str]) -> Iterator[tuple[str, Membership | None]]:
+        """Give users with their membership, if they were members; the evidence is read for many at once."""
+        rest = iter(user_ids)
+        while some := list(islice(rest, _PAGE)):
+            self._bring(some)
+            yield from ((user_id, self.member(user_id)) for user_id in some)
+
     def evidence(self, user_id: str) -> Member:
         """Return the evidence about a user."""
-        known = self._past.member_until(self._group_id, user_id, self._base.position) or Member()
+        self._bring([user_id])
+        known = self._members[user_id]
         for recorded in self._about.get(user_id, ()):
             known = membership.evolve(known, recorded)
         return known
@@ -156,39 +165,39 @@ class PastGroup:
     def candidates(self, after: str) -> Iterator[str]:
         """Give, in order and behind a user id, everybody who can be a member.
 
-        Whoever was out when the roster was stored, and is not spoken of since, is out: a later dismissal or creation
+        Whoever was out when the users were stored, and is not spoken of since, is out: a later dismissal or creation
         lets nobody in.
         """
-        present = self._present
-        spoken_of = sorted(user_id for user_id in self._about if user_id > after)
-        return (user_id for user_id, _ in groupby(merge(present[bisect_right(present, after) :], spoken_of)))
+        users, spoken_of = self._stored_users.users, sorted(self._spoken_of)
+        return unique(merge(users[bisect_right(users, after) :], spoken_of[bisect_right(spoken_of, after) :]))
 
-    def spoken_of_since(self, earlier: PastGroup, after: str) -> Iterator[str]:
+    def changed_since(self, earlier: PastGroup, after: str) -> Iterator[str]:
         """Give, in order and behind a user id, everybody whose membership can differ from an earlier cut's.
 
         That is who is spoken of in between, and both owners; if the lives differ, everybody.
         """
-        if self.lives != earlier.lives:
-            concerned = merge(earlier.candidates(after), self.candidates(after))
-        else:
-            owners = sorted(user for group in (earlier, self) if (user := group.profile.owner.value or "") > after)
-            concerned = merge(self._users_since(earlier.at or 0, after), owners)
-        return (user_id for user_id, _ in groupby(concerned))
-
-    @property
-    def at(self) -> int | None:
-        """The effective time of the cut in ms, None if it is by position only."""
-        return self._cut.at
-
-    def _users_since(self, start_at: int, after: str) -> Iterator[str]:
-        end_at = _ALWAYS if self.at is None else self.at
-        while page := self._past.users_between(self._group_id, start_at, end_at, after, _PAGE):
-            yield from page
-            after = page[-1]
+        span = earlier.cut, self.cut
+        if self.lives != earlier.lives or _events_in(self._blocks, span) > _MANY:
+            return unique(merge(earlier.candidates(after), self.candidates(after)))
+        told = filter(_is_evidence, events_between(self._store, self._past, self._group_id, span, 0))
+        spoken_of = {user_id for one in told for user_id in membership.users(one.event)}
+        owners = {group.profile.owner.value or "" for group in (earlier, self)}
+        return iter(sorted(user_id for user_id in spoken_of | owners if user_id > after))
 
     @cached_property
-    def _present(self) -> list[str]:
+    def _stored_users(self) -> RosterUsers:
         return self._past.roster_users(self._group_id, self._base.version)
+
+    @cached_property
+    def _spoken_of(self) -> set[str]:
+        """Whoever is spoken of since the users were stored."""
+        found = set(self._about)
+        version = self._stored_users.version
+        while version < self._base.version:
+            events = self._store.read_group(self._group_id, version, self._base.version - version)
+            found.update(user for one in events if _is_evidence(one) for user in membership.users(one.event))
+            version = events[-1].version if events else self._base.version
+        return found
 
     @cached_property
     def _about(self) -> dict[str, list[Recorded]]:
@@ -198,44 +207,65 @@ class PastGroup:
                 about.setdefault(user_id, []).append(recorded)
         return about
 
+    def _bring(self, user_ids: Sequence[str]) -> None:
+        """Read what was known about users at the base."""
+        if missing := [user_id for user_id in user_ids if user_id not in self._members]:
+            found = self._past.members_until(self._group_id, missing, self._base.position)
+            self._members.update((user_id, found.get(user_id, _NOBODY)) for user_id in missing)
+
     def _member_count(self) -> int:
+        if self.lives.dismissed:
+            return 0
         if self.lives != self._base.lives:
-            return (
-                0 if self.lives.dismissed else sum(self.member(user_id) is not None for user_id in self.candidates(""))
-            )
-        present = set(self._present) if self._about and not self.lives.dismissed else set()
+            return sum(member is not None for _, member in self.standing(self.candidates("")))
+        self._bring([*self._about])
         return self._base.member_count + sum(
-            (self.member(user_id) is not None) - (user_id in present) for user_id in self._about
+            (self.member(user_id) is not None)
+            - (membership.standing(self._members[user_id], self._base.lives) is Standing.MEMBER)
+            for user_id in self._about
         )
 
-    def _cut_through(self, stretches: Sequence[Block]) -> tuple[RosterState, list[Recorded]]:
-        """Return the newest stored roster made only of events that count, and the events since that count."""
+    def _newest_base(self) -> RosterState:
+        """Return the newest state that is made only of events that count."""
         version = 0
-        for block in stretches:
-            if not self._cut.includes_all(block) or (block is stretches[-1] and not block.is_complete):
+        for block in self._blocks:
+            if not (self.cut.includes_all(block) and block.is_complete):
                 break
             version = block.last_version
-        nothing = RosterState(self._group_id, 0, 0, Lives(), 0, ())
-        base = self._past.roster_state(self._group_id, version) or nothing
-        since = (block for block in stretches if block.before >= base.version and self._cut.may_include(block))
-        return base, [one for one in self._read(since) if self._cut.includes(one) and _is_evidence(one)]
+        nothing = RosterState(self._group_id, 0, 0, Lives(), 0)
+        return self._past.roster_state(self._group_id, version) or nothing
 
     def _read(self, stretches: Iterable[Block]) -> Iterator[Recorded]:
         for block in stretches:
             events = self._store.read_group(self._group_id, block.before, blocks.SPACING)
             yield from events
-            if events and events[-1].position > self._cut.position:
+            if events and events[-1].position > self.cut.position:
                 return
+
+
+def unique(ordered: Iterable[str]) -> Iterator[str]:
+    """Give what is in order, each once."""
+    return (one for one, _ in groupby(ordered))
 
 
 def differing_members(
     earlier: PastGroup, later: PastGroup, after: str
 ) -> Iterator[tuple[str, Membership | None, Membership | None]]:
-    """Give, in order and behind a user id, whose membership differs between two cuts, as it was in both."""
-    for user_id in later.spoken_of_since(earlier, after):
-        before, now = earlier.member(user_id), later.member(user_id)
+    """Give, in order and behind a user id, whose membership differs between two cuts by time, as it was in both."""
+    of_later, of_earlier = tee(later.changed_since(earlier, after))
+    for (user_id, now), (_, before) in zip(later.standing(of_later), earlier.standing(of_earlier), strict=True):
         if (before and shown(before)) != (now and shown(now)):
             yield user_id, before, now
+
+
+def _events_in(stretches: Sequence[Block], span: tuple[Cut, Cut]) -> int:
+    """Return about how many events there are between two cuts."""
+    earlier, later = span
+    return sum(
+        block.last_version - block.before
+        for block in stretches
+        if later.may_include(block) and not earlier.includes_all(block)
+    )
 
 
 def shown(member: Membership) -> tuple[object, ...]:

@@ -149,9 +149,8 @@ class Questions:
         after, limit = parameters.cursor("diff"), parameters.limit()
 
         def answer(snapshot: Snapshot) -> answers.Diff:
-            earlier, later = (
-                PastGroup(self._store, snapshot.past, group_id, cut) for cut in _cuts(snapshot, start, end)
-            )
+            span = _cuts(snapshot, start, end)
+            earlier, later = (PastGroup(self._store, snapshot.past, group_id, cut) for cut in span)
             if (state := later.state()) is None:
                 raise Problem(404, "This group was not heard of by then.")
             changed = list(islice(differing_members(earlier, later, after), limit + 1))

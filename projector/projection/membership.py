@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from projector.domain import lives, membership
 from projector.domain.events import GroupCreated, MembersJoined, MembersLeft
 from projector.domain.membership import MEMBER, OUT, Member
-from projector.read_model import MemberRow, Roster, RosterState
+from projector.read_model import MemberRow, Roster, RosterState, RosterUsers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -34,7 +34,7 @@ class MembershipProjection:
     version = 1
 
     def apply(self, tables: Tables, batch: Sequence[Stretch]) -> None:
-        """Fold the batch into `rosters`, `members`, `earlier_members` and `roster_states`."""
+        """Fold the batch into `rosters`, `members`, `earlier_members`, `roster_states` and `roster_users`."""
         by_group: dict[str, list[Stretch]] = {}
         for stretch in batch:
             by_group.setdefault(stretch.group_id, []).append(stretch)
@@ -44,6 +44,7 @@ class MembershipProjection:
             fold.add(parts)
         tables.save_members(row for fold in folds for row in fold.changed())
         tables.save_earlier_members(row for fold in folds for row in fold.earlier)
+        tables.save_roster_states(state for fold in folds for state in fold.states)
         tables.save_rosters(
             {
                 fold.group_id: fold.roster
@@ -59,6 +60,7 @@ class _Group:
     def __init__(self, tables: Tables, group_id: str, roster: Roster | None) -> None:
         self.group_id = group_id
         self.earlier: list[MemberRow] = []
+        self.states: list[RosterState] = []
         self._tables = tables
         self.is_heard_of = self._is_old = roster is not None
         self._lives, self._count = roster or _EMPTY
@@ -129,14 +131,12 @@ class _Group:
                 self._rows[user_id] = replace(row, standing=stands)
 
     def _store_state(self, recorded: Recorded) -> None:
-        last = self._tables.last_roster_state(self.group_id)
-        if last and recorded.version - last.version < last.size // _ROSTER_SHARE:
+        version = recorded.version
+        self.states.append(RosterState(self.group_id, version, recorded.position, self._lives, self._count))
+        last_version, size = self._tables.last_roster_users(self.group_id) or (0, 0)
+        if version - last_version < size // _ROSTER_SHARE:
             return
         present = {row.user_id for row in self._tables.present(self.group_id)} if self._is_old else set()
         present -= self._rows.keys()
         present |= {user_id for user_id, row in self._rows.items() if row.standing is not OUT}
-        self._tables.save_roster_state(
-            RosterState(
-                self.group_id, recorded.version, recorded.position, self._lives, self._count, tuple(sorted(present))
-            )
-        )
+        self._tables.save_roster_users(RosterUsers(self.group_id, version, sorted(present)))

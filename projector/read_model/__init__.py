@@ -10,7 +10,7 @@ from projector.domain.fullness import Fullness
 from projector.domain.lives import NEVER, UNKNOWN, Lives, Moment, Register
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from projector.domain.membership import Member, Standing
@@ -86,21 +86,21 @@ class State(NamedTuple, Generic[_Evidence]):
 
 
 class RosterState(NamedTuple):
-    """A roster after the event of this version and position; `users` are those who are not out, in order."""
+    """A group as membership knew it after the event of this version and position."""
 
     group_id: str
     version: int
     position: int
     lives: Lives
     member_count: int
-    users: tuple[str, ...]
 
 
-class StoredRoster(NamedTuple):
-    """That a roster of this size was stored at this version."""
+class RosterUsers(NamedTuple):
+    """Those who were not out after the event of this version, in order."""
 
+    group_id: str
     version: int
-    size: int
+    users: Sequence[str]
 
 
 class Rows(NamedTuple):
@@ -132,11 +132,14 @@ class Tables(Protocol):
     def save_earlier_members(self, rows: Iterable[MemberRow]) -> None:
         """Insert versions of rows that are the newest no longer."""
 
-    def last_roster_state(self, group_id: str) -> StoredRoster | None:
-        """Return where a group's roster was stored last."""
+    def save_roster_states(self, states: Iterable[RosterState]) -> None:
+        """Insert states of rosters."""
 
-    def save_roster_state(self, state: RosterState) -> None:
-        """Insert a roster's state."""
+    def last_roster_users(self, group_id: str) -> tuple[int, int] | None:
+        """Return the version at which a group's users were stored last, and how many they were."""
+
+    def save_roster_users(self, users: RosterUsers) -> None:
+        """Insert the users of a roster."""
 
     def profiles(self, group_ids: Iterable[str]) -> dict[str, Profile]:
         """Return the profiles there are among these groups."""
@@ -328,10 +331,10 @@ class Past(Protocol):
         """Return the blocks of a group's stream, in order."""
 
     def roster_state(self, group_id: str, version: int) -> RosterState | None:
-        """Return the newest stored roster at or before a version; its users are left out."""
+        """Return the newest state of a roster at or before a version."""
 
-    def roster_users(self, group_id: str, version: int) -> list[str]:
-        """Return the users of the roster stored at this version."""
+    def roster_users(self, group_id: str, version: int) -> RosterUsers:
+        """Return the newest stored users at or before a version; nobody, at version 0, if there are none."""
 
     def profile_state(self, group_id: str, version: int) -> Profile | None:
         """Return the profile stored at this version."""
@@ -339,14 +342,11 @@ class Past(Protocol):
     def fullness_state(self, group_id: str, version: int) -> Fullness | None:
         """Return the fullness stored at this version, if there was any."""
 
-    def member_until(self, group_id: str, user_id: str, position: int) -> Member | None:
-        """Return the evidence about a user after the event at a position."""
+    def members_until(self, group_id: str, user_ids: Sequence[str], position: int) -> dict[str, Member]:
+        """Return the evidence there is about users after the event at a position."""
 
     def groups_ever_of(self, user_id: str, after: str, limit: int) -> list[str]:
         """Return groups behind an id in which the user was ever heard of, by id."""
-
-    def users_between(self, group_id: str, start_at: int, end_at: int, after: str, limit: int) -> list[str]:
-        """Return users behind an id about whom there are events after one time and up to another, by id."""
 
     def changes(
         self, group_id: str, user_id: str, before: Moment | None, limit: int

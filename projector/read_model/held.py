@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from projector.domain.membership import Standing
-from projector.read_model import StoredRoster
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from projector.domain.fullness import Fullness
     from projector.domain.profile import Profile
-    from projector.read_model import MemberRow, Roster, RosterState, State, Tables
+    from projector.read_model import MemberRow, Roster, RosterState, RosterUsers, State, Tables
     from projector.read_model.blocks import Block
 
 MOST_MEMBERS: Final = 100_000
@@ -33,7 +32,8 @@ class _Group:
         self.fullness_states: list[State[Fullness]] = []
         self.blocks: dict[int, Block] = {}
         self.dismissals: list[tuple[str, int, int]] = []
-        self.stored: StoredRoster | None = None
+        self.roster_users: list[RosterUsers] = []
+        self.last_roster_users: tuple[int, int] | None = None
         self.is_written_early = False
 
 
@@ -83,15 +83,20 @@ class HeldTables:
         for row in rows:
             self._group(row.group_id).earlier_members.append(row)
 
-    def last_roster_state(self, group_id: str) -> StoredRoster | None:
+    def save_roster_states(self, states: Iterable[RosterState]) -> None:
         """See `Tables`."""
-        return self._group(group_id).stored
+        for state in states:
+            self._group(state.group_id).roster_states.append(state)
 
-    def save_roster_state(self, state: RosterState) -> None:
+    def last_roster_users(self, group_id: str) -> tuple[int, int] | None:
         """See `Tables`."""
-        group = self._group(state.group_id)
-        group.roster_states.append(state)
-        group.stored = StoredRoster(state.version, len(state.users))
+        return self._group(group_id).last_roster_users
+
+    def save_roster_users(self, users: RosterUsers) -> None:
+        """See `Tables`."""
+        group = self._group(users.group_id)
+        group.roster_users.append(users)
+        group.last_roster_users = users.version, len(users.users)
 
     def profiles(self, group_ids: Iterable[str]) -> dict[str, Profile]:
         """See `Tables`."""
@@ -144,7 +149,7 @@ class HeldTables:
         self._write_groups(complete)
         if but is not None and len((incomplete := self._group(but)).members) > MOST_MEMBERS:
             self._write_members([incomplete])
-            incomplete.members, incomplete.earlier_members, incomplete.roster_states = {}, [], []
+            incomplete.members, incomplete.earlier_members, incomplete.roster_users = {}, [], []
             incomplete.is_written_early = True
         for group_id in complete:
             del self._groups[group_id]
@@ -158,13 +163,14 @@ class HeldTables:
     def _write_members(self, groups: Collection[_Group]) -> None:
         self._tables.save_members(group.members[user_id] for group in groups for user_id in sorted(group.members))
         self._tables.save_earlier_members(row for group in groups for row in group.earlier_members)
-        for state in (state for group in groups for state in group.roster_states):
-            self._tables.save_roster_state(state)
+        for users in (users for group in groups for users in group.roster_users):
+            self._tables.save_roster_users(users)
 
     def _write_groups(self, groups: Mapping[str, _Group]) -> None:
         self._tables.save_rosters({key: group.roster for key, group in groups.items() if group.roster is not None})
         self._tables.save_profiles({key: group.profile for key, group in groups.items() if group.profile is not None})
         self._tables.save_fullness({key: group.fullness for key, group in groups.items() if group.fullness is not None})
+        self._tables.save_roster_states(state for group in groups.values() for state in group.roster_states)
         self._tables.save_profile_states(state for group in groups.values() for state in group.profile_states)
         self._tables.save_fullness_states(state for group in groups.values() for state in group.fullness_states)
         self._tables.save_blocks(block for group in groups.values() for block in group.blocks.values())

@@ -21,7 +21,6 @@ from projector.read_model import (
     Rows,
     SetAside,
     State,
-    StoredRoster,
 )
 from projector.read_model.blocks import Block
 from projector.read_model.sqlite_link import LinkedFile
@@ -30,7 +29,7 @@ from projector.sqlite_files import switch_to_wal
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from projector.read_model import RosterState
+    from projector.read_model import RosterState, RosterUsers
 
 SCHEMA_VERSION: Final = 2
 """A file of another schema is not read; the read model is built again from the events."""
@@ -51,8 +50,11 @@ CREATE TABLE earlier_members (
     group_id TEXT, user_id TEXT, position INTEGER, at INTEGER NOT NULL, change TEXT, evidence TEXT NOT NULL,
     PRIMARY KEY (group_id, user_id, position)) WITHOUT ROWID;
 CREATE TABLE roster_states (
-    group_id TEXT, version INTEGER, position INTEGER NOT NULL, size INTEGER NOT NULL, lives TEXT NOT NULL,
-    member_count INTEGER NOT NULL, users TEXT NOT NULL, PRIMARY KEY (group_id, version)) WITHOUT ROWID;
+    group_id TEXT, version INTEGER, position INTEGER NOT NULL, member_count INTEGER NOT NULL, lives TEXT NOT NULL,
+    PRIMARY KEY (group_id, version)) WITHOUT ROWID;
+CREATE TABLE roster_users (
+    group_id TEXT, version INTEGER, size INTEGER NOT NULL, users TEXT NOT NULL,
+    PRIMARY KEY (group_id, version)) WITHOUT ROWID;
 CREATE TABLE profiles (
     group_id TEXT PRIMARY KEY, status TEXT NOT NULL, type TEXT, name TEXT,
     owner_at INTEGER NOT NULL, owner_position INTEGER NOT NULL, owner TEXT, evidence TEXT NOT NULL) WITHOUT ROWID;
@@ -80,7 +82,7 @@ CREATE INDEX IF NOT EXISTS fullness_full ON fullness (group_id) WHERE is_full = 
 """
 
 TABLES: Final[dict[str, dict[str, int]]] = {
-    "membership": {"members": 2, "earlier_members": 3, "rosters": 1, "roster_states": 2},
+    "membership": {"members": 2, "earlier_members": 3, "rosters": 1, "roster_states": 2, "roster_users": 2},
     "profile": {"profiles": 1, "profile_states": 2},
     "fullness": {"fullness": 1, "fullness_states": 2},
     "timeline": {"blocks": 2, "dismissals": 3},
@@ -171,18 +173,24 @@ class SQLiteTables:
             ],
         )
 
-    def last_roster_state(self, group_id: str) -> StoredRoster | None:
+    def save_roster_states(self, states: Iterable[RosterState]) -> None:
         """See `Tables`."""
-        newest = "SELECT version, size FROM roster_states WHERE group_id = ? ORDER BY version DESC LIMIT 1"
-        found = self._connection.execute(newest, (group_id,)).fetchone()
-        return StoredRoster(*found) if found else None
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO roster_states VALUES (?, ?, ?, ?, ?)",
+            [(*key, member_count, _encode(lives).decode()) for *key, lives, member_count in states],
+        )
 
-    def save_roster_state(self, state: RosterState) -> None:
+    def last_roster_users(self, group_id: str) -> tuple[int, int] | None:
         """See `Tables`."""
-        group_id, version, position, lives, member_count, users = state
+        newest = "SELECT version, size FROM roster_users WHERE group_id = ? ORDER BY version DESC LIMIT 1"
+        found = self._connection.execute(newest, (group_id,)).fetchone()
+        return (found[0], found[1]) if found else None
+
+    def save_roster_users(self, users: RosterUsers) -> None:
+        """See `Tables`."""
         self._connection.execute(
-            "INSERT OR REPLACE INTO roster_states VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (group_id, version, position, len(users), _encode(lives).decode(), member_count, _encode(users).decode()),
+            "INSERT OR REPLACE INTO roster_users VALUES (?, ?, ?, ?)",
+            (users.group_id, users.version, len(users.users), _encode(users.users).decode()),
         )
 
     def profiles(self, group_ids: Iterable[str]) -> dict[str, Profile]:

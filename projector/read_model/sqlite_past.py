@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from projector.domain.membership import Standing
-from projector.read_model import RosterState
+from projector.read_model import RosterState, RosterUsers
 from projector.read_model.blocks import Block
 from projector.read_model.sqlite import fullness_of, lives_of, member_of, profile_of, users_of
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from projector.domain.fullness import Fullness
     from projector.domain.lives import Moment
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from projector.read_model import MemberEvent
 
 _VERSIONS: Final = ("members", "earlier_members")
+_AT_ONCE: Final = 100
+_MARKS: Final = ",".join("?" * _AT_ONCE)
 
 
 def _union(part: str, values: Iterable[object]) -> str:
@@ -31,11 +33,6 @@ _EVER_OF: Final = _union(
     "SELECT group_id FROM members INDEXED BY members_by_user"
     " WHERE user_id = ? AND standing = {} AND group_id > ? ORDER BY group_id LIMIT ?",
     map(int, Standing),
-)
-_USERS_BETWEEN: Final = _union(
-    "SELECT DISTINCT user_id FROM {} WHERE group_id = ? AND at > ? AND at <= ? AND user_id > ?"
-    " ORDER BY user_id LIMIT ?",
-    _VERSIONS,
 )
 _CHANGES: Final = (
     " UNION ALL ".join(
@@ -67,12 +64,15 @@ class SQLitePast:
             " WHERE group_id = ? AND version <= ? ORDER BY version DESC LIMIT 1",
             (group_id, version),
         )
-        return RosterState(group_id, found[0], found[1], lives_of(found[2]), found[3], ()) if found else None
+        return RosterState(group_id, found[0], found[1], lives_of(found[2]), found[3]) if found else None
 
-    def roster_users(self, group_id: str, version: int) -> list[str]:
+    def roster_users(self, group_id: str, version: int) -> RosterUsers:
         """See `Past`."""
-        found = self._one("SELECT users FROM roster_states WHERE group_id = ? AND version = ?", (group_id, version))
-        return users_of(found[0]) if found else []
+        found = self._one(
+            "SELECT version, users FROM roster_users WHERE group_id = ? AND version <= ? ORDER BY version DESC LIMIT 1",
+            (group_id, version),
+        )
+        return RosterUsers(group_id, found[0], users_of(found[1])) if found else RosterUsers(group_id, 0, [])
 
     def profile_state(self, group_id: str, version: int) -> Profile | None:
         """See `Past`."""
@@ -86,25 +86,19 @@ class SQLitePast:
         )
         return fullness_of(found[0]) if found else None
 
-    def member_until(self, group_id: str, user_id: str, position: int) -> Member | None:
+    def members_until(self, group_id: str, user_ids: Sequence[str], position: int) -> dict[str, Member]:
         """See `Past`."""
-        of_user = "group_id = ? AND user_id = ? AND position <= ?"
-        found = self._one(f"SELECT evidence FROM members WHERE {of_user}", (group_id, user_id, position))
-        found = found or self._one(
-            f"SELECT evidence FROM earlier_members WHERE {of_user} ORDER BY position DESC LIMIT 1",
-            (group_id, user_id, position),
-        )
-        return member_of(found[0]) if found else None
+        found: dict[str, Member] = {}
+        for table in _VERSIONS:
+            wanted = [user_id for user_id in user_ids if user_id not in found]
+            for first in range(0, len(wanted), _AT_ONCE):
+                found |= self._newest(table, group_id, wanted[first : first + _AT_ONCE], position)
+        return found
 
     def groups_ever_of(self, user_id: str, after: str, limit: int) -> list[str]:
         """See `Past`."""
         found = self._connection.execute(_EVER_OF, (user_id, after, limit) * 3 + (limit,))
         return [group_id for (group_id,) in found]
-
-    def users_between(self, group_id: str, start_at: int, end_at: int, after: str, limit: int) -> list[str]:
-        """See `Past`."""
-        found = self._connection.execute(_USERS_BETWEEN, (group_id, start_at, end_at, after, limit) * 2 + (limit,))
-        return [user_id for (user_id,) in found]
 
     def changes(
         self, group_id: str, user_id: str, before: Moment | None, limit: int
@@ -117,6 +111,17 @@ class SQLitePast:
     def knows_member(self, group_id: str, user_id: str) -> bool:
         """See `Past`."""
         return self._one("SELECT 1 FROM members WHERE group_id = ? AND user_id = ?", (group_id, user_id)) is not None
+
+    def _newest(self, table: str, group_id: str, user_ids: list[str], position: int) -> dict[str, Member]:
+        """Return each user's newest version up to a position; SQLite takes it from the row that MAX finds."""
+        # As many marks as there may be: a statement is prepared once.
+        users = [*user_ids, *user_ids[:1] * (_AT_ONCE - len(user_ids))]
+        newest = self._connection.execute(
+            f"SELECT user_id, evidence, MAX(position) FROM {table} WHERE group_id = ? AND user_id IN"
+            f" ({_MARKS}) AND position <= ? GROUP BY user_id",
+            (group_id, *users, position),
+        )
+        return {user_id: member_of(evidence) for user_id, evidence, _ in newest}
 
     def _one(self, question: str, arguments: tuple[str | int, ...]) -> Any:
         return self._connection.execute(question, arguments).fetchone()

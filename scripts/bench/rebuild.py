@@ -96,38 +96,37 @@ def stock(path: Path) -> dict[str, Any]:
 
 def compare(folder: Path, lengths: list[int], groups: int, rounds: int) -> None:
     one, two = some_cores(1), some_cores(2)
-    rows, per_event = [], {}
     for length in lengths:
-        path = folder / f"{length}.db"
         print(f"writing {length} events over {groups} groups", file=sys.stderr, flush=True)
-        write_log(path, (Town(groups, SEED), length))
-        found: dict[str, list[dict[str, Any]]] = {"one": [], "two": [], "stock": []}
-        for number in range(rounds):
-            print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)
-            found["one"].append(run(MODULE, "--one", str(path), "1", cores=one))
-            found["two"].append(run(MODULE, "--one", str(path), "2", cores=two))
-            found["stock"].append(run(MODULE, "--stock", str(path), cores=one))
-        single, double, library = (median(found[name], "rate") for name in ("one", "two", "stock"))
-        per_event[length] = 1 / single
-        most = max(result["rss_mb"] for results in (found["one"], found["two"]) for result in results)
-        rows.append(
-            [
-                f"{length:,}",
-                f"{found['one'][0]['members']:,}",
-                f"{single:,.0f}",
-                f"{double:,.0f}",
-                f"{double / single:.2f}",
-                f"{library:,.0f}",
-                f"{single / library:.0f}",
-                f"{per_event[length] / per_event[lengths[0]]:.2f}",
-                f"{most:.0f}",
-            ]
-        )
-        for file in folder.glob(f"{length}.db*"):
-            file.unlink()
+        write_log(folder / f"{length}.db", (Town(groups, SEED), length))
+    found: dict[tuple[int, str], list[dict[str, Any]]] = {}
+    for number in range(rounds):
+        print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)
+        for length in lengths:
+            path = str(folder / f"{length}.db")
+            found.setdefault((length, "one"), []).append(run(MODULE, "--one", path, "1", cores=one))
+            found.setdefault((length, "two"), []).append(run(MODULE, "--one", path, "2", cores=two))
+            found.setdefault((length, "stock"), []).append(run(MODULE, "--stock", path, cores=one))
     head = ["events", "memberships", "events/s, 1 core", "2 cores", "ratio", "stock", "ours : stock"]
+    head += [f"cost per event : at {lengths[0]:,}", "RSS, MB, at most"]
     print(f"\n{machine()}; medians of {rounds} rounds\n")
-    print(table([*head, f"cost per event : at {lengths[0]:,}", "RSS, MB, at most"], rows))
+    print(table(head, [_row(length, lengths[0], found) for length in lengths]))
+
+
+def _row(length: int, first: int, found: dict[tuple[int, str], list[dict[str, Any]]]) -> list[str]:
+    single, double, library = (median(found[length, name], "rate") for name in ("one", "two", "stock"))
+    ours_of_both = found[length, "one"] + found[length, "two"]
+    return [
+        f"{length:,}",
+        f"{ours_of_both[0]['members']:,}",
+        f"{single:,.0f}",
+        f"{double:,.0f}",
+        f"{double / single:.2f}",
+        f"{library:,.0f}",
+        f"{single / library:.0f}",
+        f"{median(found[first, 'one'], 'rate') / single:.2f}",
+        f"{max(result['rss_mb'] for result in ours_of_both):.0f}",
+    ]
 
 
 def main() -> None:
