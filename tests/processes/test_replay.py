@@ -228,7 +228,7 @@ def test_a_status_shows_a_replay_under_way_and_a_second_replay_says_that_it_wait
 
 
 class Reader(threading.Thread):
-    """Asks for groups and rosters until told to stop, and notes every answer that is none, or is torn."""
+    """Asks for rosters until told to stop, and notes every answer that is none, is torn, or goes back in time."""
 
     def __init__(self, server: Server) -> None:
         super().__init__()
@@ -236,6 +236,7 @@ class Reader(threading.Thread):
         self.answers = 0
         self.faults: list[str] = []
         self._server = server
+        self._position = 0
 
     def run(self) -> None:
         with httpx2.Client(timeout=30) as client:
@@ -250,6 +251,10 @@ class Reader(threading.Thread):
             self.faults.append(f"{answer.status_code} {answer.text}")
         elif answer.json()["member_count"] != len(answer.json()["members"]):
             self.faults.append(f"torn: {answer.text}")
+        else:
+            before, self._position = self._position, int(answer.headers["Projector-Position"])
+            if self._position < before:
+                self.faults.append(f"back from {before} to {self._position}")
 
 
 def test_replays_while_callbacks_pour_in_find_nothing_and_heal_what_was_damaged_and_no_reader_notices(
