@@ -21,8 +21,8 @@ from projector.projection.profile import ProfileProjection
 from projector.projection.timeline import TimelineProjection
 from projector.provenance import unfit
 from projector.read_model import NoReadModel
+from projector.read_model.sqlite import SQLiteQueries
 from projector.read_model.sqlite_generations import SQLiteGenerations
-from projector.read_model.sqlite_queries import SQLiteQueries
 from projector.rebuilding import Rebuilding
 from projector.replay import Replay
 from projector.settings import Settings, WrongSetting

@@ -118,7 +118,7 @@ class GroupRecorder(library.SQLiteApplicationRecorder):
         with self.datastore.get_connection(commit=False) as connection, connection.cursor() as cursor:
             cursor.row_factory = None
             cursor.execute(
-                f"SELECT rowid, originator_id, originator_version, topic, state FROM {self.events_table_name}"  # noqa: S608
+                f"SELECT rowid, originator_id, originator_version, topic, state FROM {self.events_table_name}"
                 f" WHERE (originator_id, originator_version) > (?, ?){bounds} AND +rowid <= ?"
                 " ORDER BY originator_id, originator_version LIMIT ?",
                 (*behind, *arguments, through, limit),
@@ -134,7 +134,7 @@ class GroupRecorder(library.SQLiteApplicationRecorder):
             cursor.execute(f"PRAGMA cache_size={-_SORTING_KIB}")
             try:
                 cursor.execute(
-                    f"SELECT rowid, originator_id, originator_version, topic, state FROM {self.events_table_name}"  # noqa: S608
+                    f"SELECT rowid, originator_id, originator_version, topic, state FROM {self.events_table_name}"
                     f" NOT INDEXED WHERE rowid <= ? AND originator_id >= ?{condition}"
                     " ORDER BY originator_id, originator_version",
                     (through, bounds.first, *arguments),
@@ -148,7 +148,7 @@ class GroupRecorder(library.SQLiteApplicationRecorder):
         """Return the group whose event has so many others before it in the order of streams."""
         with self.datastore.transaction(commit=False) as cursor:
             cursor.execute(
-                f"SELECT originator_id FROM {self.events_table_name}"  # noqa: S608 - the library's own table name
+                f"SELECT originator_id FROM {self.events_table_name}"
                 " ORDER BY originator_id, originator_version LIMIT 1 OFFSET ?",
                 (place,),
             )
@@ -159,7 +159,7 @@ class GroupRecorder(library.SQLiteApplicationRecorder):
         """Return events of one stream with their positions."""
         with self.datastore.transaction(commit=False) as cursor:
             cursor.execute(
-                f"SELECT rowid, * FROM {self.events_table_name}"  # noqa: S608 - the library's own table name
+                f"SELECT rowid, * FROM {self.events_table_name}"
                 " WHERE originator_id = ? AND originator_version > ? ORDER BY originator_version LIMIT ?",
                 (group_id, after_version, limit),
             )
@@ -171,13 +171,13 @@ class GroupRecorder(library.SQLiteApplicationRecorder):
     def _known(self, cursor: sqlite3.Cursor, identities: list[bytes]) -> dict[bytes | None, int]:
         marks = ",".join("?" * len(identities))
         found = cursor.execute(
-            f"SELECT identity, position FROM identities WHERE identity IN ({marks})",  # noqa: S608 - only marks
+            f"SELECT identity, position FROM identities WHERE identity IN ({marks})",
             identities,
         )
         return dict(found.fetchall())
 
     def _versions(self, cursor: sqlite3.Cursor, group_ids: set[str]) -> dict[str, int]:
-        newest = f"SELECT MAX(originator_version) FROM {self.events_table_name} WHERE originator_id = ?"  # noqa: S608
+        newest = f"SELECT MAX(originator_version) FROM {self.events_table_name} WHERE originator_id = ?"
         return {group_id: cursor.execute(newest, (group_id,)).fetchone()[0] or 0 for group_id in group_ids}
 
 
@@ -305,7 +305,7 @@ class SQLiteQuarantine:
     def _select(self, condition: str, arguments: tuple[int, ...]) -> list[Quarantined]:
         columns = "id, received_at, times, reason, command, platform, body, position"
         with _unavailable(), self._recorder.datastore.transaction(commit=False) as cursor:
-            cursor.execute(f"SELECT {columns} FROM quarantine WHERE {condition}", arguments)  # noqa: S608 - ours
+            cursor.execute(f"SELECT {columns} FROM quarantine WHERE {condition}", arguments)
             rows = [Quarantined(*row) for row in cursor.fetchall()]
         return [row._replace(body=self._body(row)) for row in rows]
 

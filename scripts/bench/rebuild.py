@@ -25,7 +25,8 @@ from projector.building import Jobs
 from projector.domain.events import Recorded
 from projector.event_store.mapper import EventMapper
 from projector.projection.stretches import stretches
-from projector.read_model.sqlite import SQLiteTables, create
+from projector.read_model.sql import SQLTables
+from projector.read_model.sqlite import SQLiteConnection, create
 from projector.replay import Replay
 from projector.settings import Settings
 from scripts.bench.logs import Town, write_log
@@ -63,7 +64,7 @@ class StockView(SQLiteTrackingRecorder):
     def apply(self, recorded: Recorded, tracking: Tracking) -> None:
         with self.datastore.transaction(commit=True) as cursor:
             self._insert_tracking(cursor, tracking)
-            tables = SQLiteTables(cursor.sqlite_cursor.connection)
+            tables = SQLTables(SQLiteConnection(cursor.sqlite_cursor.connection))
             for projection in PROJECTIONS:
                 projection.apply(tables, stretches([recorded]))
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import count
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,14 @@ if TYPE_CHECKING:
 
 @pytest.fixture(params=OPENERS)
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    there = Database(request.param, tmp_path)
+    there = Database(request.param, _locations(request, tmp_path))
     yield there
     there.close()
+
+
+def _locations(request: pytest.FixtureRequest, directory: Path) -> Iterator[str]:
+    """Give one empty database after the other."""
+    while request.param == "postgresql":
+        yield request.getfixturevalue("postgresql").new_database()
+    for number in count():
+        yield str(directory / f"events{number}.db")

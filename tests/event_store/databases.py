@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from projector.event_store.postgres import open_postgres
 from projector.event_store.sqlite import open_sqlite
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping
 
     from projector.event_store import EventStore, Quarantine
 
     Opener = Callable[[str, Mapping[str, str]], tuple[EventStore, Quarantine]]
 
-OPENERS: dict[str, Opener] = {"sqlite": open_sqlite}
+OPENERS: dict[str, Opener] = {"sqlite": open_sqlite, "postgresql": open_postgres}
 
 
 class Database:
     """A place for one store at a time, which can be opened often, by name, and from other processes too."""
 
-    def __init__(self, kind: str, directory: Path) -> None:
+    def __init__(self, kind: str, locations: Iterator[str]) -> None:
         self.kind = kind
-        self._directory = directory
+        self._locations = locations
         self._opened: list[EventStore] = []
         self.location = ""
         self.renew()
@@ -30,7 +30,11 @@ class Database:
     def renew(self) -> None:
         """Begin a new, empty database."""
         self.close()
-        self.location = str(self._directory / f"events{len(list(self._directory.iterdir()))}.db")
+        self.location = next(self._locations)
+
+    def others(self, count: int) -> list[str]:
+        """Return where more new, empty databases are."""
+        return [next(self._locations) for _ in range(count)]
 
     def open(self, environment: Mapping[str, str] | None = None) -> EventStore:
         return self.open_both(environment)[0]

@@ -232,7 +232,7 @@ def test_threads_that_append_at_once_leave_no_gap(database: Database) -> None:
 @pytest.mark.slow
 def test_processes_that_open_a_new_database_at_once_all_open_it(database: Database) -> None:
     spawn = multiprocessing.get_context("spawn")
-    locations = [f"{database.location}.{number}" for number in range(15)]
+    locations = database.others(15)
     with spawn.Manager() as manager, spawn.Pool(2) as pool:
         start = manager.Barrier(2)
         opening = [pool.apply_async(open_each, (database.kind, locations, start)) for _ in range(2)]

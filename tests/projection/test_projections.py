@@ -20,8 +20,8 @@ from projector.projection.profile import ProfileProjection
 from projector.projection.stretches import stretches
 from projector.projection.timeline import TimelineProjection
 from projector.read_model import GroupFilter, NoReadModel, ReadModelUnavailable, SetAside
-from projector.read_model.sqlite import TABLES, SQLiteReadModel, create
-from projector.read_model.sqlite_queries import SQLiteQueries
+from projector.read_model.schema import OWNED
+from projector.read_model.sqlite import SQLiteQueries, SQLiteReadModel, create
 from tests import oracle, shown
 from tests.domain import facts as f
 from tests.domain.strategies import GROUPS, USERS, any_history
@@ -31,9 +31,8 @@ if TYPE_CHECKING:
 
     from projector.projection import Projection
     from projector.projection.stretches import Stretch
-    from projector.read_model import Tables
-    from projector.read_model.sqlite import SQLiteWork
-    from projector.read_model.sqlite_queries import SQLiteSnapshot
+    from projector.read_model import Tables, Work
+    from projector.read_model.sql_queries import SQLSnapshot
 
 PROJECTIONS: tuple[Projection, ...] = (
     MembershipProjection(),
@@ -84,7 +83,7 @@ def folded_again(read_model: SQLiteReadModel, projections: Sequence[Projection],
 
 
 @contextmanager
-def snapshot(path: Path) -> Iterator[SQLiteSnapshot]:
+def snapshot(path: Path) -> Iterator[SQLSnapshot]:
     with closing(SQLiteQueries(str(path))) as queries, queries.snapshot() as now:
         yield now
 
@@ -147,7 +146,7 @@ def assert_counts_are_the_rows(path: Path) -> None:
 def dump(path: Path) -> dict[str, list[Any]]:
     """Return every row there is."""
     with closing(sqlite3.connect(path)) as connection:
-        tables = ["checkpoints", "set_aside", *(table for owned in TABLES.values() for table in owned)]
+        tables = ["checkpoints", "set_aside", *(table.name for owned in OWNED.values() for table in owned)]
         return {table: sorted(map(repr, connection.execute(f"SELECT * FROM {table}"))) for table in tables}
 
 
@@ -280,8 +279,8 @@ def assert_as_if_never_happened(path: Path, victim: Projection, rest: Sequence[R
     with scratch() as other:
         with opened(other) as read_model:
             carry(read_model, rest, PROJECTIONS)
-        assert [dump(path)[table] for table in TABLES[victim.name]] == [
-            dump(other)[table] for table in TABLES[victim.name]
+        assert [dump(path)[table.name] for table in OWNED[victim.name]] == [
+            dump(other)[table.name] for table in OWNED[victim.name]
         ]
 
 
@@ -405,7 +404,7 @@ class Stop(BaseException):
     """What neither an event nor a database raises."""
 
 
-def break_off(work: SQLiteWork, history: Sequence[Recorded], error: type[BaseException]) -> None:
+def break_off(work: Work, history: Sequence[Recorded], error: type[BaseException]) -> None:
     with work.advance("membership", through=history[-1].position) as tables:
         MembershipProjection().apply(tables, stretches(history))
         raise error

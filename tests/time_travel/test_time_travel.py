@@ -17,8 +17,7 @@ from projector.event_store.sqlite import SQLiteEventStore, open_sqlite
 from projector.projection import membership as membership_projection
 from projector.projection import project
 from projector.read_model import blocks
-from projector.read_model.sqlite import SQLiteReadModel, create
-from projector.read_model.sqlite_queries import SQLiteQueries
+from projector.read_model.sqlite import SQLiteQueries, SQLiteReadModel, create
 from projector.time_travel import Cut, PastGroup, PastGroups, differing_members, events_between
 from tests import oracle, shown
 from tests.domain import facts as f

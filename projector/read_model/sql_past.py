@@ -1,4 +1,4 @@
-"""What is stored of the past, on SQLite: every piece is found by its key, however long the history is."""
+"""What is stored of the past, in SQL: every piece is found by its key, however long the history is."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 from projector.domain.membership import Standing
 from projector.read_model import RosterState, RosterUsers
 from projector.read_model.blocks import Block
-from projector.read_model.sqlite import fullness_of, lives_of, member_of, profile_of, users_of
+from projector.read_model.sql import fullness_of, lives_of, member_of, profile_of, users_of
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterable, Sequence
 
     from projector.domain.fullness import Fullness
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from projector.domain.membership import Member
     from projector.domain.profile import Profile
     from projector.read_model import MemberEvent
+    from projector.read_model.sql import Connection
 
 _VERSIONS: Final = ("members", "earlier_members")
 _AT_ONCE: Final = 100
@@ -26,7 +26,8 @@ _MARKS: Final = ",".join("?" * _AT_ONCE)
 
 def _union(part: str, values: Iterable[object]) -> str:
     """Return one query of several that differ in a name or a number."""
-    return " UNION ".join(f"SELECT * FROM ({part.format(value)})" for value in values) + " ORDER BY 1 LIMIT ?"
+    parts = (f"SELECT * FROM ({part.format(value)}) AS part{number}" for number, value in enumerate(values))
+    return " UNION ".join(parts) + " ORDER BY 1 LIMIT ?"
 
 
 _EVER_OF: Final = _union(
@@ -46,10 +47,10 @@ _CHANGES: Final = (
 _AFTER_ALL: Final = (2**63 - 1, 2**63 - 1)
 
 
-class SQLitePast:
+class SQLPast:
     """`Past` over one connection that is inside a read transaction."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def blocks(self, group_id: str) -> list[Block]:
@@ -113,15 +114,16 @@ class SQLitePast:
         return self._one("SELECT 1 FROM members WHERE group_id = ? AND user_id = ?", (group_id, user_id)) is not None
 
     def _newest(self, table: str, group_id: str, user_ids: list[str], position: int) -> dict[str, Member]:
-        """Return each user's newest version up to a position; SQLite takes it from the row that MAX finds."""
+        """Return each user's newest version up to a position."""
         # As many marks as there may be: a statement is prepared once.
         users = [*user_ids, *user_ids[:1] * (_AT_ONCE - len(user_ids))]
         newest = self._connection.execute(
-            f"SELECT user_id, evidence, MAX(position) FROM {table} WHERE group_id = ? AND user_id IN"
-            f" ({_MARKS}) AND position <= ? GROUP BY user_id",
-            (group_id, *users, position),
+            f"SELECT user_id, evidence FROM {table} WHERE group_id = ? AND (user_id, position) IN"
+            f" (SELECT user_id, MAX(position) FROM {table} WHERE group_id = ? AND user_id IN ({_MARKS})"
+            " AND position <= ? GROUP BY user_id)",
+            (group_id, group_id, *users, position),
         )
-        return {user_id: member_of(evidence) for user_id, evidence, _ in newest}
+        return {user_id: member_of(evidence) for user_id, evidence in newest}
 
     def _one(self, question: str, arguments: tuple[str | int, ...]) -> Any:
         return self._connection.execute(question, arguments).fetchone()

@@ -1,32 +1,22 @@
-"""The questions, on SQLite: every one is answered from an index, at a cost that its answer's size bounds."""
+"""The questions, in SQL: every one is answered from an index, at a cost that its answer's size bounds."""
 
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from projector.domain.fullness import Fullness
 from projector.domain.lives import NEVER, Register
 from projector.read_model import Counts, GroupFilter, GroupState, Membership, Roster, SetAside
-from projector.read_model.sqlite import (
-    SCHEMA_VERSION,
-    fullness_of,
-    lives_of,
-    member_of,
-    notes,
-    profile_of,
-    unavailable,
-)
-from projector.read_model.sqlite_link import LinkedFile
-from projector.read_model.sqlite_past import SQLitePast
+from projector.read_model.sql import fullness_of, lives_of, member_of, notes, profile_of
+from projector.read_model.sql_past import SQLPast
 
 if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
+    from projector.read_model.sql import Connection
 
-_Argument: TypeAlias = str | int | bytes
+_Argument: TypeAlias = str | int
 
 _SELECT_GROUPS: Final = (
     "SELECT profiles.group_id, profiles.evidence, member_count, lives, fullness.evidence, members.evidence"
@@ -50,20 +40,20 @@ _GROUPS_OF: Final = (
 )
 
 
-class SQLiteSnapshot:
+class SQLSnapshot:
     """`Snapshot` over one connection that is inside a read transaction."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     @property
-    def past(self) -> SQLitePast:
+    def past(self) -> SQLPast:
         """See `Snapshot`."""
-        return SQLitePast(self._connection)
+        return SQLPast(self._connection)
 
     def positions(self) -> dict[str, int]:
         """See `Snapshot`."""
-        return dict(self._connection.execute("SELECT projection, position FROM checkpoints").fetchall())
+        return dict(iter(self._connection.execute("SELECT projection, position FROM checkpoints")))
 
     def group(self, group_id: str) -> GroupState | None:
         """See `Snapshot`."""
@@ -100,7 +90,7 @@ class SQLiteSnapshot:
     def counts(self) -> Counts:
         """See `Snapshot`."""
         groups, active = self._connection.execute(
-            "SELECT COUNT(*), COALESCE(SUM(status = 'active'), 0) FROM profiles"
+            "SELECT COUNT(*), COUNT(CASE WHEN status = 'active' THEN 1 END) FROM profiles"
         ).fetchone()
         (full,) = self._connection.execute("SELECT COUNT(*) FROM fullness WHERE is_full = 1").fetchone()
         (members,) = self._connection.execute("SELECT COALESCE(SUM(member_count), 0) FROM rosters").fetchone()
@@ -112,28 +102,6 @@ class SQLiteSnapshot:
             Membership(group_id, user_id, member_of(evidence), Register((owner_at or 0, owner_position or 0), owner))
             for group_id, user_id, owner_at, owner_position, owner, evidence in found
         ]
-
-
-class SQLiteQueries:
-    """`Queries` over one connection, for one thread, to the file at `path` or the one that a link there names."""
-
-    def __init__(self, path: str) -> None:
-        self._file = LinkedFile(path, SCHEMA_VERSION)
-
-    @contextmanager
-    def snapshot(self) -> Iterator[SQLiteSnapshot]:
-        """See `Queries`."""
-        with unavailable():
-            connection = self._file.begin("BEGIN")
-            try:
-                yield SQLiteSnapshot(connection)
-            finally:
-                if connection.in_transaction:
-                    connection.execute("COMMIT")
-
-    def close(self) -> None:
-        """See `Queries`."""
-        self._file.close()
 
 
 def _group_state(row: tuple[str, str, int | None, str | None, str | None, str | None]) -> GroupState:
@@ -154,10 +122,10 @@ def _page_of_ids(condition: GroupFilter, after: str, limit: int) -> tuple[str, l
         return _ids(condition, [behind], limit)
     prefix, above = condition.prefix, _above_prefix(condition.prefix)
     start = behind if after >= prefix else ("{id} >= ?", prefix)
-    by_id, of_ids = _ids(condition, [start, ("{id} < ?", above)], limit)
-    named: list[tuple[str, _Argument]] = [behind, ("profiles.name >= ?", prefix), ("profiles.name < ?", above)]
+    by_id, of_ids = _ids(condition, [start, *_below("{id}", above)], limit)
+    named = [behind, ("profiles.name >= ?", prefix), *_below("profiles.name", above)]
     by_name, of_names = _ids(condition, named, limit, index=" INDEXED BY profiles_by_name")
-    return f"SELECT * FROM ({by_id}) UNION SELECT * FROM ({by_name})", [*of_ids, *of_names]
+    return f"SELECT * FROM ({by_id}) AS by_id UNION SELECT * FROM ({by_name}) AS by_name", [*of_ids, *of_names]
 
 
 def _ids(
@@ -178,10 +146,14 @@ def _ids(
     return page, [*(argument for _, argument in conditions), limit]
 
 
-def _above_prefix(prefix: str) -> str | bytes:
-    """Return the least value above every text with this prefix; where no text is, the empty blob is."""
+def _below(column: str, end: str | None) -> list[tuple[str, _Argument]]:
+    return [] if end is None else [(f"{column} < ?", end)]
+
+
+def _above_prefix(prefix: str) -> str | None:
+    """Return the least text above every text with this prefix, None if there is none."""
     for end in range(len(prefix), 0, -1):
         following = ord(prefix[end - 1]) + 1
         if following <= sys.maxunicode:
             return prefix[: end - 1] + chr(0xE000 if following == 0xD800 else following)
-    return b""
+    return None

@@ -1,0 +1,58 @@
+"""PostgreSQL as it is used here: how to connect, what it says in one line, and the text that it refuses."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+CONNECT_TIMEOUT_S: Final = 5
+_LOCK_TIMEOUT_MS: Final = 1_000
+_STATEMENT_TIMEOUT_MS: Final = 60_000
+_KEEPALIVES: Final = {"keepalives_idle": 2, "keepalives_interval": 1, "keepalives_count": 3}
+
+_REFUSED: Final = re.compile("[\x00\x01]")
+_ENCODED: Final = re.compile("\x01[\x01\x02]")
+
+
+def connection_info(url: str) -> str:
+    """Return what to connect with: what the URL says, and where it says nothing, timeouts and keep-alives.
+
+    Raises psycopg.ProgrammingError if it is no URL of PostgreSQL.
+    """
+    told = conninfo_to_dict(url)
+    server_keepalives = " ".join(f"-c tcp_{name}={value}" for name, value in _KEEPALIVES.items())
+    timeouts = f"-c lock_timeout={_LOCK_TIMEOUT_MS} -c statement_timeout={_STATEMENT_TIMEOUT_MS}"
+    defaults: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "projector", **_KEEPALIVES}
+    options = f"{timeouts} {server_keepalives} {told.get('options') or ''}".strip()
+    return make_conninfo(**{**defaults, **told, "options": options})
+
+
+def connect(url: str) -> psycopg.Connection[Any]:
+    """Open a connection on which each statement is a transaction of its own. Raises psycopg.Error."""
+    return psycopg.connect(connection_info(url), autocommit=True)
+
+
+def one_line(error: psycopg.Error) -> str:
+    """Return what an error says, in one line."""
+    return "PostgreSQL: " + " ".join(str(error).split())
+
+
+def encoded(value: Any) -> Any:
+    """Return a value as PostgreSQL takes it: its text knows no NUL. The order of texts stays, and prefixes do."""
+    return _REFUSED.sub(_escape, value) if type(value) is str and _REFUSED.search(value) else value
+
+
+def decoded(value: Any) -> Any:
+    """Undo `encoded`."""
+    return _ENCODED.sub(_unescape, value) if type(value) is str and "\x01" in value else value
+
+
+def _escape(found: re.Match[str]) -> str:
+    return "\x01" + chr(ord(found[0]) + 1)
+
+
+def _unescape(found: re.Match[str]) -> str:
+    return chr(ord(found[0][1]) - 1)

@@ -1,0 +1,302 @@
+"""The read model in SQL that SQLite and PostgreSQL both speak."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import msgspec
+
+from projector.domain.fullness import Fullness
+from projector.domain.lives import Lives
+from projector.domain.membership import Member, Standing
+from projector.domain.profile import Profile
+from projector.read_model import Checkpoint, Mark, MemberRow, Roster, Rows, SetAside, State
+from projector.read_model.blocks import Block
+from projector.read_model.schema import OWNED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
+
+    from projector.read_model import RosterState, RosterUsers
+
+_SELECT_MEMBERS: Final = "SELECT group_id, user_id, evidence, standing, position, at, change FROM members"
+
+_encode: Final = msgspec.json.Encoder(order="sorted").encode
+member_of: Final = msgspec.json.Decoder(Member).decode
+lives_of: Final = msgspec.json.Decoder(Lives).decode
+profile_of: Final = msgspec.json.Decoder(Profile).decode
+fullness_of: Final = msgspec.json.Decoder(Fullness).decode
+users_of: Final = msgspec.json.Decoder(list[str]).decode
+
+
+class Answer(Protocol):
+    """What a statement gives."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Give the rows."""
+
+    def fetchone(self) -> Any:
+        """Return the next row, None if there is none."""
+
+
+class Connection(Protocol):
+    """A connection to a database, whose statements mark arguments with `?`."""
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open."""
+
+    def execute(self, statement: str, arguments: Sequence[Any] = (), /) -> Answer:
+        """Execute a statement."""
+
+    def stream(self, question: str, arguments: Sequence[Any] = (), /) -> Iterator[tuple[Any, ...]]:
+        """Give the rows of an answer that may be too large for memory."""
+
+    def upsert(self, table: str, rows: Iterable[Sequence[Any]], /) -> None:
+        """Insert whole rows, or replace those that have the same key."""
+
+    def errors(self) -> AbstractContextManager[None]:
+        """Turn what the database cannot help into ReadModelUnavailable; what a row caused stays what it is."""
+
+
+class SQLTables:
+    """`Tables` over one connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def rosters(self, group_ids: Iterable[str]) -> dict[str, Roster]:
+        """See `Tables`."""
+        return {
+            group_id: Roster(lives_of(lives), member_count)
+            for group_id, member_count, lives in self._find(
+                "SELECT group_id, member_count, lives FROM rosters WHERE group_id = ?", zip(group_ids)
+            )
+        }
+
+    def members(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], MemberRow]:
+        """See `Tables`."""
+        return {
+            (row[0], row[1]): _member_row(row)
+            for row in self._find(_SELECT_MEMBERS + " WHERE group_id = ? AND user_id = ?", keys)
+        }
+
+    def present(self, group_id: str) -> Iterator[MemberRow]:
+        """See `Tables`."""
+        for standing in (Standing.MEMBER, Standing.AWAITING):
+            of_standing = f"{_SELECT_MEMBERS} WHERE group_id = ? AND standing = {standing:d}"
+            yield from map(_member_row, self._connection.execute(of_standing, (group_id,)))
+
+    def save_rosters(self, rosters: Mapping[str, Roster]) -> None:
+        """See `Tables`."""
+        self._connection.upsert(
+            "rosters",
+            [(group_id, roster.member_count, _encode(roster.lives).decode()) for group_id, roster in rosters.items()],
+        )
+
+    def save_members(self, rows: Iterable[MemberRow]) -> None:
+        """See `Tables`."""
+        self._connection.upsert(
+            "members",
+            [
+                (
+                    row.group_id,
+                    row.user_id,
+                    int(row.standing),
+                    row.position,
+                    row.at,
+                    row.change,
+                    _encode(row.member).decode(),
+                )
+                for row in rows
+            ],
+        )
+
+    def save_earlier_members(self, rows: Iterable[MemberRow]) -> None:
+        """See `Tables`."""
+        self._connection.upsert(
+            "earlier_members",
+            [
+                (row.group_id, row.user_id, row.position, row.at, row.change, _encode(row.member).decode())
+                for row in rows
+            ],
+        )
+
+    def save_roster_states(self, states: Iterable[RosterState]) -> None:
+        """See `Tables`."""
+        self._connection.upsert(
+            "roster_states",
+            [(*key, member_count, _encode(lives).decode()) for *key, lives, member_count in states],
+        )
+
+    def last_roster_users(self, group_id: str) -> tuple[int, int] | None:
+        """See `Tables`."""
+        newest = "SELECT version, size FROM roster_users WHERE group_id = ? ORDER BY version DESC LIMIT 1"
+        found = self._connection.execute(newest, (group_id,)).fetchone()
+        return (found[0], found[1]) if found else None
+
+    def save_roster_users(self, users: RosterUsers) -> None:
+        """See `Tables`."""
+        row = (users.group_id, users.version, len(users.users), _encode(users.users).decode())
+        self._connection.upsert("roster_users", [row])
+
+    def profiles(self, group_ids: Iterable[str]) -> dict[str, Profile]:
+        """See `Tables`."""
+        found = self._find("SELECT group_id, evidence FROM profiles WHERE group_id = ?", zip(group_ids))
+        return {group_id: profile_of(evidence) for group_id, evidence in found}
+
+    def save_profiles(self, profiles: Mapping[str, Profile]) -> None:
+        """See `Tables`."""
+        self._connection.upsert(
+            "profiles",
+            [
+                (
+                    group_id,
+                    profile.status,
+                    profile.type.value,
+                    profile.name.value,
+                    *profile.owner.at,
+                    profile.owner.value,
+                    _encode(profile).decode(),
+                )
+                for group_id, profile in profiles.items()
+            ],
+        )
+
+    def save_profile_states(self, states: Iterable[State[Profile]]) -> None:
+        """See `Tables`."""
+        self._save_states("profile_states", states)
+
+    def fullness(self, group_ids: Iterable[str]) -> dict[str, Fullness]:
+        """See `Tables`."""
+        found = self._find("SELECT group_id, evidence FROM fullness WHERE group_id = ?", zip(group_ids))
+        return {group_id: fullness_of(evidence) for group_id, evidence in found}
+
+    def save_fullness(self, fullness: Mapping[str, Fullness]) -> None:
+        """See `Tables`."""
+        self._connection.upsert(
+            "fullness",
+            [(group_id, int(known.is_full), _encode(known).decode()) for group_id, known in fullness.items()],
+        )
+
+    def save_fullness_states(self, states: Iterable[State[Fullness]]) -> None:
+        """See `Tables`."""
+        self._save_states("fullness_states", states)
+
+    def blocks(self, keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Block]:
+        """See `Tables`."""
+        found = self._find("SELECT * FROM blocks WHERE group_id = ? AND number = ?", keys)
+        return {(row[0], row[1]): Block(*row) for row in found}
+
+    def save_blocks(self, blocks: Iterable[Block]) -> None:
+        """See `Tables`."""
+        self._connection.upsert("blocks", blocks)
+
+    def save_dismissals(self, dismissals: Iterable[tuple[str, int, int]]) -> None:
+        """See `Tables`."""
+        self._connection.upsert("dismissals", dismissals)
+
+    def _save_states(self, table: str, states: Iterable[State[Any]]) -> None:
+        self._connection.upsert(
+            table,
+            [(group_id, version, _encode(evidence).decode()) for group_id, version, evidence in states],
+        )
+
+    def _find(self, statement: str, keys: Iterable[tuple[str | int, ...]]) -> Iterator[tuple[Any, ...]]:
+        for key in keys:
+            yield from self._connection.execute(statement, key)
+
+
+class SQLCommitted:
+    """`Committed` over one connection that is inside a transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def checkpoints(self) -> dict[str, Checkpoint]:
+        """See `Committed`."""
+        found = self._connection.execute("SELECT projection, version, position FROM checkpoints")
+        return {projection: Checkpoint(version, position) for projection, version, position in found}
+
+    def mark(self) -> Mark | None:
+        """See `Committed`."""
+        found = self._connection.execute("SELECT position, fingerprint FROM mark").fetchone()
+        return Mark(*found) if found else None
+
+    def notes(self) -> list[SetAside]:
+        """See `Committed`."""
+        return notes(self._connection)
+
+    def rows(self, projection: str, group_id: str | None = None) -> list[Rows]:
+        """See `Committed`."""
+        condition, arguments = ("", ()) if group_id is None else (" WHERE group_id = ?", (group_id,))
+        return [
+            Rows(
+                table.name,
+                table.width,
+                self._connection.stream(
+                    f"SELECT * FROM {table.name}{condition} ORDER BY {', '.join(table.key)}", arguments
+                ),
+            )
+            for table in sorted(OWNED[projection])
+        ]
+
+
+class SQLWork(SQLCommitted):
+    """`Work` over one connection that is inside a transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
+        self._tables = SQLTables(connection)
+
+    @contextmanager
+    def advance(self, projection: str, *, through: int) -> Iterator[SQLTables]:
+        """See `Work`."""
+        with self._connection.errors():
+            self._connection.execute("SAVEPOINT projection")
+            try:
+                yield self._tables
+                self._move(projection, through)
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK TO projection")
+                raise
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute("RELEASE projection")
+
+    def forget(self, projection: str, group_id: str) -> None:
+        """See `Work`."""
+        for table in OWNED[projection]:
+            self._connection.execute(f"DELETE FROM {table.name} WHERE group_id = ?", (group_id,))
+
+    def remember(self, mark: Mark) -> None:
+        """See `Work`."""
+        self._connection.upsert("mark", [(1, *mark)])
+
+    def set_aside(self, projection: str, position: int, *, reason: str, at: int) -> None:
+        """See `Work`."""
+        self._connection.upsert("set_aside", [(position, projection, reason, at)])
+        self._move(projection, position)
+
+    def settle(self, projection: str, position: int) -> None:
+        """See `Work`."""
+        self._connection.execute("DELETE FROM set_aside WHERE projection = ? AND position = ?", (projection, position))
+
+    def _move(self, projection: str, through: int) -> None:
+        self._connection.execute(
+            "UPDATE checkpoints SET position = ? WHERE projection = ? AND position < ?", (through, projection, through)
+        )
+
+
+def notes(connection: Connection) -> list[SetAside]:
+    """Return what is set aside, oldest first."""
+    found = connection.execute("SELECT projection, position, reason, at FROM set_aside ORDER BY position, projection")
+    return [SetAside(*row) for row in found]
+
+
+def _member_row(row: tuple[Any, ...]) -> MemberRow:
+    group_id, user_id, evidence, standing, *newest = row
+    return MemberRow(group_id, user_id, member_of(evidence), Standing(standing), *newest)

