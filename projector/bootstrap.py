@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from projector.domain.events import UndecodableEvent
 from projector.event_store.group_commit import GroupCommit
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from projector.event_store import EventStore, Quarantine
     from projector.projection import Projection
+    from projector.read_model import Generations, Queries
 
 Part = Literal["callbacks", "queries", "projections"]
 
@@ -58,7 +60,7 @@ class Stores(NamedTuple):
 
 def open_stores(settings: Settings) -> Stores:
     """Open the event store. Raises StoreUnavailable, and WrongSetting if its events cannot be decoded."""
-    stores = Stores(*open_sqlite(settings.database_path, dict(settings.library)))
+    stores = _open_stores(settings)
     if head := stores.events.head():
         ends = [stores.events.read(position, 1)[0].event for position in (0, head - 1)]
         if all(isinstance(event, UndecodableEvent) for event in ends):
@@ -70,22 +72,50 @@ def open_stores(settings: Settings) -> Stores:
     return stores
 
 
+def _open_stores(settings: Settings) -> Stores:
+    if settings.postgres_url is None:
+        return Stores(*open_sqlite(settings.database_path, dict(settings.library)))
+    store = _postgres("projector.event_store.postgres")
+    return Stores(*store.open_postgres(settings.postgres_url, dict(settings.library)))
+
+
+def _postgres(module: str) -> Any:
+    """Return a module that needs the driver, which is installed only where it is wanted. Raises WrongSetting."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise WrongSetting(
+            f"PROJECTOR_DATABASE_URL names PostgreSQL, for which there is no driver here ({error}): install"
+            " group-state-projector[postgres]"
+        ) from error
+
+
 def open_events(settings: Settings) -> EventStore:
     """Open the event store. Raises as `open_stores` does."""
     return open_stores(settings).events
 
 
-def open_generations(settings: Settings) -> SQLiteGenerations:
+def open_generations(settings: Settings) -> Generations:
     """Return the read models there are, of which none may be there yet."""
-    return SQLiteGenerations(settings.read_model_path)
+    if settings.postgres_url is None:
+        return SQLiteGenerations(settings.read_model_path)
+    generations: Generations = _postgres("projector.read_model.postgres_generations").PostgresGenerations(
+        settings.postgres_url
+    )
+    return generations
 
 
-def open_queries(settings: Settings) -> SQLiteQueries:
+def open_queries(settings: Settings) -> Queries:
     """Return the questions to the live read model; there need not be one yet."""
-    return SQLiteQueries(settings.read_model_path)
+    if settings.postgres_url is None:
+        return SQLiteQueries(settings.read_model_path)
+    queries: Queries = _postgres("projector.read_model.postgres").PostgresQueries(
+        settings.query_url or settings.postgres_url
+    )
+    return queries
 
 
-def look_at(stores: Stores, queries: SQLiteQueries, *, failure: str | None = None) -> Health:
+def look_at(stores: Stores, queries: Queries, *, failure: str | None = None) -> Health:
     """Return the health of the projections. Raises StoreUnavailable and ReadModelUnavailable."""
     return look(stores.events, stores.quarantine, queries, [one.name for one in PROJECTIONS], failure=failure)
 
@@ -135,7 +165,8 @@ class _Projecting:
         self._thread = threading.Thread(target=self._subscription.run, name="projections")
         if store.head() <= _BUILT_AT_ONCE:
             Replay(store, self._generations, PROJECTIONS).if_needed()
-        environment = {**os.environ, "PROJECTOR_DATABASE_URL": f"sqlite:///{settings.database_path}"}
+        url = settings.postgres_url or f"sqlite:///{settings.database_path}"
+        environment = {**os.environ, "PROJECTOR_DATABASE_URL": url}
         self._rebuilding = Rebuilding(self._reasons, environment)
         self._is_new = True
 

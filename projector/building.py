@@ -57,6 +57,7 @@ def build(
     Raises StoreUnavailable and ReadModelUnavailable.
     """
     first, *others = store.split(through, _parts(through, jobs))
+    empty = fresh.begin(versions, afresh=[one.name for one in projections])
     with ExitStack() as helping:
         helpers = [
             helping.enter_context(_helper(jobs, _Order(fresh.part(number), projections, through, bounds)))
@@ -70,7 +71,6 @@ def build(
             folded[1:] = [helper.folded() for helper in helpers]
             told(Building("fold", sum(folded), through))
 
-        empty = fresh.begin(versions, afresh=[one.name for one in projections])
         failed = _load(store, empty, _Order(fresh, projections, through, first), advanced)
         for helper in helpers:
             failed |= helper.result(lambda: advanced(0))

@@ -17,9 +17,15 @@ class WrongSetting(Exception):
 
 
 class Settings(NamedTuple):
-    """What the environment says. `library` is passed to the event-sourcing library as it is."""
+    """What the environment says.
 
-    database_path: str
+    Either `database_path` is set, to an SQLite file, or `postgres_url` is; questions may have a PostgreSQL server of
+    their own in `query_url`. `library` is passed to the event-sourcing library as it is.
+    """
+
+    database_path: str = ""
+    postgres_url: str | None = None
+    query_url: str | None = None
     sdk_app_id: int | None = None
     callback_token: str | None = None
     read_tokens: tuple[str, ...] = ()
@@ -35,8 +41,14 @@ class Settings(NamedTuple):
 def read_settings(environment: Mapping[str, str]) -> Settings:
     """Return the settings in an environment. Raises WrongSetting."""
     app_id = environment.get("PROJECTOR_SDK_APP_ID", "").strip()
+    url = environment.get("PROJECTOR_DATABASE_URL") or _DATABASE_URL
+    query_url = environment.get("PROJECTOR_QUERY_DATABASE_URL") or None
+    if query_url and not (_is_postgres(url) and _is_postgres(query_url)):
+        raise WrongSetting("PROJECTOR_QUERY_DATABASE_URL is for PostgreSQL: set both database URLs to postgresql://…")
     return Settings(
-        database_path=_database_path(environment.get("PROJECTOR_DATABASE_URL") or _DATABASE_URL),
+        database_path="" if _is_postgres(url) else _database_path(url),
+        postgres_url=url if _is_postgres(url) else None,
+        query_url=query_url,
         sdk_app_id=_positive(app_id, "PROJECTOR_SDK_APP_ID") if app_id else None,
         callback_token=environment.get("PROJECTOR_CALLBACK_TOKEN", "").strip() or None,
         read_tokens=tuple(
@@ -55,9 +67,15 @@ def _positive(text: str, name: str) -> int:
     return int(text)
 
 
+def _is_postgres(url: str) -> bool:
+    return url.startswith(("postgresql://", "postgres://"))
+
+
 def _database_path(url: str) -> str:
     scheme, separator, path = url.partition(":///")
     if scheme != "sqlite" or not separator or not path:
         shown = url.partition("://")[0] + "://…" if "://" in url else url
-        raise WrongSetting(f"PROJECTOR_DATABASE_URL is {shown!r}; set it to sqlite:///path/to/file.db")
+        raise WrongSetting(
+            f"PROJECTOR_DATABASE_URL is {shown!r}; set it to sqlite:///path/to/file.db or to postgresql://…"
+        )
     return path

@@ -51,9 +51,8 @@ class PostgreSQL:
         self.data.mkdir(mode=0o700)
         if os.getuid() == 0:
             os.chown(self.data, _NOBODY, _NOBODY)
-        self.run(
-            "initdb", "--pgdata", self.data, "--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-locale"
-        )
+        how = ("--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-locale", "--no-sync")
+        self.run("initdb", "--pgdata", self.data, *how)
 
     def run(self, binary: str, *arguments: str | Path) -> None:
         """Run one of PostgreSQL's own programs to its end."""

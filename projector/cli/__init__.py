@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logs.configure()
     try:
         settings = read_settings(os.environ)
-        if options.needs_database and not Path(settings.database_path).exists():
+        if options.needs_database and settings.database_path and not Path(settings.database_path).exists():
             raise WrongSetting(
                 f"there is no database at {settings.database_path}; set PROJECTOR_DATABASE_URL to that of `serve`"
             )

@@ -268,10 +268,10 @@ class Generation(Protocol):
 class Generations(Protocol):
     """The live read model, the one before, and the one that is being built."""
 
-    def live(self, *, patience_s: float) -> ReadModel:
+    def live(self, *, patience_s: float = 1) -> ReadModel:
         """Open whichever is live at the time of each use; a transaction waits so long for others."""
 
-    def building(self, waits: Callable[[], None]) -> AbstractContextManager[Generation]:
+    def building(self, waits: Callable[[], None] = ...) -> AbstractContextManager[Generation]:
         """Give room for the next one to whoever builds, one at a time; `waits` is called if somebody else does.
 
         What a builder who died has left is removed.

@@ -1,0 +1,177 @@
+"""The schemas of a read model on PostgreSQL: a table names the live one and the one before; the rest is rubbish.
+
+public.read_models           name, generation: live → 7, previous → 6
+read_model_7, read_model_6   the tables
+advisory lock                held by whoever builds the next one
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import psycopg
+
+from projector.postgres import connect
+from projector.read_model import Building
+from projector.read_model.postgres import (
+    LIVE,
+    PostgresReadModel,
+    PostgresUnindexed,
+    create,
+    unavailable,
+)
+from projector.read_model.schema import OWNED, SCHEMA_VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping
+
+_PREVIOUS: Final = "previous"
+_BUILDING_LOCK: Final = 0x70726F62
+_CREATE: Final = (
+    """CREATE TABLE IF NOT EXISTS public.read_models (
+        name text PRIMARY KEY, generation bigint NOT NULL, schema_version bigint NOT NULL)""",
+    "CREATE TABLE IF NOT EXISTS public.read_model_building (id bigint PRIMARY KEY, progress text NOT NULL)",
+    "CREATE SEQUENCE IF NOT EXISTS public.read_model_generations",
+)
+_POINT: Final = (
+    "INSERT INTO public.read_models VALUES (%s, %s, %s) ON CONFLICT (name)"
+    " DO UPDATE SET generation = excluded.generation, schema_version = excluded.schema_version"
+)
+_GENERATIONS: Final = (
+    "SELECT substring(nspname FROM 12)::bigint FROM pg_namespace WHERE nspname ~ '^read_model_[0-9]+$'"
+)
+
+
+class PostgresGeneration:
+    """`Generation` in a schema of its own; a part goes into the schema of the whole."""
+
+    def __init__(self, url: str, number: int, *, is_part: bool = False) -> None:
+        self._url = url
+        self._number = number
+        self._is_part = is_part
+
+    @property
+    def name(self) -> str:
+        """See `Generation`."""
+        return f"read_model_{self._number}"
+
+    def part(self, number: int) -> PostgresGeneration:  # noqa: ARG002 - every part goes to the same place
+        """See `Generation`."""
+        return PostgresGeneration(self._url, self._number, is_part=True)
+
+    def begin(self, versions: Mapping[str, int], *, afresh: Collection[str]) -> PostgresUnindexed:
+        """See `Generation`."""
+        if not self._is_part:
+            with unavailable(), connect(self._url) as connection:
+                connection.execute("SET statement_timeout = 0")
+                live = None if set(afresh) == set(versions) else _pointed(connection, LIVE)
+                with connection.transaction():
+                    create(connection, self._number, {name: versions[name] for name in afresh})
+                    if live is not None:
+                        self._copy(connection, f"read_model_{live}", set(versions) - set(afresh))
+        return PostgresUnindexed(self._url, self._number)
+
+    def finished(self) -> PostgresReadModel:
+        """See `Generation`."""
+        return PostgresReadModel(self._url, self._number)
+
+    def promote(self) -> None:
+        """See `Generation`."""
+        with unavailable(), connect(self._url) as connection, connection.transaction():
+            if (live := _pointed(connection, LIVE)) is not None:
+                connection.execute(_POINT, (_PREVIOUS, live, SCHEMA_VERSION))
+            connection.execute(_POINT, (LIVE, self._number, SCHEMA_VERSION))
+
+    def _copy(self, connection: psycopg.Connection[Any], source: str, projections: set[str]) -> None:
+        copied = ["mark", *(table.name for name in projections for table in OWNED[name])]
+        for table in copied:
+            connection.execute(f"INSERT INTO {self.name}.{table} SELECT * FROM {source}.{table}")
+        for table in ("checkpoints", "set_aside"):
+            connection.execute(
+                f"INSERT INTO {self.name}.{table} SELECT * FROM {source}.{table} WHERE projection = ANY(%s)",
+                (sorted(projections),),
+            )
+
+
+class PostgresGenerations:
+    """`Generations` in the schemas of one database."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def live(self, *, patience_s: float = 1) -> PostgresReadModel:
+        """See `Generations`."""
+        return PostgresReadModel(self._url, patience_s=patience_s)
+
+    @contextlib.contextmanager
+    def building(self, waits: Callable[[], None] = lambda: None) -> Iterator[PostgresGeneration]:
+        """See `Generations`. The lock goes with the connection that holds it, however it ends."""
+        with self._alone(waits) as connection:
+            with unavailable():
+                _sweep(connection)
+                ((number,),) = connection.execute("SELECT nextval('public.read_model_generations')").fetchall()
+            try:
+                yield PostgresGeneration(self._url, number)
+            finally:
+                with contextlib.suppress(psycopg.Error):  # the next one does it
+                    _sweep(connection)
+
+    def previous(self) -> PostgresGeneration | None:
+        """See `Generations`."""
+        with unavailable(), connect(self._url) as connection:
+            number = _pointed(connection, _PREVIOUS)
+        return None if number is None else PostgresGeneration(self._url, number)
+
+    def tell(self, building: Building) -> None:
+        """See `Generations`."""
+        with unavailable(), connect(self._url) as connection:
+            _say(connection, building)
+
+    def under_way(self) -> Building | None:
+        """See `Generations`."""
+        with unavailable(), connect(self._url) as connection:
+            ((is_free,),) = connection.execute("SELECT pg_try_advisory_lock_shared(%s)", (_BUILDING_LOCK,)).fetchall()
+            if is_free:
+                return None
+            found = connection.execute("SELECT progress FROM public.read_model_building").fetchone()
+            return msgspec.json.decode(found[0], type=Building) if found else Building("starting", 0, 0)
+
+    @contextlib.contextmanager
+    def _alone(self, waits: Callable[[], None]) -> Iterator[psycopg.Connection[Any]]:
+        with contextlib.ExitStack() as held:
+            with unavailable():
+                connection = held.enter_context(connect(self._url))
+                connection.execute("SET statement_timeout = 0")
+                connection.execute("SET lock_timeout = 0")
+                ((is_ours,),) = connection.execute("SELECT pg_try_advisory_lock(%s)", (_BUILDING_LOCK,)).fetchall()
+                if not is_ours:
+                    waits()
+                    connection.execute("SELECT pg_advisory_lock(%s)", (_BUILDING_LOCK,))
+                for statement in _CREATE:
+                    connection.execute(statement)
+                _say(connection, Building("starting", 0, 0))
+                connection.execute("SET lock_timeout = 1000")
+            yield connection
+
+
+def _sweep(connection: psycopg.Connection[Any]) -> None:
+    """Remove every schema that is neither live nor previous."""
+    kept = {_pointed(connection, LIVE), _pointed(connection, _PREVIOUS)}
+    for (number,) in connection.execute(_GENERATIONS).fetchall():
+        if number not in kept:
+            connection.execute(f"DROP SCHEMA read_model_{number} CASCADE")
+
+
+def _pointed(connection: psycopg.Connection[Any], name: str) -> int | None:
+    found = connection.execute("SELECT generation FROM public.read_models WHERE name = %s", (name,)).fetchone()
+    return int(found[0]) if found else None
+
+
+def _say(connection: psycopg.Connection[Any], building: Building) -> None:
+    connection.execute(
+        "INSERT INTO public.read_model_building VALUES (1, %s)"
+        " ON CONFLICT (id) DO UPDATE SET progress = excluded.progress",
+        (msgspec.json.encode(building).decode(),),
+    )
