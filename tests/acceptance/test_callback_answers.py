@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+pytestmark = pytest.mark.usefixtures("kind")
+
 OK = b'{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":0}'
 JOIN = "Group.CallbackAfterNewMemberJoin"
 TOKEN = "a-token-nobody-may-see"

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 
     from tests.running import Server
 
+pytestmark = pytest.mark.usefixtures("kind")
+
 ROUTES = 9
 EVENTS = 6
 
 
 @pytest.fixture(scope="module", params=["", "secret"], ids=["open", "with a token"])
-def town(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def town(kind: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     database = tmp_path_factory.mktemp("town") / "events.db"
     with serving(database, PROJECTOR_READ_TOKENS=request.param) as server:
         for group_id in ("0", "a/b", "@TGS#1"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -10,12 +9,15 @@ from urllib.parse import quote
 
 import pytest
 
+from tests.kinds import change_events
 from tests.running import Server, environment, run_cli, serving
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import httpx2
+
+pytestmark = pytest.mark.usefixtures("kind")
 
 TYPES = ("Public", "ChatRoom")
 
@@ -35,7 +37,7 @@ def position_of(answer: httpx2.Response) -> int:
 
 
 @pytest.fixture(scope="module")
-def town(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def town(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A server with 25 groups: every fifth full, every seventh dismissed, names and types alternating."""
     with serving(tmp_path_factory.mktemp("town") / "events.db") as server:
         last = 0
@@ -222,9 +224,7 @@ def test_an_event_that_cannot_be_applied_is_named_while_everything_else_goes_on(
     database = tmp_path / "events.db"
     with serving(database) as server:
         position_of(server.post(create("g", "before", 1670574414000)))
-    with sqlite3.connect(database) as connection:
-        connection.execute("INSERT INTO stored_events VALUES ('g', 2, 'FromTomorrow', '{}')")
-    connection.close()
+    change_events(database, "INSERT INTO stored_events VALUES ('g', 2, 'FromTomorrow', '{}')")
     with serving(database) as server:
         position = position_of(server.post(about("GroupInfoChanged", "g", 1670574415000, Name="after")))
         assert position == 3
@@ -240,10 +240,10 @@ def test_an_event_that_cannot_be_applied_is_named_while_everything_else_goes_on(
         assert "projection profile has set aside 1 event(s)" in status.stdout
         event = server.get(server.group_path("g", "events")).json()["events"][1]
         assert (event["position"], event["type"], event["callback"]) == (2, "FromTomorrow", {})
-    with sqlite3.connect(database) as connection:
-        connection.execute("UPDATE stored_events SET topic = 'GroupFilled', state = (SELECT state FROM stored_events)")
-        connection.execute("UPDATE stored_events SET topic = 'GroupCreated' WHERE originator_version <> 2")
-    connection.close()
+    first = "(SELECT state FROM stored_events WHERE originator_version = 1)"
+    change_events(
+        database, f"UPDATE stored_events SET topic = 'GroupFilled', state = {first} WHERE originator_version = 2"
+    )
     with serving(database) as server:
         server.get("/v1/groups", wait_for=3).raise_for_status()
         assert server.get("/readyz").status_code == 200, "it was applied after the fix"

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
 from projector.bootstrap import open_stores
-from projector.settings import Settings
 from tests import oracle
+from tests.kinds import settings as settings_of
 from tests.running import Server, serving
 
 GROUPS = st.sampled_from(["g1", "g/2"])
@@ -107,7 +107,7 @@ class Story(RuleBasedStateMachine):
         self.the_server_says_what_the_oracle_says(int(position))
 
     def the_server_says_what_the_oracle_says(self, position: int) -> None:
-        stores = open_stores(Settings(database_path=str(self.folder / "events.db")))
+        stores = open_stores(settings_of(self.folder / "events.db"))
         known = oracle.facts(stores.events.read(0, 1000))
         stores.events.close()
         assert len(known) >= position
@@ -127,6 +127,7 @@ class Story(RuleBasedStateMachine):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("kind")
 def test_any_story_told_to_a_real_server() -> None:
     run_state_machine_as_test(
         Story,

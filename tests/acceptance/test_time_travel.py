@@ -12,6 +12,8 @@ from tests.running import Server, serving
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.usefixtures("kind")
+
 GROUP = "@TGS#tea"
 START = 1670574414000
 """2022-12-09T08:26:54Z; a minute passes between any two of the things that happen."""
@@ -47,7 +49,7 @@ HEAD = len(STORY)
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with serving(tmp_path_factory.mktemp("past") / "events.db") as server:
         for position, body in enumerate(STORY, 1):
             assert server.post(body).headers["Projector-Position"] == str(position)

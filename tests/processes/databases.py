@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from projector.bootstrap import PROJECTIONS, open_generations, open_queries, open_stores
-from projector.settings import Settings
 from tests import oracle, shown
+from tests.kinds import settings
 from tests.processes.traffic import candidates
 
 if TYPE_CHECKING:
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from projector.projection import Projection
     from projector.read_model.sqlite import SQLiteReadModel
     from tests.running import Server
-
-
-def settings(database: Path) -> Settings:
-    return Settings(database_path=str(database))
 
 
 def read_model(database: Path) -> Path:
