@@ -58,7 +58,7 @@ def build(
     """
     first, *others = store.split(through, _parts(through, jobs))
     empty = fresh.begin(versions, afresh=[one.name for one in projections])
-    with ExitStack() as helping:
+    with closing(empty), ExitStack() as helping:
         helpers = [
             helping.enter_context(_helper(jobs, _Order(fresh.part(number), projections, through, bounds)))
             for number, bounds in enumerate(others, 1)
@@ -75,8 +75,8 @@ def build(
         for helper in helpers:
             failed |= helper.result(lambda: advanced(0))
             empty.append(helper.part.name, [one.name for one in projections])
-    told(Building("index", 0, 0))
-    empty.finish()
+        told(Building("index", 0, 0))
+        empty.finish()
     with closing(fresh.finished()) as rebuilt:
         for group_id in sorted(failed):
             refold_group(store, rebuilt, projections, group_id)

@@ -6,16 +6,18 @@ it is first asked for.
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
-from contextlib import closing
+from contextlib import closing, contextmanager
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
 from projector.settings import Settings, read_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.postgresql import PostgreSQL
@@ -35,9 +37,51 @@ def on_postgresql() -> bool:
 
 def url_of(database: Path) -> str:
     """Return the URL of what stands for this file."""
+    return f"sqlite:///{database}" if _server is None else _server.database(_name(database))
+
+
+def copied(database: Path, directory: Path) -> Path:
+    """Copy a database as it is, so that looking does not put in order what the last process left."""
+    directory.mkdir()
+    copy = directory / database.name
+    if _server is not None:
+        _server.copy(_name(database), _name(copy))
+        return copy
+    for file in database.parent.glob(f"{database.name}*"):
+        if not file.name.endswith("-shm"):
+            shutil.copy(file, directory, follow_symlinks=False)
+    return copy
+
+
+@contextmanager
+def read_model(database: Path) -> Iterator[Any]:
+    """Connect to the live read model, whose tables are named as on SQLite."""
     if _server is None:
-        return f"sqlite:///{database}"
-    return _server.database("test_" + blake2b(str(database).encode(), digest_size=12).hexdigest())
+        with closing(sqlite3.connect(f"{database}.read-model", isolation_level=None, timeout=30)) as file:
+            yield file
+        return
+    with psycopg.connect(url_of(database), autocommit=True) as server:
+        live = server.execute("SELECT generation FROM public.read_models WHERE name = 'live'").fetchone()
+        assert live is not None
+        server.execute(f"SET search_path = read_model_{live[0]}")
+        yield server
+
+
+def generations(database: Path) -> list[str]:
+    """The read models there are, live or not."""
+    if _server is not None:
+        with psycopg.connect(url_of(database)) as server:
+            schemas = "SELECT nspname FROM pg_namespace WHERE nspname ~ '^read_model_[0-9]+$' ORDER BY 1"
+            return [name for (name,) in server.execute(schemas)]
+    return sorted(
+        file.name
+        for file in database.parent.iterdir()
+        if file.name.startswith(f"{database.name}.read-model.") and file.suffix[1:].isdigit()
+    )
+
+
+def _name(database: Path) -> str:
+    return "test_" + blake2b(str(database).encode(), digest_size=12).hexdigest()
 
 
 def change_events(database: Path, *statements: str) -> None:

@@ -97,6 +97,12 @@ class PostgreSQL:
             self._names.add(name)
         return self.url(name)
 
+    def copy(self, source: str, target: str) -> None:
+        """Create a database as a copy of another, to which nobody may be connected."""
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {target} TEMPLATE {source} STRATEGY file_copy")
+        self._names.add(target)
+
     def remove(self) -> None:
         self.stop(immediately=True)
         shutil.rmtree(self.folder)

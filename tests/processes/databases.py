@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from projector.bootstrap import PROJECTIONS, open_generations, open_queries, open_stores
-from tests import oracle, shown
+from projector.read_model import NoReadModel
+from projector.read_model.schema import TABLES
+from tests import kinds, oracle, shown
 from tests.kinds import settings
 from tests.processes.traffic import candidates
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from projector.domain.events import Recorded
     from projector.projection import Projection
-    from projector.read_model.sqlite import SQLiteReadModel
+    from projector.read_model import ReadModel
     from tests.running import Server
 
 
@@ -26,7 +26,7 @@ def read_model(database: Path) -> Path:
     return Path(f"{database}.read-model")
 
 
-def begin_read_model(database: Path, projections: Sequence[Projection] = PROJECTIONS) -> SQLiteReadModel:
+def begin_read_model(database: Path, projections: Sequence[Projection] = PROJECTIONS) -> ReadModel:
     """Make an empty read model the live one, and open it."""
     generations = open_generations(settings(database))
     versions = {projection.name: projection.version for projection in projections}
@@ -53,45 +53,46 @@ def history(database: Path) -> list[Recorded]:
         events.close()
 
 
-def copied(database: Path, directory: Path) -> Path:
-    """Copy a database as it is, so that looking does not put in order what the last process left."""
-    directory.mkdir()
-    for file in database.parent.glob(f"{database.name}*"):
-        if not file.name.endswith("-shm"):
-            shutil.copy(file, directory, follow_symlinks=False)
-    return directory / database.name
-
-
 def checkpoints(database: Path) -> dict[str, int]:
     """The position of each projection; empty while there is no read model."""
-    if not read_model(database).exists():
+    try:
+        with closing(open_generations(settings(database)).live(patience_s=30)) as model, model.committed() as now:
+            return {name: checkpoint.position for name, checkpoint in now.checkpoints().items()}
+    except NoReadModel:
         return {}
-    with closing(sqlite3.connect(f"file:{read_model(database)}?mode=ro", uri=True, timeout=30)) as connection:
-        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'checkpoints'").fetchone():
-            return {}
-        return dict(connection.execute("SELECT projection, position FROM checkpoints").fetchall())
 
 
 def rows(database: Path) -> dict[str, list[tuple[Any, ...]]]:
     """Every row of the read model, by table."""
-    with closing(sqlite3.connect(read_model(database), timeout=30)) as connection:
-        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        return {table: sorted(connection.execute(f"SELECT * FROM {table}"), key=repr) for table in tables}
-
-
-def generations(database: Path) -> list[str]:
-    """The files of read models, live or not."""
-    return sorted(
-        file.name
-        for file in database.parent.iterdir()
-        if file.name.startswith(f"{database.name}.read-model.") and file.suffix[1:].isdigit()
-    )
+    with kinds.read_model(database) as connection:
+        return {
+            table: sorted(map(tuple, connection.execute(f"SELECT * FROM {table}").fetchall()), key=repr)
+            for table in TABLES
+        }
 
 
 def change_read_model(database: Path, statement: str) -> None:
     """Change exactly one row behind everybody's back."""
-    with closing(sqlite3.connect(read_model(database), isolation_level=None, timeout=30)) as connection:
+    with kinds.read_model(database) as connection:
         assert connection.execute(statement).rowcount == 1
+
+
+def lose_read_model(database: Path) -> None:
+    """Take the live read model away, as a careless hand would."""
+    if kinds.on_postgresql():
+        kinds.change_events(database, "DROP TABLE public.read_models")
+    else:
+        read_model(database).unlink()
+
+
+def outdate_read_model(database: Path) -> None:
+    """Make the live read model one of a schema that this version does not know."""
+    with kinds.read_model(database) as connection:
+        if kinds.on_postgresql():
+            connection.execute("UPDATE public.read_models SET schema_version = 99")
+        else:
+            connection.execute("PRAGMA user_version = 99")
+        connection.execute("DROP TABLE profiles")
 
 
 def projected(database: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from projector import cli
 from projector.bootstrap import PROJECTIONS, open_generations, open_stores
 from projector.subscription import Subscription
-from tests.processes.databases import settings
+from tests.kinds import settings
 from tests.processes.traffic import EPOCH, GROUPS, candidates
 
 if TYPE_CHECKING:

@@ -11,19 +11,17 @@ import pytest
 from projector.bootstrap import open_stores
 from projector.event_store import Appended
 from tests import shown
+from tests.kinds import copied, generations, settings
 from tests.processes import dying
 from tests.processes.databases import (
     assert_served_as_recorded,
     begin_read_model,
     change_read_model,
     checkpoints,
-    copied,
-    generations,
     history,
     projected,
     read_model,
     rows,
-    settings,
     write,
 )
 from tests.processes.traffic import GROUPS, Ledger, callback, candidates, pouring

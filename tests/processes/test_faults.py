@@ -12,7 +12,8 @@ import pytest
 
 from projector.bootstrap import open_stores
 from projector.event_store import StoreUnavailable
-from tests.processes.databases import assert_served_as_recorded, checkpoints, history, read_model, settings, write
+from tests.kinds import settings
+from tests.processes.databases import assert_served_as_recorded, checkpoints, history, read_model, write
 from tests.processes.traffic import Ledger, callback, candidates, pouring
 from tests.processes.waiting import until
 from tests.running import run_cli, serving

@@ -15,7 +15,8 @@ from projector.building import Jobs
 from projector.event_store import Bounds, StoreUnavailable, sqlite
 from projector.read_model import ReadModelUnavailable
 from projector.replay import Replay
-from tests.processes.databases import copied, generations, rows, settings, write
+from tests.kinds import change_events, copied, generations, settings
+from tests.processes.databases import rows, write
 from tests.processes.traffic import GROUPS
 from tests.running import run_cli
 
@@ -27,14 +28,14 @@ if TYPE_CHECKING:
     from projector.event_store import EventStore
     from projector.replay import Replayed
 
-pytestmark = pytest.mark.slow  # every test here starts processes
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("kind")]  # every test here starts processes
 
 SEED = 20230101
 COUNT = 3_000
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def recorded(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     database = tmp_path_factory.mktemp("recorded") / "events.db"
     write(database, range(1, COUNT + 1), SEED)
     return database
@@ -75,10 +76,8 @@ def test_however_many_processes_build_it_is_the_same(database: Path, store: Even
 
 
 def test_events_that_cannot_be_applied_are_set_aside_in_every_part(database: Path, store: EventStore) -> None:
-    for group_id in (GROUPS[0], GROUPS[-1]):
-        change = "UPDATE stored_events SET topic = 'FromTomorrow' WHERE originator_id = ? AND originator_version = 7"
-        with store._recorder.writing() as cursor:  # type: ignore[attr-defined]
-            assert cursor.execute(change, (group_id,)).rowcount == 1
+    change = "UPDATE stored_events SET topic = 'FromTomorrow' WHERE originator_id = '{}' AND originator_version = 7"
+    change_events(database, *(change.format(group_id) for group_id in (GROUPS[0], GROUPS[-1])))
     built(database, store, 1)
     alone = rows(database)
     assert len(alone["set_aside"]) == 2 * len(PROJECTIONS)

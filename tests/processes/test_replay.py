@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import subprocess
 import sys
 import threading
-from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -16,16 +14,15 @@ import pytest
 from projector.bootstrap import open_generations
 from projector.read_model import Building
 from tests import oracle
+from tests.kinds import copied, generations, settings
 from tests.processes.databases import (
     assert_served_as_recorded,
     change_read_model,
     checkpoints,
-    copied,
-    generations,
     history,
-    read_model,
+    lose_read_model,
+    outdate_read_model,
     rows,
-    settings,
     write,
 )
 from tests.processes.traffic import GROUPS, Ledger, callback, pouring
@@ -36,7 +33,7 @@ if TYPE_CHECKING:
 
     from tests.running import Server
 
-pytestmark = pytest.mark.slow  # every test here starts processes
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("kind")]  # every test here starts processes
 
 SEED = 20230101
 COUNT = 2_000
@@ -44,7 +41,7 @@ GROUP, OTHER = GROUPS[0], GROUPS[1]
 
 
 @pytest.fixture(scope="module")
-def projected(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def projected(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database that is projected to its head."""
     database = tmp_path_factory.mktemp("projected") / "events.db"
     write(database, range(1, COUNT + 1), SEED)
@@ -119,18 +116,17 @@ def test_with_a_group_only_that_group_is_compared_and_put_right(database: Path) 
 
 def test_a_read_model_that_is_deleted_or_of_another_schema_is_built_again_at_the_next_start(database: Path) -> None:
     right = rows(database)
-    read_model(database).unlink()
+    lose_read_model(database)
     with serving(database) as server:
         assert_served_as_recorded(server, database)
     assert rows(database) == right
-    with closing(sqlite3.connect(read_model(database))) as connection:
-        connection.execute("PRAGMA user_version = 99")
-        connection.execute("DROP TABLE profiles")
+    outdate_read_model(database)
     with serving(database) as server:
         assert_served_as_recorded(server, database)
     assert rows(database) == right
 
 
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)  # PostgreSQL keeps, and so restores, both together
 @pytest.mark.parametrize("meanwhile", [0, 1, 100])
 def test_a_read_model_of_other_events_than_a_restored_backup_has_is_not_believed(
     tmp_path: Path, meanwhile: int

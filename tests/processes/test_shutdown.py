@@ -16,7 +16,8 @@ import pytest
 
 from projector.bootstrap import PROJECTIONS, open_stores
 from projector.subscription import Subscription
-from tests.processes.databases import assert_served_as_recorded, begin_read_model, checkpoints, history, settings, write
+from tests.kinds import settings
+from tests.processes.databases import assert_served_as_recorded, begin_read_model, checkpoints, history, write
 from tests.processes.traffic import Ledger, callback, pouring
 from tests.processes.waiting import until
 from tests.running import SDK_APP_ID, environment, serving, signature
