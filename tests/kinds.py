@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 from contextlib import closing, contextmanager
 from hashlib import blake2b
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -18,7 +19,6 @@ from projector.settings import Settings, read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.postgresql import PostgreSQL
 
@@ -38,6 +38,21 @@ def on_postgresql() -> bool:
 def url_of(database: Path) -> str:
     """Return the URL of what stands for this file."""
     return f"sqlite:///{database}" if _server is None else _server.database(_name(database))
+
+
+def empty_database(directory: Path) -> Path:
+    """Return an empty database: in a directory, which must be empty too, or the one on PostgreSQL that is emptied."""
+    if _server is None:
+        return directory / "events.db"
+    database = Path("/emptied")
+    with psycopg.connect(url_of(database), autocommit=True) as server:
+        schemas = "SELECT nspname FROM pg_namespace WHERE nspname ~ '^read_model_[0-9]+$'"
+        for (schema,) in server.execute(schemas).fetchall():
+            server.execute(f"DROP SCHEMA {schema} CASCADE")
+        for table in ("stored_events", "identities", "quarantine", "read_models"):
+            if server.execute("SELECT to_regclass(%s)", (table,)).fetchone() != (None,):
+                server.execute(f"TRUNCATE {table}")
+    return database
 
 
 def copied(database: Path, directory: Path) -> Path:

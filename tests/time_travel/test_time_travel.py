@@ -11,30 +11,33 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from projector.bootstrap import PROJECTIONS
+from projector.bootstrap import PROJECTIONS, open_events, open_queries
 from projector.event_store import Candidate
-from projector.event_store.sqlite import SQLiteEventStore, open_sqlite
 from projector.projection import membership as membership_projection
 from projector.projection import project
 from projector.read_model import blocks
-from projector.read_model.sqlite import SQLiteQueries, SQLiteReadModel, create
 from projector.time_travel import Cut, PastGroup, PastGroups, differing_members, events_between
 from tests import oracle, shown
 from tests.domain import facts as f
 from tests.domain.strategies import EPOCH, GROUPS, USERS, any_history
+from tests.kinds import empty_database, on_postgresql
+from tests.kinds import settings as settings_of
+from tests.processes.databases import begin_read_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from projector.domain.events import Recorded
+    from projector.event_store import EventStore
     from projector.read_model import Snapshot
 
-VERSIONS = {one.name: one.version for one in PROJECTIONS}
+pytestmark = pytest.mark.usefixtures("kind")
+
 NOBODY_YET = "ghost"
 
 
 class Opened(NamedTuple):
-    store: SQLiteEventStore
+    store: EventStore
     snapshot: Snapshot
     history: Sequence[Recorded]
 
@@ -42,14 +45,22 @@ class Opened(NamedTuple):
         return PastGroups(self.store, self.snapshot.past, cut)
 
 
+def examples(count: int) -> settings:
+    """Draw so many; where each begins with an empty database of a server, fewer."""
+    return settings(deadline=None, max_examples=count // 5 if on_postgresql() else count)
+
+
 @contextmanager
 def projected(history: Sequence[Recorded], batches: Sequence[int] = ()) -> Iterator[Opened]:
     """A real store and a real read model with this history, projected in batches that end at these positions."""
     with TemporaryDirectory() as folder:
-        store, _ = open_sqlite(str(Path(folder, "events.db")), {})
-        path = str(Path(folder, "read_model.db"))
-        create(path, VERSIONS)
-        with closing(store), closing(SQLiteReadModel(path)) as read_model, closing(SQLiteQueries(path)) as queries:
+        database = empty_database(Path(folder))
+        store = open_events(settings_of(database))
+        with (
+            closing(store),
+            closing(begin_read_model(database)) as read_model,
+            closing(open_queries(settings_of(database))) as queries,
+        ):
             if history:
                 store.append([Candidate(recorded.event, None) for recorded in history])
             start = 0
@@ -114,13 +125,16 @@ def assert_as_the_oracle_says(opened: Opened, cut: Cut, limit: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("small_blocks")
-@settings(deadline=None, max_examples=120)
-@given(st.data())
-def test_at_any_moment_every_answer_is_the_oracles_of_exactly_the_events_that_count(data: st.DataObject) -> None:
-    history = data.draw(any_history)
-    with projected(history, data.draw(st.lists(st.integers(0, len(history)), max_size=3))) as opened:
-        for _ in range(4):
-            assert_as_the_oracle_says(opened, data.draw(cuts(history)), data.draw(st.integers(1, 4)))
+def test_at_any_moment_every_answer_is_the_oracles_of_exactly_the_events_that_count() -> None:
+    @examples(120)
+    @given(st.data())
+    def check(data: st.DataObject) -> None:
+        history = data.draw(any_history)
+        with projected(history, data.draw(st.lists(st.integers(0, len(history)), max_size=3))) as opened:
+            for _ in range(4):
+                assert_as_the_oracle_says(opened, data.draw(cuts(history)), data.draw(st.integers(1, 4)))
+
+    check()
 
 
 @settings(deadline=None, max_examples=30)
@@ -133,35 +147,40 @@ def test_at_the_head_and_after_all_times_it_is_as_it_is_now(history: list[Record
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("small_blocks")
-@settings(deadline=None, max_examples=60)
-@given(st.data())
-def test_between_any_two_moments_the_difference_is_that_of_the_oracles_answers(data: st.DataObject) -> None:
-    history = data.draw(any_history)
-    earlier, later = sorted(data.draw(st.lists(st.integers(EPOCH - 2, EPOCH + 20), min_size=2, max_size=2)))
-    with projected(history) as opened:
-        head = len(history)
-        for group_id in GROUPS:
-            before, after = (
-                oracle.members(oracle.facts(counted(history, Cut(head, at))), group_id) for at in (earlier, later)
-            )
-            then, now = (
-                PastGroup(opened.store, opened.snapshot.past, group_id, Cut(head, at)) for at in (earlier, later)
-            )
-            found = {user: (old, new) for user, old, new in differing_members(then, now, "")}
-            assert [*found] == sorted(found)
-            assert {
-                user: (old and shown.member(old), new and shown.member(new)) for user, (old, new) in found.items()
-            } == {
-                user: (before.get(user), after.get(user))
-                for user in {*before, *after}
-                if before.get(user) != after.get(user)
-            }
-            between = events_between(
-                opened.store, opened.snapshot.past, group_id, (Cut(head, earlier), Cut(head, later)), 0
-            )
-            assert [*between] == [
-                one for one in history if one.event.group_id == group_id and earlier < one.event.occurred_at <= later
-            ]
+def test_between_any_two_moments_the_difference_is_that_of_the_oracles_answers() -> None:
+    @examples(60)
+    @given(st.data())
+    def check(data: st.DataObject) -> None:
+        history = data.draw(any_history)
+        earlier, later = sorted(data.draw(st.lists(st.integers(EPOCH - 2, EPOCH + 20), min_size=2, max_size=2)))
+        with projected(history) as opened:
+            head = len(history)
+            for group_id in GROUPS:
+                before, after = (
+                    oracle.members(oracle.facts(counted(history, Cut(head, at))), group_id) for at in (earlier, later)
+                )
+                then, now = (
+                    PastGroup(opened.store, opened.snapshot.past, group_id, Cut(head, at)) for at in (earlier, later)
+                )
+                found = {user: (old, new) for user, old, new in differing_members(then, now, "")}
+                assert [*found] == sorted(found)
+                assert {
+                    user: (old and shown.member(old), new and shown.member(new)) for user, (old, new) in found.items()
+                } == {
+                    user: (before.get(user), after.get(user))
+                    for user in {*before, *after}
+                    if before.get(user) != after.get(user)
+                }
+                between = events_between(
+                    opened.store, opened.snapshot.past, group_id, (Cut(head, earlier), Cut(head, later)), 0
+                )
+                assert [*between] == [
+                    one
+                    for one in history
+                    if one.event.group_id == group_id and earlier < one.event.occurred_at <= later
+                ]
+
+    check()
 
 
 @settings(deadline=None, max_examples=60)
@@ -214,7 +233,7 @@ def test_a_stream_of_many_blocks_with_late_events_in_each_is_right_at_every_boun
 class CountingStore:
     """A store that counts the events that are read from it."""
 
-    def __init__(self, store: SQLiteEventStore) -> None:
+    def __init__(self, store: EventStore) -> None:
         self._store = store
         self.read = 0
 
