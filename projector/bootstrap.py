@@ -40,6 +40,10 @@ if TYPE_CHECKING:
 
 Part = Literal["callbacks", "queries", "projections"]
 
+_POLL_S: Final = 0.1
+_POLL_WHERE_TOLD_S: Final = 1.0
+"""How often to look for events that other processes appended; a store that tells of them is looked at for safety."""
+
 _BUILT_AT_ONCE: Final = 10_000
 """So many events are projected before anything is served; more of them, by another process meanwhile."""
 
@@ -161,7 +165,9 @@ class _Projecting:
         self._store = store
         self._generations = open_generations(settings)
         self._read_model = self._generations.live()
-        self._subscription = Subscription(store, self._read_model, PROJECTIONS)
+        poll_s = _POLL_WHERE_TOLD_S if settings.postgres_url else _POLL_S
+        self._subscription = Subscription(store, self._read_model, PROJECTIONS, poll_s=poll_s)
+        self._watching = contextlib.ExitStack()
         self._thread = threading.Thread(target=self._subscription.run, name="projections")
         if store.head() <= _BUILT_AT_ONCE:
             Replay(store, self._generations, PROJECTIONS).if_needed()
@@ -180,10 +186,12 @@ class _Projecting:
         self._subscription.wake()
 
     def __enter__(self) -> None:
+        self._watching.enter_context(self._store.watching(self.wake))
         self._thread.start()
         self._rebuilding.start()
 
     def __exit__(self, *_: object) -> None:
+        self._watching.close()
         self._rebuilding.stop()
         self._subscription.stop()
         self._thread.join()

@@ -11,7 +11,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 CONNECT_TIMEOUT_S: Final = 5
 _LOCK_TIMEOUT_MS: Final = 1_000
 _STATEMENT_TIMEOUT_MS: Final = 60_000
-_KEEPALIVES: Final = {"keepalives_idle": 2, "keepalives_interval": 1, "keepalives_count": 3}
+_KEEPALIVES: Final = {"keepalives_idle": 1, "keepalives_interval": 1, "keepalives_count": 2}
+_USER_TIMEOUT_MS: Final = 3_000
+"""Both sides of a connection that was cut know so after three seconds."""
 
 _REFUSED: Final = re.compile("[\x00\x01]")
 _ENCODED: Final = re.compile("\x01[\x01\x02]")
@@ -24,8 +26,10 @@ def connection_info(url: str) -> str:
     """
     told = conninfo_to_dict(url)
     server_keepalives = " ".join(f"-c tcp_{name}={value}" for name, value in _KEEPALIVES.items())
+    server_keepalives += f" -c tcp_user_timeout={_USER_TIMEOUT_MS}"
     timeouts = f"-c lock_timeout={_LOCK_TIMEOUT_MS} -c statement_timeout={_STATEMENT_TIMEOUT_MS}"
     defaults: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "projector", **_KEEPALIVES}
+    defaults["tcp_user_timeout"] = _USER_TIMEOUT_MS
     options = f"{timeouts} {server_keepalives} {told.get('options') or ''}".strip()
     return make_conninfo(**{**defaults, **told, "options": options})
 

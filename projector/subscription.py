@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 BATCH_SIZE: Final = 1_000
 _POLL_S: Final = 0.1
+_TAKE_OVER_S: Final = 1.0
 _LONGEST_BACKOFF_S: Final = 5.0
 _PARTING_S: Final = 2.0
 _UNSEEN: Final = -1
@@ -39,11 +40,13 @@ class Subscription:
         projections: Sequence[Projection],
         *,
         batch_size: int = BATCH_SIZE,
+        poll_s: float = _POLL_S,
     ) -> None:
         self._store = store
         self._read_model = read_model
         self._projections = projections
         self._batch_size = batch_size
+        self._poll_s = poll_s
         self._news = threading.Event()
         self._stopping = threading.Event()
         self.failure: str | None = None
@@ -80,12 +83,16 @@ class Subscription:
         return len(left)
 
     def run(self) -> None:
-        """Project until stopped, through every failure of the store or the read model."""
+        """Project until stopped, through every failure of the store or the read model, while no other process does."""
         backoff = _POLL_S
         retried = False
         while not self._stopping.is_set():
             self._news.clear()
             try:
+                if not self._read_model.leads():
+                    self.failure = None
+                    self._stopping.wait(_TAKE_OVER_S)
+                    continue
                 if not retried:
                     self.retry_set_aside()
                     retried = True
@@ -102,7 +109,7 @@ class Subscription:
                 backoff = min(backoff * 2, _LONGEST_BACKOFF_S)
                 continue
             self.failure, backoff = None, _POLL_S
-            self._news.wait(_POLL_S)
+            self._news.wait(self._poll_s)
         self._part()
 
     def wake(self) -> None:
@@ -138,6 +145,8 @@ class Subscription:
     def _part(self) -> None:
         deadline = time.monotonic() + _PARTING_S
         try:
+            if not self._read_model.leads():
+                return
             self._look()
             while time.monotonic() < deadline and self._step(None):
                 pass

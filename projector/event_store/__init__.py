@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from projector.domain.events import Event, Recorded
 
@@ -81,6 +82,9 @@ class EventStore(Protocol):
 
     def head(self) -> int:
         """Return the position of the newest event, 0 if there is none."""
+
+    def watching(self, wake: Callable[[], None]) -> AbstractContextManager[None]:
+        """Call `wake`, in a thread of its own, when anybody has appended, if the store is one that can tell."""
 
     def close(self) -> None:
         """Let go of every connection."""

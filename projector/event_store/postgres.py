@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import contextmanager
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, LiteralString
@@ -16,13 +17,14 @@ from projector.event_store import EVERY_GROUP, Appended, Bounds, Quarantined, St
 from projector.postgres import connect, connection_info, decoded, encoded, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from projector.domain.events import Event
     from projector.event_store import Candidate
     from projector.event_store.mapper import EventMapper
 
 POOL_SIZE: Final = 5
+_LISTEN_S: Final = 0.5
 _STREAMS_BATCH_SIZE: Final = 2_000
 _SCHEMA_LOCK: Final = 0x70726F6A
 """Whoever creates the tables holds this advisory lock: `IF NOT EXISTS` alone does not go together with itself."""
@@ -169,6 +171,18 @@ class PostgresEventStore:
         ((position,),) = self._rows("SELECT COALESCE(MAX(notification_id), 0) FROM stored_events", ())
         return int(position)
 
+    @contextmanager
+    def watching(self, wake: Callable[[], None]) -> Iterator[None]:
+        """See `EventStore`."""
+        stopping = threading.Event()
+        thread = threading.Thread(target=_listen, args=(self._url, wake, stopping), name="listen", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stopping.set()
+            thread.join()
+
     def close(self) -> None:
         """See `EventStore`."""
         self._datastore.close()
@@ -277,6 +291,20 @@ def rows(datastore: library.PostgresDatastore, statement: str, arguments: Sequen
     """Return the rows of a statement, which is a transaction of its own. Raises StoreUnavailable."""
     with _unavailable(), datastore.get_connection() as connection, connection.cursor(row_factory=tuple_row) as cursor:
         return cursor.execute(statement, arguments).fetchall()
+
+
+def _listen(url: str, wake: Callable[[], None], stopping: threading.Event) -> None:
+    """Wake somebody at every notice of an append, until stopped, through every loss of the connection."""
+    while not stopping.is_set():
+        try:
+            with connect(url) as connection:
+                connection.execute("LISTEN stored_events")
+                wake()
+                while not stopping.is_set():
+                    for _ in connection.notifies(timeout=_LISTEN_S, stop_after=1):
+                        wake()
+        except psycopg.Error:
+            stopping.wait(_LISTEN_S)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from projector.event_store import EVERY_GROUP, Appended, Bounds, Candidate, Quar
 from projector.sqlite_files import switch_to_wal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from projector.event_store.mapper import EventMapper
 
@@ -247,6 +247,11 @@ class SQLiteEventStore:
         """See `EventStore`."""
         with _unavailable():
             return self._recorder.max_notification_id() or 0
+
+    @contextmanager
+    def watching(self, wake: Callable[[], None]) -> Iterator[None]:  # noqa: ARG002 - a file tells nobody
+        """See `EventStore`."""
+        yield
 
     def close(self) -> None:
         """See `EventStore`."""

@@ -225,6 +225,12 @@ class ReadModel(Protocol):
     def transaction(self) -> AbstractContextManager[Work]:
         """Open a transaction, which commits whole or not at all; nobody else writes, or swaps, meanwhile."""
 
+    def leads(self) -> bool:
+        """Take, or keep, the right to project into the live read model; tell whether it is this process that has it.
+
+        Where others may project at the same time, each in its own transaction, everybody has it.
+        """
+
     def committed(self) -> AbstractContextManager[Committed]:
         """Open the read model as it is now for reading; it holds up nobody."""
 

@@ -25,6 +25,9 @@ LIVE: Final = "live"
 WRITING_LOCK: Final = 0x70726F77
 """With a generation's number, the advisory lock of whoever writes it, for as long as the transaction is open."""
 
+LEADING_LOCK: Final = 0x70726F6C
+"""The advisory lock of whoever projects, for as long as the connection stands."""
+
 _TRIES: Final = 10
 _STREAMED: Final = 2_000
 _TYPES: Final = {"text": 'text COLLATE "C"', "integer": "bigint", "bytes": "bytea"}
@@ -153,12 +156,22 @@ class PostgresReadModel:
 
     def __init__(self, url: str, number: int | None = None, *, patience_s: float = 1) -> None:
         self._generation = GenerationConnection(url, number, patience_s)
+        self._leading: psycopg.Connection[Any] | None = None
 
     @contextmanager
     def transaction(self) -> Iterator[SQLWork]:
         """See `ReadModel`."""
         with unavailable(), _ended(self._begun_alone()) as connection:
             yield SQLWork(PostgresConnection(connection))
+
+    def leads(self) -> bool:
+        """See `ReadModel`. The right goes with the connection on which it was taken, and on which is written."""
+        with unavailable():
+            connection = self._generation.connection()
+            if self._leading is not connection:
+                ((is_ours,),) = connection.execute("SELECT pg_try_advisory_lock(%s)", (LEADING_LOCK,)).fetchall()
+                self._leading = connection if is_ours else None
+        return self._leading is not None
 
     @contextmanager
     def committed(self) -> Iterator[SQLCommitted]:

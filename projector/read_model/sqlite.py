@@ -65,6 +65,10 @@ class SQLiteReadModel:
         with unavailable(), self._begun("BEGIN IMMEDIATE") as connection:
             yield SQLWork(SQLiteConnection(connection))
 
+    def leads(self) -> bool:
+        """See `ReadModel`."""
+        return True
+
     @contextmanager
     def committed(self) -> Iterator[SQLCommitted]:
         """See `ReadModel`."""

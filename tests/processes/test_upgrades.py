@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tests.running import Server
 
-pytestmark = pytest.mark.slow  # every test here starts processes
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("kind")]  # every test here starts processes
 
 SEED = 20240229
 GROUP = "@TGS#STORY"

@@ -174,11 +174,8 @@ def test_between_any_two_moments_the_difference_is_that_of_the_oracles_answers()
                 between = events_between(
                     opened.store, opened.snapshot.past, group_id, (Cut(head, earlier), Cut(head, later)), 0
                 )
-                assert [*between] == [
-                    one
-                    for one in history
-                    if one.event.group_id == group_id and earlier < one.event.occurred_at <= later
-                ]
+                of_group = [one for one in history if one.event.group_id == group_id]
+                assert [*between] == [one for one in of_group if earlier < one.event.occurred_at <= later]
 
     check()
 
