@@ -97,6 +97,8 @@ class Subscription:
                     self.retry_set_aside()
                     retried = True
                 self.catch_up()
+                if not self._is_of_our_version():
+                    self._read_model.follow()
             except NoReadModel as error:
                 self.failure = str(error)
                 self._stopping.wait(_POLL_S)
@@ -152,6 +154,11 @@ class Subscription:
                 pass
         except (StoreUnavailable, ReadModelUnavailable) as error:
             log.warning("stopped before every event was projected; the next start goes on", reason=str(error))
+
+    def _is_of_our_version(self) -> bool:
+        """Tell whether all rows are of our versions; if not, another process may be the one to project them."""
+        with self._read_model.committed() as now:
+            return len(self._ours(now)) == len(self._projections)
 
     def _ours(self, read_model: Committed) -> list[Projection]:
         known = read_model.checkpoints()

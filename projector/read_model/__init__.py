@@ -231,6 +231,9 @@ class ReadModel(Protocol):
         Where others may project at the same time, each in its own transaction, everybody has it.
         """
 
+    def follow(self) -> None:
+        """Let another process have the right to project."""
+
     def committed(self) -> AbstractContextManager[Committed]:
         """Open the read model as it is now for reading; it holds up nobody."""
 

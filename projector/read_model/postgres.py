@@ -173,6 +173,13 @@ class PostgresReadModel:
                 self._leading = connection if is_ours else None
         return self._leading is not None
 
+    def follow(self) -> None:
+        """See `ReadModel`."""
+        if self._leading is not None:
+            with unavailable():
+                self._leading.execute("SELECT pg_advisory_unlock(%s)", (LEADING_LOCK,))
+            self._leading = None
+
     @contextmanager
     def committed(self) -> Iterator[SQLCommitted]:
         """See `ReadModel`."""

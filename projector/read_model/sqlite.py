@@ -69,6 +69,9 @@ class SQLiteReadModel:
         """See `ReadModel`."""
         return True
 
+    def follow(self) -> None:
+        """See `ReadModel`."""
+
     @contextmanager
     def committed(self) -> Iterator[SQLCommitted]:
         """See `ReadModel`."""
