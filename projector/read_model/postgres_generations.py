@@ -66,8 +66,10 @@ class PostgresGeneration:
         if not self._is_part:
             with unavailable(), connect(self._url) as connection:
                 connection.execute("SET statement_timeout = 0")
-                live = None if set(afresh) == set(versions) else _pointed(connection, LIVE)
                 with connection.transaction():
+                    # All tables are copied as they are at one moment.
+                    connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+                    live = None if set(afresh) == set(versions) else _pointed(connection, LIVE)
                     create(connection, self._number, {name: versions[name] for name in afresh})
                     if live is not None:
                         self._copy(connection, f"read_model_{live}", set(versions) - set(afresh))
