@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 POOL_SIZE: Final = 5
 _LISTEN_S: Final = 0.5
 _STREAMS_BATCH_SIZE: Final = 2_000
+_OLDEST: Final = 130_000
 _SCHEMA_LOCK: Final = 0x70726F6A
 """Whoever creates the tables holds this advisory lock: `IF NOT EXISTS` alone does not go together with itself."""
 
@@ -268,6 +269,9 @@ def open_postgres(url: str, library_environment: Mapping[str, str]) -> tuple[Pos
     Raises StoreUnavailable if the database cannot be reached or is no such store.
     """
     with _unavailable(), connect(url) as alone:
+        if alone.info.server_version < _OLDEST:
+            theirs = alone.info.server_version // 10_000
+            raise StoreUnavailable(f"PostgreSQL {_OLDEST // 10_000} or newer is needed, and this is {theirs}")
         alone.execute("SET lock_timeout = 0")
         alone.execute("SELECT pg_advisory_lock(%s)", (_SCHEMA_LOCK,))
         recorder = GroupRecorder(Datastore(url))

@@ -1,0 +1,132 @@
+"""The event store on PostgreSQL as a database: what others read in it, what an append costs, and what goes wrong."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+from eventsourcing.persistence import StoredEvent
+from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastore
+
+from projector.event_store import Candidate, StoreUnavailable, postgres
+from projector.event_store.postgres import open_postgres
+from projector.postgres import decoded, encoded
+from tests.domain import facts as f
+from tests.postgresql import free_port
+from tests.running import run_cli
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.postgresql import PostgreSQL
+
+
+def rows(url: str, statement: str) -> list[Any]:
+    with psycopg.connect(url, autocommit=True) as connection:
+        return connection.execute(statement).fetchall()
+
+
+def new(*appended: Any) -> list[Candidate]:
+    return [Candidate(event, None) for event in appended]
+
+
+def test_the_library_alone_reads_what_is_stored_and_appends_to_it_without_a_gap(postgresql: PostgreSQL) -> None:
+    url = postgresql.new_database()
+    store, _ = open_postgres(url, {})
+    with closing(store):
+        store.append(new(f.created(0, "ann"), f.joined(1, "bob")))
+        known = psycopg.conninfo.conninfo_to_dict(url)
+        with PostgresDatastore(
+            *(str(known[name]) for name in ("dbname", "host", "port", "user")), "", originator_id_type="text"
+        ) as datastore:
+            recorder = PostgresApplicationRecorder(datastore)
+            recorder.create_table()
+            found = recorder.select_notifications(None, 10)
+            assert [(one.id, one.originator_id, one.originator_version) for one in found] == [
+                (1, f.GROUP, 1),
+                (2, f.GROUP, 2),
+            ]
+            recorder.insert_events([StoredEvent(f.GROUP, 3, found[1].topic, found[1].state)])
+        assert [one.position for one in store.read(0, 10)] == [1, 2, 3]
+        assert store.append(new(f.joined(2, "cyd")))[0].position == 4
+
+
+def test_an_append_that_fails_leaves_no_gap(postgresql: PostgreSQL) -> None:
+    url = postgresql.new_database()
+    store, _ = open_postgres(url, {})
+    with closing(store):
+        store.append(new(f.created(0, "ann")))
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("ALTER TABLE identities ADD CONSTRAINT broken CHECK (position < 0) NOT VALID")
+            with pytest.raises(StoreUnavailable):
+                store.append([Candidate(f.joined(1, "bob"), b"1" * 16)])
+            connection.execute("ALTER TABLE identities DROP CONSTRAINT broken")
+        assert store.append([Candidate(f.joined(1, "bob"), b"1" * 16)])[0].position == 2
+        assert store.head() == 2
+
+
+def test_a_batch_is_one_statement_however_many_events_it_has(
+    postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, _ = open_postgres(postgresql.new_database(), {})
+    asked: list[str] = []
+    real = postgres.rows
+
+    def counted(datastore: Any, statement: str, values: Any) -> list[Any]:
+        asked.append(statement)
+        return real(datastore, statement, values)
+
+    monkeypatch.setattr(postgres, "rows", counted)
+    with closing(store):
+        store.append(new(*(f.joined(at, "ann", group_id=f"g{at % 7}") for at in range(500))))
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("text", ["", "plain", "\u0000", "\u0001", "\u0002", "a\u0000b\u0001\u0000", "\u0001\u0001"])
+def test_text_that_postgresql_refuses_comes_back_as_it_was(text: str) -> None:
+    assert "\u0000" not in encoded(text)
+    assert decoded(encoded(text)) == text
+
+
+def test_stored_text_has_the_order_and_the_prefixes_of_the_text() -> None:
+    texts = [
+        "",
+        "\u0000",
+        "\u0000a",
+        "\u0000\u0000",
+        "\u0001",
+        "\u0001\u0000",
+        "\u0002",
+        "a",
+        "a\u0000",
+        "a\u0001",
+        "aa",
+    ]
+    assert sorted(texts, key=encoded) == sorted(texts)
+    for one in texts:
+        for other in texts:
+            assert encoded(other).startswith(encoded(one)) == other.startswith(one)
+
+
+@pytest.mark.slow
+def test_what_keeps_it_from_connecting_is_said_in_one_line(tmp_path: Path, postgresql: PostgreSQL) -> None:
+    there = postgresql.url("postgres")
+    for url, named in (
+        (f"postgresql://postgres@127.0.0.1:{free_port()}/x", "Connection refused"),
+        (postgresql.url("nowhere"), 'database "nowhere" does not exist'),
+        (there.replace("postgres@", "stranger@"), 'role "stranger" does not exist'),
+        (f"{there}?nonsense=1", "nonsense"),
+        ("postgresql://postgres@no.such.host.invalid/x", "no.such.host.invalid"),
+    ):
+        for command in (["serve", "--port", "0"], ["status"], ["replay"]):
+            done = run_cli(tmp_path / "unused.db", *command, PROJECTOR_DATABASE_URL=url)
+            assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+            assert named in done.stderr
+
+
+def test_a_server_that_is_too_old_is_said_so(postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres, "_OLDEST", 990_000)
+    with pytest.raises(StoreUnavailable, match="PostgreSQL 99 or newer is needed, and this is 16"):
+        open_postgres(postgresql.new_database(), {})

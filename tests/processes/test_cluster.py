@@ -1,0 +1,151 @@
+"""Several receivers, workers and query servers on one PostgreSQL, while they, and it, are killed again and again."""
+
+from __future__ import annotations
+
+import random
+import threading
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from projector.bootstrap import open_events
+from projector.event_store import StoreUnavailable
+from tests.kinds import settings, url_of
+from tests.processes.databases import assert_served_as_recorded, checkpoints, history
+from tests.processes.traffic import Ledger, callback, pouring
+from tests.processes.waiting import until
+from tests.running import Server, run_cli, serving
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.postgresql import PostgreSQL
+
+pytestmark = [
+    pytest.mark.slow,  # every test here starts processes
+    pytest.mark.usefixtures("kind"),
+    pytest.mark.parametrize("kind", ["postgresql"], indirect=True),
+]
+
+SEED = 20240615
+ROUNDS = 20
+FLEET = {"callbacks": 3, "projections": 2, "queries": 2}
+
+
+class Fleet:
+    """Processes, each with one part, that can be killed and started again."""
+
+    def __init__(self, database: Path) -> None:
+        self._database = database
+        self._stacks: dict[tuple[str, int], ExitStack] = {}
+        self.servers: dict[tuple[str, int], Server] = {}
+
+    def __enter__(self) -> Fleet:
+        for part, count in FLEET.items():
+            for number in range(count):
+                self.start(part, number)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for stack in self._stacks.values():
+            stack.close()
+
+    def start(self, part: str, number: int) -> None:
+        stack = self._stacks[part, number] = ExitStack()
+        self.servers[part, number] = stack.enter_context(serving(self._database, "--only", part))
+
+    def kill(self, part: str, number: int) -> None:
+        self.servers.pop((part, number)).kill()
+        self._stacks.pop((part, number)).close()
+
+    def of(self, part: str) -> list[Server]:
+        return [server for (its, _), server in self.servers.items() if its == part]
+
+
+class Follower(threading.Thread):
+    """Reads the history as it grows, and notes a position that it was not given in its turn."""
+
+    def __init__(self, database: Path) -> None:
+        super().__init__()
+        self.enough = threading.Event()
+        self.position = 0
+        self.faults: list[str] = []
+        self._store = open_events(settings(database))
+
+    def run(self) -> None:
+        while not self.enough.is_set():
+            try:
+                found = [one.position for one in self._store.read(self.position, 500)]
+            except StoreUnavailable:
+                continue
+            if found != list(range(self.position + 1, self.position + 1 + len(found))):
+                self.faults.append(f"behind {self.position} came {found}")
+            self.position = max(found, default=self.position)
+        self._store.close()
+
+
+def test_whatever_is_killed_all_that_was_acknowledged_is_there_once_and_nothing_is_stepped_over(
+    tmp_path: Path, postgresql: PostgreSQL
+) -> None:
+    database, rng = tmp_path / "events.db", random.Random(SEED)
+    ledger = Ledger(SEED, may_refuse=True)
+    kinds_of_trouble = [*FLEET, "postgresql"]
+    with Fleet(database) as fleet:
+        follower = Follower(database)
+        follower.start()
+        for turn in range(ROUNDS):
+            with pouring(*fleet.of("callbacks"), ledger=ledger, senders=6, name=str(turn)):
+                ledger.wait_for(answers=rng.randrange(20, 80))
+                victim = kinds_of_trouble[turn % len(kinds_of_trouble)]
+                if victim == "postgresql":
+                    postgresql.stop(immediately=True)
+                    postgresql.start()
+                else:
+                    number = rng.randrange(FLEET[victim])
+                    fleet.kill(victim, number)
+                    fleet.start(victim, number)
+                ledger.wait_for(answers=20)
+        recorded = history(database)
+        until(lambda: follower.position == len(recorded), of=fleet.of("queries")[0])
+        follower.enough.set()
+        follower.join()
+        ledger.assert_kept(recorded)
+        for server in fleet.of("queries"):
+            assert_served_as_recorded(server, database)
+        assert follower.faults == []
+    assert run_cli(database, "replay", "--check").returncode == 0
+    assert len(ledger.acknowledged) > ROUNDS * 40
+
+
+def test_when_the_worker_that_projects_dies_or_its_connection_is_cut_the_other_goes_on(tmp_path: Path) -> None:
+    database, ledger = tmp_path / "events.db", Ledger(SEED)
+    with Fleet(database) as fleet, pouring(*fleet.of("callbacks"), ledger=ledger, senders=2):
+        for number in (0, 1, 0):
+            ledger.wait_for(answers=20)
+            fleet.kill("projections", number)
+            head = len(history(database))
+            until(lambda head=head: min(checkpoints(database).values()) > head, of=fleet.of("queries")[0])
+            fleet.start("projections", number)
+        with psycopg.connect(url_of(database), autocommit=True) as server:
+            leader = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND granted"
+            for _ in range(3):
+                ((pid,),) = server.execute(leader, (0x70726F6C,)).fetchall()
+                server.execute("SELECT pg_terminate_backend(%s)", (pid,))
+                head = len(history(database))
+                until(lambda head=head: min(checkpoints(database).values()) > head, of=fleet.of("queries")[0])
+        for worker in fleet.of("projections"):
+            assert not [line for line in worker.raw_log if "Traceback" in line]
+
+
+def test_of_two_workers_one_projects_and_the_other_waits(tmp_path: Path) -> None:
+    database = tmp_path / "events.db"
+    with Fleet(database) as fleet:
+        receiver, query = fleet.of("callbacks")[0], fleet.of("queries")[0]
+        position = int(receiver.post(callback(1, SEED)).headers["Projector-Position"])
+        until(lambda: {*checkpoints(database).values()} == {position}, of=query)
+        with psycopg.connect(url_of(database)) as server:
+            held = "SELECT COUNT(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND granted"
+            assert server.execute(held, (0x70726F6C,)).fetchone() == (1,)
+        assert [server.get("/readyz").status_code for server in fleet.servers.values()] == [200] * 7
