@@ -8,8 +8,11 @@ import threading
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
+from anyio import to_thread
+
 from projector.domain.events import UndecodableEvent
 from projector.event_store.group_commit import GroupCommit
+from projector.event_store.spool import Spool, StoreAndForward
 from projector.event_store.sqlite import open_sqlite
 from projector.http.app import Parts, create_app
 from projector.http.health import Health, look
@@ -30,7 +33,7 @@ from projector.settings import Settings, WrongSetting
 from projector.subscription import Subscription
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from starlette.types import ASGIApp
 
@@ -136,13 +139,19 @@ def create_server_app(settings: Settings, parts: Sequence[Part]) -> ASGIApp:
         return look_at(stores, queries, failure=projecting.failure if projecting else None)
 
     metrics = Metrics(health)
-    commit = GroupCommit(stores.events.append, on_commit=projecting.wake if projecting else _nobody_to_wake)
+    wake = projecting.wake if projecting else _nobody_to_wake
+    forwarding = _open_forwarding(settings, stores.events, wake) if "callbacks" in parts else None
+    commit = GroupCommit(forwarding.append if forwarding else stores.events.append, on_commit=wake)
 
     @contextlib.asynccontextmanager
     async def running() -> AsyncIterator[None]:
         with projecting or contextlib.nullcontext():
+            if forwarding:
+                forwarding.start()
             yield
             await commit.close()
+            if forwarding:
+                await to_thread.run_sync(forwarding.stop)
         queries.close()
         stores.events.close()
 
@@ -156,6 +165,13 @@ def create_server_app(settings: Settings, parts: Sequence[Part]) -> ASGIApp:
             read_tokens=settings.read_tokens,
         )
     )
+
+
+def _open_forwarding(settings: Settings, store: EventStore, forwarded: Callable[[], None]) -> StoreAndForward | None:
+    if settings.spool_path is None:
+        return None
+    spool = Spool(settings.spool_path, store.mapper, settings.spool_events)
+    return StoreAndForward(store.append, spool, forwarded)
 
 
 class _Projecting:

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 _DATABASE_URL: Final = "sqlite:///projector.db"
 _LIBRARY_SETTINGS: Final = ("COMPRESSOR_TOPIC", "CIPHER_TOPIC", "CIPHER_KEY")
 _MAX_BODY: Final = 1024 * 1024
+_SPOOL: Final = "projector.spool"
+_SPOOL_EVENTS: Final = 1_000_000
 
 
 class WrongSetting(Exception):
@@ -30,6 +32,8 @@ class Settings(NamedTuple):
     callback_token: str | None = None
     read_tokens: tuple[str, ...] = ()
     max_body_bytes: int = _MAX_BODY
+    spool_path: str | None = None
+    spool_events: int = _SPOOL_EVENTS
     library: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -56,6 +60,10 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         ),
         max_body_bytes=_positive(
             environment.get("PROJECTOR_MAX_BODY_BYTES") or str(_MAX_BODY), "PROJECTOR_MAX_BODY_BYTES"
+        ),
+        spool_path=environment.get("PROJECTOR_SPOOL_PATH") or (_SPOOL if _is_postgres(url) else None),
+        spool_events=_positive(
+            environment.get("PROJECTOR_SPOOL_EVENTS") or str(_SPOOL_EVENTS), "PROJECTOR_SPOOL_EVENTS"
         ),
         library=tuple((name, environment[name]) for name in _LIBRARY_SETTINGS if environment.get(name)),
     )

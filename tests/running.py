@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode
 
 import httpx2
 
-from tests.kinds import url_of
+from tests.kinds import on_postgresql, url_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -31,6 +31,7 @@ def environment(database: Path, **settings: str) -> dict[str, str]:
     return kept | {
         "PROJECTOR_SDK_APP_ID": str(SDK_APP_ID),
         "PROJECTOR_DATABASE_URL": url_of(database),
+        **({"PROJECTOR_SPOOL_PATH": f"{database}.spool"} if on_postgresql() else {}),
         "PYTHONWARNINGS": "error",
         **settings,
     }

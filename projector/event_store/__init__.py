@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from projector.domain.events import Event, Recorded
+    from projector.event_store.mapper import EventMapper
 
 
 _STREAM_BATCH_SIZE: Final = 500
@@ -26,7 +27,10 @@ class Candidate(NamedTuple):
 
 
 class Appended(NamedTuple):
-    """Where the event is. `repeated` says that it was there before, under the same identity."""
+    """Where the event is. `repeated` says that it was there before, under the same identity.
+
+    Position 0 says that it waits in the spool, and will be appended once, unless it was there before.
+    """
 
     position: int
     repeated: bool
@@ -61,6 +65,10 @@ EVERY_GROUP: Final = Bounds()
 
 class EventStore(Protocol):
     """What every store does. All methods may be called from any thread and raise StoreUnavailable."""
+
+    @property
+    def mapper(self) -> EventMapper:
+        """What turns events into what is stored, and back."""
 
     def append(self, batch: Sequence[Candidate]) -> list[Appended]:
         """Make the batch durable in one transaction; positions are contiguous, in the order given."""

@@ -124,6 +124,11 @@ class PostgresEventStore:
         self._mapper = mapper
         self._url = url
 
+    @property
+    def mapper(self) -> EventMapper:
+        """See `EventStore`."""
+        return self._mapper
+
     def append(self, batch: Sequence[Candidate]) -> list[Appended]:
         """See `EventStore`."""
         stored = [self._mapper.to_stored_event(event) for event, _ in batch]

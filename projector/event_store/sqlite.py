@@ -199,6 +199,11 @@ class SQLiteEventStore:
         self._recorder = recorder
         self._mapper = mapper
 
+    @property
+    def mapper(self) -> EventMapper:
+        """See `EventStore`."""
+        return self._mapper
+
     def append(self, batch: Sequence[Candidate]) -> list[Appended]:
         """See `EventStore`."""
         stored = [(self._mapper.to_stored_event(event), identity) for event, identity in batch]

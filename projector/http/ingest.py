@@ -97,6 +97,10 @@ class Ingest:
             except (StoreUnavailable, Overloaded) as error:
                 await self._unavailable(scope, send, str(error) or "too many callbacks wait to be stored")
                 return
+        if not appended.position:
+            self._metrics.count("spooled")
+            await _answer(send, 200)
+            return
         self._metrics.count("repeated" if appended.repeated else "recorded")
         await _answer(send, 200, headers=((b"projector-position", b"%d" % appended.position),))
 

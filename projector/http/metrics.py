@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from projector.http.health import Health
 
+_RESULTS: Final = ("recorded", "repeated", "spooled", "ignored", "refused", "too_large", "quarantined", "unavailable")
 _MOST_COMMANDS: Final = 100
 """Names beyond these are counted together: a sender may make up as many as it likes."""
 
@@ -39,10 +40,7 @@ class Metrics:
             registry=self.registry,
         )
         self._commands: set[str] = set()
-        self._results = {
-            result: self._callbacks.labels(result)
-            for result in ("recorded", "repeated", "ignored", "refused", "too_large", "quarantined", "unavailable")
-        }
+        self._results = {result: self._callbacks.labels(result) for result in _RESULTS}
 
     def count(self, result: str) -> None:
         """Count a callback by what became of it."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -64,6 +65,12 @@ class Fleet:
         return [server for (its, _), server in self.servers.items() if its == part]
 
 
+def spooled(database: Path) -> int:
+    """How many events wait in the spool that the receivers share."""
+    with closing(sqlite3.connect(f"{database}.spool", timeout=30)) as spool:
+        return int(spool.execute("SELECT COUNT(*) FROM spool").fetchone()[0])
+
+
 class Follower(threading.Thread):
     """Reads the history as it grows, and notes a position that it was not given in its turn."""
 
@@ -107,6 +114,7 @@ def test_whatever_is_killed_all_that_was_acknowledged_is_there_once_and_nothing_
                     fleet.kill(victim, number)
                     fleet.start(victim, number)
                 ledger.wait_for(answers=20)
+        until(lambda: spooled(database) == 0, of=fleet.of("queries")[0])
         recorded = history(database)
         until(lambda: follower.position == len(recorded), of=fleet.of("queries")[0])
         follower.enough.set()
@@ -117,6 +125,41 @@ def test_whatever_is_killed_all_that_was_acknowledged_is_there_once_and_nothing_
         assert follower.faults == []
     assert run_cli(database, "replay", "--check").returncode == 0
     assert len(ledger.acknowledged) > ROUNDS * 40
+
+
+def test_while_the_database_is_away_every_callback_is_acknowledged_and_all_of_them_are_there_afterwards(
+    tmp_path: Path, postgresql: PostgreSQL
+) -> None:
+    database, ledger = tmp_path / "events.db", Ledger(SEED)
+    with serving(database, "--only", "callbacks") as receiver, serving(database, "--only", "projections"):
+        with pouring(receiver, ledger=ledger, senders=8):
+            ledger.wait_for(answers=50)
+            postgresql.stop(immediately=True)
+            ledger.wait_for(answers=300)
+            postgresql.start()
+            ledger.wait_for(answers=100)
+        assert ledger.refused == []
+        assert len(ledger.spooled) >= 200
+        until(lambda: spooled(database) == 0, of=receiver)
+    ledger.assert_kept(history(database))
+    with serving(database) as server:
+        assert_served_as_recorded(server, database)
+
+
+def test_a_receiver_that_is_killed_with_callbacks_in_its_spool_delivers_them_when_it_is_started_again(
+    tmp_path: Path, postgresql: PostgreSQL
+) -> None:
+    database, ledger = tmp_path / "events.db", Ledger(SEED)
+    with serving(database, "--only", "callbacks") as receiver:
+        postgresql.stop()
+        with pouring(receiver, ledger=ledger, senders=4):
+            ledger.wait_for(answers=100)
+            receiver.kill()
+    postgresql.start()
+    assert spooled(database) >= 100
+    with serving(database, "--only", "callbacks") as receiver:
+        until(lambda: spooled(database) == 0, of=receiver)
+    ledger.assert_kept(history(database))
 
 
 def test_when_the_worker_that_projects_dies_or_its_connection_is_cut_the_other_goes_on(tmp_path: Path) -> None:

@@ -75,6 +75,7 @@ class Ledger:
     seed: int
     sent: set[int] = field(default_factory=set)
     acknowledged: dict[int, set[int]] = field(default_factory=dict)
+    spooled: set[int] = field(default_factory=set)
     cut: list[int] = field(default_factory=list)
     """Sent, and the connection broke before an answer came."""
     may_refuse: bool = False
@@ -100,9 +101,13 @@ class Ledger:
             self.changed.notify_all()
             return serial
 
-    def acknowledge(self, serial: int, position: int) -> None:
+    def acknowledge(self, serial: int, position: int | None) -> None:
+        """Note what became of a callback; without a position it waits in the spool."""
         with self.changed:
-            self.acknowledged.setdefault(serial, set()).add(position)
+            if position is None:
+                self.spooled.add(serial)
+            else:
+                self.acknowledged.setdefault(serial, set()).add(position)
             self.answers += 1
             self.changed.notify_all()
 
@@ -132,6 +137,7 @@ class Ledger:
         assert times.keys() <= self.sent
         assert [body for body in bodies.values() if body != callback(body["Serial"], self.seed)] == []
         found = {body["Serial"]: {position} for position, body in bodies.items()}
+        assert self.spooled <= found.keys(), "acknowledged into the spool, and lost"
         assert {serial: found.get(serial) for serial in self.acknowledged} == self.acknowledged
 
     def assert_nothing_more(self, history: Sequence[Recorded]) -> None:
@@ -154,7 +160,8 @@ def send(server: Server, ledger: Ledger, name: str) -> None:
                     ledger.cut.append(serial)
                 return
             if answer.status_code == 200:
-                ledger.acknowledge(serial, int(answer.headers["Projector-Position"]))
+                position = answer.headers.get("Projector-Position")
+                ledger.acknowledge(serial, int(position) if position else None)
             else:
                 ledger.refuse(answer.status_code, answer.headers.get("Retry-After"))
 

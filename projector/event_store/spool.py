@@ -1,0 +1,208 @@
+"""Store and forward: what the store does not take in time waits in a file beside the receiver, and goes in later.
+
+The vendor gives a receiver two seconds and delivers nothing again. So a callback is acknowledged when it is durable in
+the store or, if the store is away, in the spool; the spool is emptied, oldest first, when the store is back.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, NamedTuple
+from uuid import uuid4
+
+import structlog
+from eventsourcing.persistence import MapperDeserialisationError
+
+from projector.event_store import Appended, Candidate, StoreUnavailable
+from projector.sqlite_files import switch_to_wal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from projector.event_store.mapper import EventMapper
+
+PATIENCE_S: Final = 1.0
+"""How long the store may take for a batch; as much again is left for the spool, and for the way to the vendor."""
+
+_AT_ONCE: Final = 500
+_LOOK_AGAIN_S: Final = 0.5
+_TABLE: Final = """CREATE TABLE IF NOT EXISTS spool (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, state BLOB NOT NULL, identity BLOB NOT NULL,
+    spooled_at INTEGER NOT NULL)"""
+
+log = structlog.get_logger(__name__)
+
+
+class Spooled(NamedTuple):
+    """How many events wait in a spool, and since when the oldest does, in ms since 1970 UTC; 0 if there is none."""
+
+    depth: int
+    oldest_at: int
+
+
+class Spool:
+    """Events in an SQLite file, synced at every commit, at most `capacity` of them. For any thread."""
+
+    def __init__(self, path: str, mapper: EventMapper, capacity: int) -> None:
+        self._mapper = mapper
+        self._capacity = capacity
+        self._lock = threading.Lock()
+        with _unavailable():
+            switch_to_wal(path)
+            self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0.5)
+            for statement in ("PRAGMA synchronous=FULL", "PRAGMA fullfsync=ON", _TABLE):
+                self._connection.execute(statement)
+
+    def keep(self, batch: Sequence[Candidate]) -> None:
+        """Make a batch durable. Raises StoreUnavailable if there is no room, or the file cannot be written."""
+        now_ms = time.time_ns() // 1_000_000
+        stored = [(self._mapper.to_stored_event(event), identity) for event, identity in batch]
+        rows = [(event.topic, event.state, identity, now_ms) for event, identity in stored]
+        with _unavailable(), self._lock, self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            (depth,) = self._connection.execute("SELECT COUNT(*) FROM spool").fetchone()
+            if depth + len(rows) > self._capacity:
+                raise StoreUnavailable(f"the store is away, and the spool is full: {depth} events wait in it")
+            self._connection.executemany(
+                "INSERT INTO spool (topic, state, identity, spooled_at) VALUES (?, ?, ?, ?)", rows
+            )
+
+    def oldest(self, after: int, limit: int) -> list[tuple[int, Candidate]]:
+        """Return events behind an id, oldest first, with their ids. Raises StoreUnavailable."""
+        with _unavailable(), self._lock:
+            rows = self._connection.execute(
+                "SELECT id, topic, state, identity FROM spool WHERE id > ? ORDER BY id LIMIT ?", (after, limit)
+            ).fetchall()
+        try:
+            return [
+                (place, Candidate(self._mapper.decode(topic, state), identity))
+                for place, topic, state, identity in rows
+            ]
+        except MapperDeserialisationError as error:
+            raise StoreUnavailable(f"the spool cannot be read: {error}") from error
+
+    def remove(self, ids: Sequence[int]) -> None:
+        """Let go of events that are in the store. Raises StoreUnavailable."""
+        with _unavailable(), self._lock, self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.executemany("DELETE FROM spool WHERE id = ?", [(place,) for place in ids])
+
+    def spooled(self) -> Spooled:
+        """Return how much waits. Raises StoreUnavailable."""
+        with _unavailable(), self._lock:
+            depth, oldest_at = self._connection.execute(
+                "SELECT COUNT(*), COALESCE(MIN(spooled_at), 0) FROM spool"
+            ).fetchone()
+        return Spooled(depth, oldest_at)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with self._lock:
+            self._connection.close()
+
+
+class StoreAndForward:
+    """Appends to the store or, when it does not answer in time, to the spool, which is emptied in the background.
+
+    `append` is the store's; `forwarded` is called when something has gone from the spool into the store.
+    """
+
+    def __init__(
+        self,
+        append: Callable[[Sequence[Candidate]], list[Appended]],
+        spool: Spool,
+        forwarded: Callable[[], None],
+        *,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        self._append = append
+        self._spool = spool
+        self._forwarded = forwarded
+        self._patience_s = patience_s
+        self._attempts = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+        self._attempt: Future[list[Appended]] | None = None
+        self._refused: set[int] = set()
+        self._stopping = threading.Event()
+        self._news = threading.Event()
+        self._thread = threading.Thread(target=self._forward, name="forward")
+
+    def append(self, batch: Sequence[Candidate]) -> list[Appended]:
+        """Make a batch durable; return where its events are, position 0 of those that wait in the spool.
+
+        An event without an identity is given one, so that it is appended once even if the store took it after all.
+
+        Raises StoreUnavailable if neither the store nor the spool takes it.
+        """
+        batch = [Candidate(event, identity or uuid4().bytes) for event, identity in batch]
+        if self._attempt is None or self._attempt.done():
+            self._attempt = self._attempts.submit(self._append, batch)
+            try:
+                return self._attempt.result(timeout=self._patience_s)
+            except StoreUnavailable as error:
+                log.warning("the store is away; callbacks go into the spool", reason=str(error))
+            except TimeoutError:
+                log.warning("the store is away; callbacks go into the spool", reason="it did not answer in time")
+        self._spool.keep(batch)
+        self._news.set()
+        return [Appended(0, repeated=False)] * len(batch)
+
+    def start(self) -> None:
+        """Begin to empty the spool."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Leave what is still in the spool to the next start."""
+        self._stopping.set()
+        self._news.set()
+        self._thread.join()
+        self._attempts.shutdown(wait=False, cancel_futures=True)
+        self._spool.close()
+
+    def _forward(self) -> None:
+        while not self._stopping.is_set():
+            self._news.clear()
+            try:
+                self._empty()
+            except StoreUnavailable:
+                self._stopping.wait(_LOOK_AGAIN_S)
+            else:
+                self._news.wait(_LOOK_AGAIN_S)
+
+    def _empty(self) -> None:
+        """Append what is in the spool, oldest first; what alone the store refuses stays, and holds up nothing."""
+        after = 0
+        while not self._stopping.is_set() and (waiting := self._spool.oldest(after, _AT_ONCE)):
+            after = waiting[-1][0]
+            waiting = [one for one in waiting if one[0] not in self._refused]
+            try:
+                self._append([candidate for _, candidate in waiting])
+                taken = [place for place, _ in waiting]
+            except StoreUnavailable:
+                taken = [place for place, candidate in waiting if self._takes(place, candidate)]
+            self._spool.remove(taken)
+            if taken:
+                self._forwarded()
+                log.info("callbacks went from the spool into the store", count=len(taken))
+
+    def _takes(self, place: int, candidate: Candidate) -> bool:
+        """Tell whether the store takes one event. Raises StoreUnavailable if it takes nothing at all."""
+        try:
+            self._append([candidate])
+        except StoreUnavailable as error:
+            self._append([])
+            self._refused.add(place)
+            log.warning("the store refuses an event, which stays in the spool", reason=str(error))
+            return False
+        return True
+
+
+@contextmanager
+def _unavailable() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StoreUnavailable(f"the spool: {error}") from error
