@@ -132,15 +132,19 @@ def create_server_app(settings: Settings, parts: Sequence[Part]) -> ASGIApp:
 
     Raises StoreUnavailable, ReadModelUnavailable and WrongSetting.
     """
-    stores, queries = open_stores(settings), open_queries(settings)
+    stores, queries, seen_by_health = open_stores(settings), open_queries(settings), open_queries(settings)
+    one_look_at_a_time = threading.Lock()
     projecting = _Projecting(settings, stores.events) if "projections" in parts else None
 
-    def health() -> Health:
-        return look_at(stores, queries, failure=projecting.failure if projecting else None)
-
-    metrics = Metrics(health)
     wake = projecting.wake if projecting else _nobody_to_wake
     forwarding = _open_forwarding(settings, stores.events, wake) if "callbacks" in parts else None
+    spooled = forwarding.spooled if forwarding else None
+
+    def health() -> Health:
+        with one_look_at_a_time:
+            return look_at(stores, seen_by_health, failure=projecting.failure if projecting else None)
+
+    metrics = Metrics(health, spooled)
     commit = GroupCommit(forwarding.append if forwarding else stores.events.append, on_commit=wake)
 
     @contextlib.asynccontextmanager
@@ -153,6 +157,7 @@ def create_server_app(settings: Settings, parts: Sequence[Part]) -> ASGIApp:
             if forwarding:
                 await to_thread.run_sync(forwarding.stop)
         queries.close()
+        seen_by_health.close()
         stores.events.close()
 
     return create_app(
@@ -162,6 +167,7 @@ def create_server_app(settings: Settings, parts: Sequence[Part]) -> ASGIApp:
             running=running,
             ingest=Ingest(settings, commit, stores.quarantine, metrics) if "callbacks" in parts else None,
             questions=Questions(stores.events, queries) if "queries" in parts else None,
+            spooled=spooled,
             read_tokens=settings.read_tokens,
         )
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from projector.bootstrap import look_at, open_generations, open_queries, open_stores
+from projector.event_store.spool import Spooled, spooled_in
 from projector.read_model import Counts, NoReadModel
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
         health, counts = look_at(stores, queries), _counts(queries)
     building = open_generations(settings).under_way()
     complaints = health.complaints()
+    spooled = spooled_in(settings.spool_path) if settings.spool_path else Spooled(0, 0)
     status = {
         "head": health.head,
         "projections": {
@@ -45,6 +47,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
         "lag_seconds": health.lag_ms / 1000,
         "counts": counts._asdict(),
         "quarantine": health.quarantined,
+        "spool": {"events": spooled.depth, "seconds": spooled.age_s()},
         "set_aside": [note._asdict() for note in health.notes],
         "replay": building._asdict() if building else None,
         "complaints": complaints,
@@ -71,6 +74,8 @@ def _for_people(status: dict[str, object]) -> str:
     lines.append(f"lag           {seen.lag_seconds:.1f} s")
     lines += [f"{name.replace('_', ' '):<13} {count}" for name, count in seen.counts.items()]
     lines.append(f"quarantine    {seen.quarantine}")
+    if seen.spool["events"]:
+        lines.append("spool         {events:.0f} events, the oldest for {seconds:.0f} s".format(**seen.spool))
     if seen.replay:
         far = ", {done} of {total} events" if seen.replay["total"] else ""
         lines.append(f"replay        under way: {{phase}}{far}".format(**seen.replay))
@@ -83,5 +88,6 @@ class _Status(msgspec.Struct):
     lag_seconds: float
     counts: dict[str, int]
     quarantine: int
+    spool: dict[str, float]
     replay: dict[str, Any] | None
     complaints: list[str]

@@ -10,7 +10,8 @@ import sqlite3
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import uuid4
 
@@ -34,6 +35,8 @@ _TABLE: Final = """CREATE TABLE IF NOT EXISTS spool (
     id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, state BLOB NOT NULL, identity BLOB NOT NULL,
     spooled_at INTEGER NOT NULL)"""
 
+_SPOOLED: Final = "SELECT COUNT(*), COALESCE(MIN(spooled_at), 0) FROM spool"
+
 log = structlog.get_logger(__name__)
 
 
@@ -42,6 +45,10 @@ class Spooled(NamedTuple):
 
     depth: int
     oldest_at: int
+
+    def age_s(self) -> float:
+        """Return for how many seconds the oldest has waited."""
+        return max(0.0, time.time() - self.oldest_at / 1000) if self.depth else 0.0
 
 
 class Spool:
@@ -94,10 +101,7 @@ class Spool:
     def spooled(self) -> Spooled:
         """Return how much waits. Raises StoreUnavailable."""
         with _unavailable(), self._lock:
-            depth, oldest_at = self._connection.execute(
-                "SELECT COUNT(*), COALESCE(MIN(spooled_at), 0) FROM spool"
-            ).fetchone()
-        return Spooled(depth, oldest_at)
+            return Spooled(*self._connection.execute(_SPOOLED).fetchone())
 
     def close(self) -> None:
         """Let go of the file."""
@@ -150,6 +154,10 @@ class StoreAndForward:
         self._news.set()
         return [Appended(0, repeated=False)] * len(batch)
 
+    def spooled(self) -> Spooled:
+        """Return how much waits in the spool. Raises StoreUnavailable."""
+        return self._spool.spooled()
+
     def start(self) -> None:
         """Begin to empty the spool."""
         self._thread.start()
@@ -198,6 +206,14 @@ class StoreAndForward:
             log.warning("the store refuses an event, which stays in the spool", reason=str(error))
             return False
         return True
+
+
+def spooled_in(path: str) -> Spooled:
+    """Return how much waits in the spool at `path`, if there is one. Raises StoreUnavailable."""
+    if not Path(path).exists():
+        return Spooled(0, 0)
+    with _unavailable(), closing(sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True)) as spool:
+        return Spooled(*spool.execute(_SPOOLED).fetchone())
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import hmac
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
+from anyio import to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import ASGIApp, Receive, Scope, Send
 
+    from projector.event_store.spool import Spooled
     from projector.http.health import Health
     from projector.http.ingest import Ingest
     from projector.http.metrics import Metrics
@@ -38,6 +40,7 @@ class Parts(NamedTuple):
     running: Callable[[], AbstractAsyncContextManager[None]]
     ingest: Ingest | None = None
     questions: Questions | None = None
+    spooled: Callable[[], Spooled] | None = None
     read_tokens: tuple[str, ...] = ()
 
 
@@ -45,7 +48,7 @@ def create_app(parts: Parts) -> ASGIApp:
     """Return the ASGI application of one process."""
     routes = [
         Route("/livez", _alive),
-        Route("/readyz", _Readiness(parts.health).answer),
+        Route("/readyz", _Readiness(parts.health, parts.spooled).answer),
         Route("/metrics", _Exposition(parts.metrics).answer),
     ]
     if parts.ingest:
@@ -109,17 +112,22 @@ async def _alive(_: Request) -> Response:
 
 
 class _Readiness:
-    def __init__(self, health: Callable[[], Health]) -> None:
+    def __init__(self, health: Callable[[], Health], spooled: Callable[[], Spooled] | None) -> None:
         self._health = health
+        self._spooled = spooled
 
     async def answer(self, _: Request) -> Response:
         """Answer 200, or 503 with what keeps the projections from being right and recent."""
+        seen: dict[str, Any] = {}
         try:
-            health = self._health()
+            if self._spooled:
+                spooled = self._spooled()
+                seen["spool"] = {"events": spooled.depth, "seconds": spooled.age_s()}
+            health = await to_thread.run_sync(self._health)
         except (StoreUnavailable, ReadModelUnavailable) as error:
-            return _json(503, {"status": "not ready", "complaints": [str(error)]})
+            return _json(503, {"status": "not ready", **seen, "complaints": [str(error)]})
         complaints = health.complaints()
-        seen = {"head": health.head, "positions": health.positions, "lag_seconds": health.lag_ms / 1000}
+        seen |= {"head": health.head, "positions": health.positions, "lag_seconds": health.lag_ms / 1000}
         status = "not ready" if complaints else "ready"
         return _json(503 if complaints else 200, {"status": status, **seen, "complaints": complaints})
 
@@ -130,7 +138,8 @@ class _Exposition:
 
     async def answer(self, _: Request) -> Response:
         """Answer all numbers in Prometheus's text format."""
-        return Response(self._metrics.exposition(), media_type="text/plain; version=0.0.4")
+        exposition = await to_thread.run_sync(self._metrics.exposition)
+        return Response(exposition, media_type="text/plain; version=0.0.4")
 
 
 class _Document:

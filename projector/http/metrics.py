@@ -8,9 +8,13 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from projector.event_store import StoreUnavailable
+from projector.read_model import ReadModelUnavailable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from projector.event_store.spool import Spooled
     from projector.http.health import Health
 
 _RESULTS: Final = ("recorded", "repeated", "spooled", "ignored", "refused", "too_large", "quarantined", "unavailable")
@@ -19,11 +23,11 @@ _MOST_COMMANDS: Final = 100
 
 
 class Metrics:
-    """The counters of one process. `health` is asked at each scrape."""
+    """The counters of one process. `health`, and the spool if there is one, are asked at each scrape."""
 
-    def __init__(self, health: Callable[[], Health]) -> None:
+    def __init__(self, health: Callable[[], Health], spooled: Callable[[], Spooled] | None = None) -> None:
         self.registry = CollectorRegistry()
-        self.registry.register(_HealthCollector(health))
+        self.registry.register(_HealthCollector(health, spooled))
         self._callbacks = Counter(
             "projector_callbacks", "Callbacks answered, by what became of them.", ["result"], registry=self.registry
         )
@@ -59,16 +63,26 @@ class Metrics:
 
 
 class _HealthCollector(Collector):
-    def __init__(self, health: Callable[[], Health]) -> None:
+    def __init__(self, health: Callable[[], Health], spooled: Callable[[], Spooled] | None) -> None:
         self._health = health
+        self._spooled = spooled
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         """Return nothing: asking at registration would need the store."""
         return ()
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        """Return the gauges as they are now."""
-        health = self._health()
+        """Return the gauges as they are now; while the store is away, those of the spool."""
+        if self._spooled:
+            spooled = self._spooled()
+            yield GaugeMetricFamily("projector_spool_events", "Events that wait for the store.", value=spooled.depth)
+            yield GaugeMetricFamily("projector_spool_seconds", "How long the oldest waits.", value=spooled.age_s())
+        try:
+            health = self._health()
+        except (StoreUnavailable, ReadModelUnavailable):
+            if self._spooled:
+                return
+            raise
         yield GaugeMetricFamily("projector_head_position", "The newest event's position.", value=health.head)
         lag = GaugeMetricFamily("projector_lag_events", "Events not yet projected.", labels=["projection"])
         set_aside = GaugeMetricFamily("projector_set_aside_events", "Events set aside.", labels=["projection"])

@@ -101,6 +101,7 @@ def test_status_says_how_far_everything_is_to_people_and_to_programs_alike(datab
         "lag_seconds": 0,
         "counts": {"groups": 2, "active_groups": 1, "full_groups": 1, "members": 3},
         "quarantine": 2,
+        "spool": {"events": 0, "seconds": 0},
         "set_aside": [],
         "replay": None,
         "complaints": [],

@@ -136,6 +136,9 @@ def test_while_the_database_is_away_every_callback_is_acknowledged_and_all_of_th
             ledger.wait_for(answers=50)
             postgresql.stop(immediately=True)
             ledger.wait_for(answers=300)
+            seen = receiver.get("/readyz")
+            assert (seen.status_code, seen.json()["spool"]["events"] > 100) == (503, True)
+            assert "projector_spool_events" in receiver.get("/metrics").text
             postgresql.start()
             ledger.wait_for(answers=100)
         assert ledger.refused == []

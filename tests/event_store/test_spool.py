@@ -1,0 +1,148 @@
+"""The spool: what the store does not take in time is kept, and goes in once, in order, when the store is back."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from eventsourcing.persistence import JSONTranscoder
+
+from projector.event_store import Appended, Candidate, StoreUnavailable
+from projector.event_store.mapper import EventMapper
+from projector.event_store.spool import Spool, Spooled, StoreAndForward, spooled_in
+from projector.event_store.sqlite import open_sqlite
+from tests.domain import facts as f
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from projector.event_store import EventStore
+
+
+class MoodyStore:
+    """A store that is away, or silent, or refuses one user, when told so."""
+
+    def __init__(self, store: EventStore) -> None:
+        self._store = store
+        self.away = False
+        self.refused: str | None = None
+        self.answers = threading.Event()
+        self.answers.set()
+        self.forwarded = threading.Semaphore(0)
+
+    def append(self, batch: Sequence[Candidate]) -> list[Appended]:
+        self.answers.wait()
+        if self.away or any(self.refused in getattr(one.event, "members", ()) for one in batch):
+            raise StoreUnavailable("away")
+        return self._store.append(batch)
+
+
+@contextmanager
+def forwarding(path: Path, *, capacity: int = 100) -> Iterator[tuple[StoreAndForward, MoodyStore, EventStore]]:
+    store, _ = open_sqlite(str(path / "events.db"), {})
+    moody = MoodyStore(store)
+    spool = Spool(str(path / "spool"), store.mapper, capacity)
+    both = StoreAndForward(moody.append, spool, moody.forwarded.release, patience_s=0.2)
+    both.start()
+    with closing(store):
+        try:
+            yield both, moody, store
+        finally:
+            moody.answers.set()
+            both.stop()
+
+
+def candidates(*users: str) -> list[Candidate]:
+    return [Candidate(f.joined(at, user), None) for at, user in enumerate(users)]
+
+
+def users(store: EventStore) -> list[str]:
+    return [one.event.members[0] for one in store.read(0, 100)]  # type: ignore[attr-defined]
+
+
+def test_while_the_store_answers_nothing_goes_into_the_spool(tmp_path: Path) -> None:
+    with forwarding(tmp_path) as (both, _, store):
+        assert both.append(candidates("ann", "bob")) == [Appended(1, False), Appended(2, False)]
+        assert both.spooled() == Spooled(0, 0)
+        assert users(store) == ["ann", "bob"]
+
+
+def test_what_the_store_refuses_is_acknowledged_from_the_spool_and_goes_in_when_it_is_back(tmp_path: Path) -> None:
+    with forwarding(tmp_path) as (both, moody, store):
+        moody.away = True
+        assert both.append(candidates("ann", "bob")) == [Appended(0, False)] * 2
+        assert both.append(candidates("cyd")) == [Appended(0, False)]
+        assert both.spooled().depth == 3
+        assert spooled_in(str(tmp_path / "spool")).depth == 3
+        assert both.spooled().age_s() >= 0
+        moody.away = False
+        assert moody.forwarded.acquire(timeout=30)
+        assert both.spooled() == Spooled(0, 0)
+        assert users(store) == ["ann", "bob", "cyd"]
+
+
+def test_a_store_that_took_it_after_all_but_too_late_has_it_once(tmp_path: Path) -> None:
+    with forwarding(tmp_path) as (both, moody, store):
+        moody.answers.clear()
+        assert both.append(candidates("ann")) == [Appended(0, False)]
+        assert both.append(candidates("bob")) == [Appended(0, False)], "it is not even asked while it does not answer"
+        moody.answers.set()
+        while both.spooled().depth:
+            assert moody.forwarded.acquire(timeout=30)
+        assert sorted(users(store)) == ["ann", "bob"]
+
+
+def test_an_event_that_the_store_always_refuses_holds_up_no_other(tmp_path: Path) -> None:
+    with forwarding(tmp_path) as (both, moody, store):
+        moody.away = True
+        both.append(candidates("ann", "bad", "cyd"))
+        moody.refused, moody.away = "bad", False
+        assert moody.forwarded.acquire(timeout=30)
+        assert users(store) == ["ann", "cyd"]
+        assert both.spooled().depth == 1
+        moody.away = True
+        both.append(candidates("dan"))
+        moody.away = False
+        assert moody.forwarded.acquire(timeout=30)
+        assert users(store) == ["ann", "cyd", "dan"]
+
+
+def test_a_full_spool_takes_no_more_and_says_so(tmp_path: Path) -> None:
+    with forwarding(tmp_path, capacity=2) as (both, moody, store):
+        moody.away = True
+        both.append(candidates("ann", "bob"))
+        with pytest.raises(StoreUnavailable, match="the spool is full: 2 events"):
+            both.append(candidates("cyd"))
+        moody.away = False
+        assert moody.forwarded.acquire(timeout=30)
+        assert users(store) == ["ann", "bob"]
+
+
+def test_what_waits_is_there_after_a_restart_and_is_no_plain_text_where_events_are_none(tmp_path: Path) -> None:
+    key = "MDEyMzQ1Njc4OWFiY2RlZg=="
+    store, _ = open_sqlite(
+        str(tmp_path / "events.db"), {"CIPHER_TOPIC": "eventsourcing.cipher:AESCipher", "CIPHER_KEY": key}
+    )
+    with closing(store):
+        spool = Spool(str(tmp_path / "spool"), store.mapper, 10)
+        spool.keep([Candidate(f.joined(1, "secretive"), b"1" * 16)])
+        spool.close()
+        written = b"".join(file.read_bytes() for file in tmp_path.glob("spool*"))
+        assert b"secretive" not in written
+        again = Spool(str(tmp_path / "spool"), store.mapper, 10)
+        ((_, candidate),) = again.oldest(0, 10)
+        assert candidate == Candidate(f.joined(1, "secretive"), b"1" * 16)
+        again.close()
+
+
+def test_a_spool_that_cannot_be_written_or_read_is_said_so(tmp_path: Path) -> None:
+    mapper = EventMapper(JSONTranscoder())
+    with pytest.raises(StoreUnavailable, match="the spool: unable to open"):
+        Spool(str(tmp_path / "nowhere" / "spool"), mapper, 10)
+    (tmp_path / "spool").write_text("this is no database, and was never meant to be one")
+    with pytest.raises(StoreUnavailable, match="the spool: file is not a database"):
+        Spool(str(tmp_path / "spool"), mapper, 10)
+    assert spooled_in(str(tmp_path / "none")) == Spooled(0, 0)
