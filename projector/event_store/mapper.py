@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from eventsourcing.persistence import Mapper, MapperDeserialisationError, StoredEvent
 
-from projector.domain.events import TYPES
+from projector.domain.events import TYPES, UndecodableEvent
+from projector.event_store import StoreUnavailable
 
 if TYPE_CHECKING:
     from projector.domain.events import Event
+    from projector.event_store import Quarantined
 
 _DECODERS: Final = {topic: msgspec.json.Decoder(event_type) for topic, event_type in TYPES.items()}
 _encode: Final = msgspec.json.Encoder().encode
@@ -35,11 +37,28 @@ class EventMapper(Mapper[str]):
             reason = "this version knows no such event" if topic not in _DECODERS else str(error)
             raise MapperDeserialisationError(f"cannot decode {topic}: {reason}") from error
 
+    def decode_or_mark(self, group_id: str, topic: str, state: bytes) -> Event:
+        """Return the event or, if this version cannot decode it, one that says so."""
+        try:
+            return self.decode(topic, state)
+        except MapperDeserialisationError as error:
+            return UndecodableEvent(
+                group_id=group_id, occurred_at=0, recorded_at=0, stored_type=topic, reason=str(error)
+            )
+
     def seal(self, data: bytes) -> bytes:
         """Compress and encrypt, as far as set."""
         if self.compressor:
             data = self.compressor.compress(data)
         return self.cipher.encrypt(data) if self.cipher else data
+
+    def unsealed(self, entry: Quarantined) -> Quarantined:
+        """Return what is in the quarantine with its body as it came. Raises StoreUnavailable."""
+        try:
+            return entry._replace(body=self.unseal(bytes(entry.body)))
+        except Exception as error:
+            reason = f"the body of {entry.id} in the quarantine cannot be decoded ({error}); is CIPHER_KEY what it was?"
+            raise StoreUnavailable(reason) from error
 
     def unseal(self, data: bytes) -> bytes:
         """Undo `seal`."""

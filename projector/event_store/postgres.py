@@ -9,17 +9,16 @@ from typing import TYPE_CHECKING, Any, Final, LiteralString
 
 import psycopg
 from eventsourcing import postgres as library
-from eventsourcing.persistence import MapperDeserialisationError, PersistenceError
+from eventsourcing.persistence import PersistenceError
 from psycopg.rows import dict_row, tuple_row
 
-from projector.domain.events import Recorded, UndecodableEvent
+from projector.domain.events import Recorded
 from projector.event_store import EVERY_GROUP, Appended, Bounds, Quarantined, StoreUnavailable
 from projector.postgres import connect, connection_info, decoded, encoded, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from projector.domain.events import Event
     from projector.event_store import Candidate
     from projector.event_store.mapper import EventMapper
 
@@ -198,17 +197,9 @@ class PostgresEventStore:
 
     def _recorded(self, found: list[tuple[Any, ...]]) -> list[Recorded]:
         return [
-            Recorded(position, self._decode(decoded(group_id), topic, bytes(state)), version)
+            Recorded(position, self._mapper.decode_or_mark(decoded(group_id), topic, bytes(state)), version)
             for position, group_id, version, topic, state in found
         ]
-
-    def _decode(self, group_id: str, topic: str, state: bytes) -> Event:
-        try:
-            return self._mapper.decode(topic, state)
-        except MapperDeserialisationError as error:
-            return UndecodableEvent(
-                group_id=group_id, occurred_at=0, recorded_at=0, stored_type=topic, reason=str(error)
-            )
 
 
 class PostgresQuarantine:
@@ -256,14 +247,7 @@ class PostgresQuarantine:
         columns = "id, received_at, times, reason, command, platform, body, position"
         found = rows(self._datastore, f"SELECT {columns} FROM quarantine WHERE {condition}", arguments)
         entries = [Quarantined(*map(decoded, row)) for row in found]
-        return [entry._replace(body=self._body(entry)) for entry in entries]
-
-    def _body(self, entry: Quarantined) -> bytes:
-        try:
-            return self._mapper.unseal(bytes(entry.body))
-        except Exception as error:
-            reason = f"the body of {entry.id} in the quarantine cannot be decoded ({error}); is CIPHER_KEY what it was?"
-            raise StoreUnavailable(reason) from error
+        return [self._mapper.unsealed(entry) for entry in entries]
 
 
 def open_postgres(url: str, library_environment: Mapping[str, str]) -> tuple[PostgresEventStore, PostgresQuarantine]:

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from eventsourcing import sqlite as library
 from eventsourcing.persistence import (
-    MapperDeserialisationError,
     Notification,
     PersistenceError,
     StoredEvent,
 )
 
-from projector.domain.events import Event, Recorded, UndecodableEvent
+from projector.domain.events import Recorded
 from projector.event_store import EVERY_GROUP, Appended, Bounds, Candidate, Quarantined, StoreUnavailable
 from projector.sqlite_files import switch_to_wal
 
@@ -224,7 +223,7 @@ class SQLiteEventStore:
 
     def read_streams(self, through: int, bounds: Bounds = EVERY_GROUP) -> Iterator[list[Recorded]]:
         """See `EventStore`."""
-        decode = self._decode
+        decode = self._mapper.decode_or_mark
         with _unavailable():
             for rows in self._sorted(through, bounds) if through >= SORTED_FROM else self._looked_up(through, bounds):
                 yield [
@@ -264,15 +263,7 @@ class SQLiteEventStore:
 
     def _recorded(self, row: Notification) -> Recorded:
         version = row.originator_version
-        return Recorded(row.id, self._decode(str(row.originator_id), row.topic, row.state), version)
-
-    def _decode(self, group_id: str, topic: str, state: bytes) -> Event:
-        try:
-            return self._mapper.decode(topic, state)
-        except MapperDeserialisationError as error:
-            return UndecodableEvent(
-                group_id=group_id, occurred_at=0, recorded_at=0, stored_type=topic, reason=str(error)
-            )
+        return Recorded(row.id, self._mapper.decode_or_mark(str(row.originator_id), row.topic, row.state), version)
 
 
 class SQLiteQuarantine:
@@ -317,14 +308,7 @@ class SQLiteQuarantine:
         with _unavailable(), self._recorder.datastore.transaction(commit=False) as cursor:
             cursor.execute(f"SELECT {columns} FROM quarantine WHERE {condition}", arguments)
             rows = [Quarantined(*row) for row in cursor.fetchall()]
-        return [row._replace(body=self._body(row)) for row in rows]
-
-    def _body(self, row: Quarantined) -> bytes:
-        try:
-            return self._mapper.unseal(row.body)
-        except Exception as error:
-            reason = f"the body of {row.id} in the quarantine cannot be decoded ({error}); is CIPHER_KEY what it was?"
-            raise StoreUnavailable(reason) from error
+        return [self._mapper.unsealed(row) for row in rows]
 
 
 def open_sqlite(path: str, library_environment: Mapping[str, str]) -> tuple[SQLiteEventStore, SQLiteQuarantine]:
