@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tests.postgresql import PostgreSQL
 
 _server: PostgreSQL | None = None
+_urls: dict[Path, str] = {}
 
 
 def use(server: PostgreSQL | None) -> None:
@@ -37,7 +38,14 @@ def on_postgresql() -> bool:
 
 def url_of(database: Path) -> str:
     """Return the URL of what stands for this file."""
+    if database in _urls:
+        return _urls[database]
     return f"sqlite:///{database}" if _server is None else _server.database(_name(database))
+
+
+def point(database: Path, url: str) -> None:
+    """From now on let this URL stand for this file."""
+    _urls[database] = url
 
 
 def empty_database(directory: Path) -> Path:

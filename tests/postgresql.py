@@ -13,7 +13,7 @@ import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
@@ -31,9 +31,12 @@ def free_port() -> int:
 
 
 class PostgreSQL:
-    """One server in a folder of its own. PostgreSQL does not run as root, so as nobody if that is who we are."""
+    """One server in a folder of its own, or a standby of another.
 
-    def __init__(self) -> None:
+    PostgreSQL does not run as root, so as nobody if that is who we are.
+    """
+
+    def __init__(self, primary: PostgreSQL | None = None) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -52,6 +55,10 @@ class PostgreSQL:
         self.data.mkdir(mode=0o700)
         if os.getuid() == 0:
             os.chown(self.data, _NOBODY, _NOBODY)
+        if primary is not None:
+            told = f"host=127.0.0.1 port={primary.port} user=postgres application_name=standby"
+            self.run("pg_basebackup", "-d", told, "-D", self.data, "-R", "-X", "stream", "-c", "fast", "--no-sync")
+            return
         how = ("--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-locale", "--no-sync")
         self.run("initdb", "--pgdata", self.data, *how)
 
@@ -103,6 +110,12 @@ class PostgreSQL:
             connection.execute(f"CREATE DATABASE {target} TEMPLATE {source} STRATEGY file_copy")
         self._names.add(target)
 
+    def execute(self, statement: str) -> list[tuple[Any, ...]]:
+        """Execute a statement, and return its rows if it has any."""
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            cursor = connection.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+
     def remove(self) -> None:
         self.stop(immediately=True)
         shutil.rmtree(self.folder)
@@ -113,8 +126,8 @@ class PostgreSQL:
 
 
 @contextlib.contextmanager
-def running() -> Iterator[PostgreSQL]:
-    server = PostgreSQL()
+def running(primary: PostgreSQL | None = None) -> Iterator[PostgreSQL]:
+    server = PostgreSQL(primary)
     try:
         server.start()
         yield server

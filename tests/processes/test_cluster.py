@@ -13,7 +13,8 @@ import pytest
 
 from projector.bootstrap import open_events
 from projector.event_store import StoreUnavailable
-from tests.kinds import settings, url_of
+from tests.kinds import point, settings, url_of
+from tests.postgresql import running
 from tests.processes.databases import assert_served_as_recorded, checkpoints, history
 from tests.processes.traffic import Ledger, callback, pouring
 from tests.processes.waiting import until
@@ -195,3 +196,33 @@ def test_of_two_workers_one_projects_and_the_other_waits(tmp_path: Path) -> None
             held = "SELECT COUNT(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND granted"
             assert server.execute(held, (0x70726F6C,)).fetchone() == (1,)
         assert [server.get("/readyz").status_code for server in fleet.servers.values()] == [200] * 7
+
+
+def test_when_the_primary_dies_the_synchronous_standby_goes_on_with_all_that_was_acknowledged(tmp_path: Path) -> None:
+    database, ledger = tmp_path / "events.db", Ledger(SEED)
+    with running() as primary, running(primary) as standby:
+        there, here = primary.database("failing_over"), standby.url("failing_over")
+        both = f"postgresql://postgres@127.0.0.1:{primary.port},127.0.0.1:{standby.port}/failing_over"
+        point(database, f"{both}?target_session_attrs=read-write")
+        primary.execute("ALTER SYSTEM SET synchronous_standby_names = 'standby'")
+        primary.execute("SELECT pg_reload_conf()")
+        with (
+            serving(database, "--only", "callbacks") as receiver,
+            serving(database, "--only", "projections") as worker,
+            serving(database, "--only", "queries", PROJECTOR_QUERY_DATABASE_URL=here) as replica,
+        ):
+            until(lambda: primary.execute("SELECT sync_state FROM pg_stat_replication") == [("sync",)], of=worker)
+            with pouring(receiver, ledger=ledger, senders=4):
+                ledger.wait_for(answers=100)
+                position = max(max(positions) for positions in ledger.acknowledged.values())
+                assert replica.get("/v1/groups", wait_for=position).status_code == 200
+                primary.stop(immediately=True)
+                ledger.wait_for(answers=100)
+                standby.execute("SELECT pg_promote()")
+                ledger.wait_for(answers=100)
+            assert ledger.refused == []
+            assert ledger.spooled
+            until(lambda: spooled(database) == 0, of=receiver)
+            assert there != here
+            ledger.assert_kept(history(database))
+            assert_served_as_recorded(replica, database)
