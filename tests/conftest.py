@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tests.postgresql import PostgreSQL
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def kind(request: pytest.FixtureRequest) -> Iterator[str]:
     """Have a module's tests run on SQLite, and then again on PostgreSQL."""
     kinds.use(request.getfixturevalue("postgresql") if request.param == "postgresql" else None)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from tests.postgresql import PostgreSQL
 
 
+pytestmark = pytest.mark.slow  # every test here needs a server
+
+
 def rows(url: str, statement: str) -> list[Any]:
     with psycopg.connect(url, autocommit=True) as connection:
         return connection.execute(statement).fetchall()
@@ -110,7 +113,6 @@ def test_stored_text_has_the_order_and_the_prefixes_of_the_text() -> None:
             assert encoded(other).startswith(encoded(one)) == other.startswith(one)
 
 
-@pytest.mark.slow
 def test_what_keeps_it_from_connecting_is_said_in_one_line(tmp_path: Path, postgresql: PostgreSQL) -> None:
     there = postgresql.url("postgres")
     for url, named in (
