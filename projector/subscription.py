@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from projector.read_model import Committed, ReadModel
 
 BATCH_SIZE: Final = 1_000
-_POLL_S: Final = 0.1
+POLL_S: Final = 0.1
 _TAKE_OVER_S: Final = 1.0
 _LONGEST_BACKOFF_S: Final = 5.0
 _PARTING_S: Final = 2.0
@@ -40,7 +40,7 @@ class Subscription:
         projections: Sequence[Projection],
         *,
         batch_size: int = BATCH_SIZE,
-        poll_s: float = _POLL_S,
+        poll_s: float = POLL_S,
     ) -> None:
         self._store = store
         self._read_model = read_model
@@ -84,7 +84,7 @@ class Subscription:
 
     def run(self) -> None:
         """Project until stopped, through every failure of the store or the read model, while no other process does."""
-        backoff = _POLL_S
+        backoff = POLL_S
         retried = False
         while not self._stopping.is_set():
             self._news.clear()
@@ -101,7 +101,7 @@ class Subscription:
                     self._read_model.follow()
             except NoReadModel as error:
                 self.failure = str(error)
-                self._stopping.wait(_POLL_S)
+                self._stopping.wait(POLL_S)
                 continue
             except Exception as error:
                 known = isinstance(error, StoreUnavailable | ReadModelUnavailable)
@@ -110,7 +110,7 @@ class Subscription:
                 self._stopping.wait(backoff)
                 backoff = min(backoff * 2, _LONGEST_BACKOFF_S)
                 continue
-            self.failure, backoff = None, _POLL_S
+            self.failure, backoff = None, POLL_S
             self._news.wait(self._poll_s)
         self._part()
 

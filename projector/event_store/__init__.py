@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from projector.domain.events import Event, Recorded
@@ -96,6 +97,17 @@ class EventStore(Protocol):
 
     def close(self) -> None:
         """Let go of every connection."""
+
+
+def bounds_between(ends: Iterable[str | None]) -> list[Bounds]:
+    """Return the ranges that these group ids part all groups into."""
+    inner = sorted({end for end in ends if end})
+    return [Bounds(first, end) for first, end in zip(["", *inner], [*inner, None], strict=True)]
+
+
+def digest(command: str | None, body: bytes) -> bytes:
+    """Return what makes a request in the quarantine the same as another: its command and its bytes."""
+    return blake2b(f"{command}\n".encode() + body, digest_size=16).digest()
 
 
 def stream(store: EventStore, group_id: str, through: int) -> Iterator[list[Recorded]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from eventsourcing.persistence import Mapper, MapperDeserialisationError, StoredEvent
+from eventsourcing.persistence import InfrastructureFactory, Mapper, MapperDeserialisationError, StoredEvent
 
 from projector.domain.events import TYPES, UndecodableEvent
 from projector.event_store import StoreUnavailable
@@ -13,6 +13,9 @@ from projector.event_store import StoreUnavailable
 if TYPE_CHECKING:
     from projector.domain.events import Event
     from projector.event_store import Quarantined
+
+MAPPER_TOPIC: Final = "projector.event_store.mapper:EventMapper"
+"""By which the library's factories find the mapper."""
 
 _DECODERS: Final = {topic: msgspec.json.Decoder(event_type) for topic, event_type in TYPES.items()}
 _encode: Final = msgspec.json.Encoder().encode
@@ -65,3 +68,13 @@ class EventMapper(Mapper[str]):
         if self.cipher:
             data = self.cipher.decrypt(data)
         return self.compressor.decompress(data) if self.compressor else data
+
+
+def mapper_of(factory: InfrastructureFactory[Any]) -> EventMapper:
+    """Return the mapper with the compressor and the cipher that a factory is set to. Raises StoreUnavailable."""
+    try:
+        mapper: Any = factory.mapper()
+    except Exception as error:
+        raise StoreUnavailable(f"COMPRESSOR_TOPIC, CIPHER_TOPIC or CIPHER_KEY cannot be used: {error}") from error
+    assert isinstance(mapper, EventMapper)
+    return mapper

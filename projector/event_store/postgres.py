@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, LiteralString
 
 import psycopg
@@ -13,8 +12,9 @@ from eventsourcing.persistence import PersistenceError
 from psycopg.rows import dict_row, tuple_row
 
 from projector.domain.events import Recorded
-from projector.event_store import EVERY_GROUP, Appended, Bounds, Quarantined, StoreUnavailable
-from projector.postgres import connect, connection_info, decoded, encoded, one_line
+from projector.event_store import EVERY_GROUP, Appended, Bounds, Quarantined, StoreUnavailable, bounds_between, digest
+from projector.event_store.mapper import MAPPER_TOPIC, mapper_of
+from projector.postgres import CONNECT_TIMEOUT_S, connect, connection_info, decoded, encoded, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -92,7 +92,7 @@ class Datastore(library.PostgresDatastore):
     """The library's, with connections as the URL says, several hosts and all."""
 
     def __init__(self, url: str) -> None:
-        super().__init__("", "", "", "", "", originator_id_type="text", connect_timeout=5)
+        super().__init__("", "", "", "", "", originator_id_type="text", connect_timeout=CONNECT_TIMEOUT_S)
         self.pool = library.ConnectionPool(
             connection_info(url),
             connection_class=psycopg.Connection[Any],
@@ -101,7 +101,7 @@ class Datastore(library.PostgresDatastore):
             max_size=POOL_SIZE,
             open=False,
             configure=self.after_connect_func(),
-            timeout=5,
+            timeout=CONNECT_TIMEOUT_S,
             check=library.ConnectionPool.check_connection,
         )
 
@@ -168,8 +168,7 @@ class PostgresEventStore:
         """See `EventStore`."""
         place = f"SELECT originator_id FROM stored_events ORDER BY {_IN_ORDER}, originator_version OFFSET %s LIMIT 1"
         found = [row for number in range(1, parts) for row in self._rows(place, (through * number // parts,))]
-        inner = sorted({decoded(group_id) for (group_id,) in found if group_id})
-        return [Bounds(first, end) for first, end in zip(["", *inner], [*inner, None], strict=True)]
+        return bounds_between([decoded(group_id) for (group_id,) in found])
 
     def head(self) -> int:
         """See `EventStore`."""
@@ -211,8 +210,14 @@ class PostgresQuarantine:
 
     def keep(self, *, body: bytes, reason: str, command: str | None, platform: str | None, received_at: int) -> int:
         """See `Quarantine`."""
-        digest = blake2b(f"{command}\n".encode() + body, digest_size=16).digest()
-        told = (digest, received_at, encoded(reason), encoded(command), encoded(platform), self._mapper.seal(body))
+        told = (
+            digest(command, body),
+            received_at,
+            encoded(reason),
+            encoded(command),
+            encoded(platform),
+            self._mapper.seal(body),
+        )
         ((quarantine_id,),) = rows(
             self._datastore,
             "INSERT INTO quarantine (digest, received_at, times, reason, command, platform, body)"
@@ -267,16 +272,13 @@ def open_postgres(url: str, library_environment: Mapping[str, str]) -> tuple[Pos
         recorder.create_table()
     factory = library.PostgresFactory(
         {
-            "MAPPER_TOPIC": "projector.event_store.mapper:EventMapper",
+            "MAPPER_TOPIC": MAPPER_TOPIC,
             **library_environment,
             **dict.fromkeys(("POSTGRES_DBNAME", "POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_USER"), "unused"),
             "POSTGRES_PASSWORD": "unused",
         }
     )
-    try:
-        mapper: Any = factory.mapper()
-    except Exception as error:
-        raise StoreUnavailable(f"COMPRESSOR_TOPIC, CIPHER_TOPIC or CIPHER_KEY cannot be used: {error}") from error
+    mapper = mapper_of(factory)
     return PostgresEventStore(recorder, mapper, url), PostgresQuarantine(recorder, mapper)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import contextmanager
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
 from eventsourcing import sqlite as library
@@ -19,7 +18,17 @@ from eventsourcing.persistence import (
 )
 
 from projector.domain.events import Recorded
-from projector.event_store import EVERY_GROUP, Appended, Bounds, Candidate, Quarantined, StoreUnavailable
+from projector.event_store import (
+    EVERY_GROUP,
+    Appended,
+    Bounds,
+    Candidate,
+    Quarantined,
+    StoreUnavailable,
+    bounds_between,
+    digest,
+)
+from projector.event_store.mapper import MAPPER_TOPIC, mapper_of
 from projector.sqlite_files import switch_to_wal
 
 if TYPE_CHECKING:
@@ -122,7 +131,6 @@ class GroupRecorder(library.SQLiteApplicationRecorder):
                 " ORDER BY originator_id, originator_version LIMIT ?",
                 (*behind, *arguments, through, limit),
             )
-            cursor.row_factory = None
             return cursor.fetchall()
 
     def scan_streams(self, through: int, bounds: Bounds, size: int) -> Iterator[list[tuple[int, str, int, str, bytes]]]:
@@ -244,8 +252,7 @@ class SQLiteEventStore:
         """See `EventStore`."""
         with _unavailable():
             ends = [self._recorder.select_group_at(through * number // parts) for number in range(1, parts)]
-        inner = sorted({end for end in ends if end})
-        return [Bounds(first, end) for first, end in zip(["", *inner], [*inner, None], strict=True)]
+        return bounds_between(ends)
 
     def head(self) -> int:
         """See `EventStore`."""
@@ -275,12 +282,11 @@ class SQLiteQuarantine:
 
     def keep(self, *, body: bytes, reason: str, command: str | None, platform: str | None, received_at: int) -> int:
         """See `Quarantine`."""
-        digest = blake2b(f"{command}\n".encode() + body, digest_size=16).digest()
         with _unavailable(), self._recorder.writing() as cursor:
             cursor.execute(
                 "INSERT INTO quarantine (digest, received_at, times, reason, command, platform, body)"
                 " VALUES (?, ?, 1, ?, ?, ?, ?) ON CONFLICT (digest) DO UPDATE SET times = times + 1 RETURNING id",
-                (digest, received_at, reason, command, platform, self._mapper.seal(body)),
+                (digest(command, body), received_at, reason, command, platform, self._mapper.seal(body)),
             )
             return int(cursor.fetchone()[0])
 
@@ -320,7 +326,7 @@ def open_sqlite(path: str, library_environment: Mapping[str, str]) -> tuple[SQLi
     """
     factory = Factory(
         {
-            "MAPPER_TOPIC": "projector.event_store.mapper:EventMapper",
+            "MAPPER_TOPIC": MAPPER_TOPIC,
             **library_environment,
             "SQLITE_DBNAME": path,
             "SQLITE_LOCK_TIMEOUT": str(LOCK_TIMEOUT_S),
@@ -331,10 +337,7 @@ def open_sqlite(path: str, library_environment: Mapping[str, str]) -> tuple[SQLi
         switch_to_wal(path)
         recorder = factory.application_recorder()
     assert isinstance(recorder, GroupRecorder)
-    try:
-        mapper: Any = factory.mapper()
-    except Exception as error:
-        raise StoreUnavailable(f"COMPRESSOR_TOPIC, CIPHER_TOPIC or CIPHER_KEY cannot be used: {error}") from error
+    mapper = mapper_of(factory)
     return SQLiteEventStore(recorder, mapper), SQLiteQuarantine(recorder, mapper)
 
 

@@ -13,7 +13,7 @@ from psycopg.pq import TransactionStatus
 
 from projector.postgres import connect, decoded, encoded, one_line
 from projector.read_model import NoReadModel, ReadModelUnavailable
-from projector.read_model.schema import INDEXES, SCHEMA_VERSION, TABLES, Index, Table
+from projector.read_model.schema import INDEXES, SCHEMA_VERSION, TABLES, Table
 from projector.read_model.sql import SQLCommitted, SQLWork
 from projector.read_model.sql_queries import SQLSnapshot
 
@@ -128,6 +128,12 @@ class GenerationConnection:
             raise
         return connection, self._number
 
+    @contextmanager
+    def moment(self) -> Iterator[PostgresConnection]:
+        """Open one moment for reading. Raises ReadModelUnavailable."""
+        with unavailable(), _ended(self.begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")[0]) as connection:
+            yield PostgresConnection(connection)
+
     def is_live(self, number: int) -> bool:
         """Tell whether the generation in which a transaction was begun is still the one to be written."""
         return self._number is not None or self._live(self.connection()) == number
@@ -183,10 +189,8 @@ class PostgresReadModel:
     @contextmanager
     def committed(self) -> Iterator[SQLCommitted]:
         """See `ReadModel`."""
-        with unavailable():
-            connection, _ = self._generation.begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            with _ended(connection):
-                yield SQLCommitted(PostgresConnection(connection))
+        with self._generation.moment() as connection:
+            yield SQLCommitted(connection)
 
     def close(self) -> None:
         """See `ReadModel`."""
@@ -229,8 +233,8 @@ class PostgresUnindexed(PostgresReadModel):
     def finish(self) -> None:
         """See `Unindexed`."""
         with unavailable(), _ended(self._generation.begin("BEGIN")[0]) as connection:
-            for statement in map(_index, INDEXES):
-                connection.execute(statement)
+            for index in INDEXES:
+                connection.execute(index.statement)
             for table in TABLES:
                 connection.execute(f"ANALYZE {table}")
         self.close()
@@ -245,10 +249,8 @@ class PostgresQueries:
     @contextmanager
     def snapshot(self) -> Iterator[SQLSnapshot]:
         """See `Queries`."""
-        with unavailable():
-            connection, _ = self._generation.begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            with _ended(connection):
-                yield SQLSnapshot(PostgresConnection(connection))
+        with self._generation.moment() as connection:
+            yield SQLSnapshot(connection)
 
     def close(self) -> None:
         """See `Queries`."""
@@ -297,11 +299,6 @@ def _table(table: Table) -> str:
         f"{column.name} {_TYPES[column.type]}{' NOT NULL' * column.required}" for column in table.columns
     )
     return f"CREATE TABLE {table.name} ({columns}, PRIMARY KEY ({', '.join(table.key)}))"
-
-
-def _index(index: Index) -> str:
-    condition = f" WHERE {index.condition}" if index.condition else ""
-    return f"CREATE INDEX IF NOT EXISTS {index.name} ON {index.table} ({', '.join(index.columns)}){condition}"
 
 
 def _upsert(table: Table) -> str:

@@ -42,6 +42,12 @@ class Index(NamedTuple):
     columns: tuple[str, ...]
     condition: str = ""
 
+    @property
+    def statement(self) -> str:
+        """What creates it."""
+        condition = f" WHERE {self.condition}" if self.condition else ""
+        return f"CREATE INDEX IF NOT EXISTS {self.name} ON {self.table} ({', '.join(self.columns)}){condition}"
+
 
 def _text(*names: str) -> tuple[Column, ...]:
     return tuple(Column(name, "text") for name in names)

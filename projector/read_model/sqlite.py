@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from projector.read_model import ReadModelUnavailable
-from projector.read_model.schema import INDEXES, OWNED, SCHEMA_VERSION, TABLES, Index, Table
+from projector.read_model.schema import INDEXES, OWNED, SCHEMA_VERSION, TABLES, Table
 from projector.read_model.sql import SQLCommitted, SQLWork
 from projector.read_model.sql_queries import SQLSnapshot
 from projector.read_model.sqlite_link import LinkedFile
@@ -189,13 +189,8 @@ def _table(table: Table) -> str:
     return f"CREATE TABLE {table.name} ({columns}, PRIMARY KEY ({', '.join(table.key)})) WITHOUT ROWID"
 
 
-def _index(index: Index) -> str:
-    condition = f" WHERE {index.condition}" if index.condition else ""
-    return f"CREATE INDEX IF NOT EXISTS {index.name} ON {index.table} ({', '.join(index.columns)}){condition}"
-
-
 _TABLES: Final = tuple(map(_table, TABLES.values()))
-_INDEXES: Final = tuple(map(_index, INDEXES))
+_INDEXES: Final = tuple(index.statement for index in INDEXES)
 _UPSERTS: Final = {
     table.name: f"INSERT OR REPLACE INTO {table.name} VALUES ({', '.join('?' * len(table.columns))})"
     for table in TABLES.values()
