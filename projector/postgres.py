@@ -46,7 +46,7 @@ def one_line(error: psycopg.Error) -> str:
 
 def encoded(value: Any) -> Any:
     """Return a value as PostgreSQL takes it: its text knows no NUL. The order of texts stays, and prefixes do."""
-    return _REFUSED.sub(_escape, value) if type(value) is str and _REFUSED.search(value) else value
+    return _REFUSED.sub(_escape, value) if type(value) is str and ("\x00" in value or "\x01" in value) else value
 
 
 def decoded(value: Any) -> Any:

@@ -48,11 +48,11 @@ def point(database: Path, url: str) -> None:
     _urls[database] = url
 
 
-def empty_database(directory: Path) -> Path:
-    """Return an empty database: in a directory, which must be empty too, or the one on PostgreSQL that is emptied."""
+def empty_database(directory: Path, name: str = "emptied") -> Path:
+    """Return an empty database: in a directory, which must be empty too, or one on PostgreSQL that is emptied."""
     if _server is None:
         return directory / "events.db"
-    database = Path("/emptied")
+    database = Path("/", name)
     with psycopg.connect(url_of(database), autocommit=True) as server:
         schemas = "SELECT nspname FROM pg_namespace WHERE nspname ~ '^read_model_[0-9]+$'"
         for (schema,) in server.execute(schemas).fetchall():

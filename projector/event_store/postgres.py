@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 POOL_SIZE: Final = 5
 _LISTEN_S: Final = 0.5
-_STREAMS_BATCH_SIZE: Final = 2_000
+STREAMS_BATCH_SIZE: Final = 2_000
 _OLDEST: Final = 130_000
 _SCHEMA_LOCK: Final = 0x70726F6A
 """Whoever creates the tables holds this advisory lock: `IF NOT EXISTS` alone does not go together with itself."""
@@ -82,7 +82,7 @@ _TABLES: Final[tuple[LiteralString, ...]] = (
     END $$""",
 )
 _APPEND: Final = (
-    "SELECT at_position, is_repeated FROM append_to_groups(%s::text[], %s::text[], %s::bytea[], %s::bytea[])"
+    "SELECT at_position, is_repeated FROM append_to_groups(%b::text[], %b::text[], %b::bytea[], %b::bytea[])"
 )
 _EVENTS: Final = "SELECT notification_id, originator_id, originator_version, topic, state FROM stored_events"
 _IN_ORDER: Final = 'originator_id COLLATE "C"'
@@ -161,7 +161,7 @@ class PostgresEventStore:
             connection.execute("SET statement_timeout = 0")
             with connection.transaction(), connection.cursor("streams", row_factory=tuple_row) as cursor:
                 cursor.execute(question, arguments)
-                while rows := cursor.fetchmany(_STREAMS_BATCH_SIZE):
+                while rows := cursor.fetchmany(STREAMS_BATCH_SIZE):
                     yield self._recorded(rows)
 
     def split(self, through: int, parts: int) -> list[Bounds]:

@@ -87,6 +87,20 @@ class PostgresConnection:
         return unavailable()
 
 
+class LoadingConnection(PostgresConnection):
+    """`Connection` whose rows are, as a rule, all new: they are copied in, and only looked up if they are not."""
+
+    def upsert(self, table: str, rows: Iterable[Sequence[Any]]) -> None:
+        """See `Connection`."""
+        given = [tuple(map(encoded, row)) for row in rows]
+        try:
+            with self._connection.transaction(), self._connection.cursor().copy(f"COPY {table} FROM STDIN") as copied:
+                for row in given:
+                    copied.write_row(row)
+        except psycopg.errors.UniqueViolation:
+            super().upsert(table, given)
+
+
 class _Answer:
     def __init__(self, cursor: psycopg.Cursor[Any]) -> None:
         self._cursor = cursor
@@ -160,6 +174,8 @@ class GenerationConnection:
 class PostgresReadModel:
     """`ReadModel` in a generation, by its number, or in the live one."""
 
+    _speaks: type[PostgresConnection] = PostgresConnection
+
     def __init__(self, url: str, number: int | None = None, *, patience_s: float = 1) -> None:
         self._generation = GenerationConnection(url, number, patience_s)
         self._leading: psycopg.Connection[Any] | None = None
@@ -168,7 +184,7 @@ class PostgresReadModel:
     def transaction(self) -> Iterator[SQLWork]:
         """See `ReadModel`."""
         with unavailable(), _ended(self._begun_alone()) as connection:
-            yield SQLWork(PostgresConnection(connection))
+            yield SQLWork(self._speaks(connection))
 
     def leads(self) -> bool:
         """See `ReadModel`. The right goes with the connection on which it was taken, and on which is written."""
@@ -216,6 +232,8 @@ class PostgresUnindexed(PostgresReadModel):
 
     `afresh` are the projections to build, and their versions; the others are copied from another, if given.
     """
+
+    _speaks = LoadingConnection
 
     def __init__(self, url: str, number: int) -> None:
         super().__init__(url, number)
@@ -302,7 +320,7 @@ def _table(table: Table) -> str:
 
 
 def _upsert(table: Table) -> str:
-    given = ", ".join(f"%s::{_ARRAYS[column.type]}" for column in table.columns)
+    given = ", ".join(f"%b::{_ARRAYS[column.type]}" for column in table.columns)
     others = ", ".join(f"{column.name} = excluded.{column.name}" for column in table.columns[table.width :])
     then = f"UPDATE SET {others}" if others else "NOTHING"
     key = ", ".join(table.key)

@@ -9,14 +9,16 @@ from contextlib import closing
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 from eventsourcing.persistence import JSONTranscoder
 
 from projector.domain.events import Event, GroupCreated, GroupProfileChanged, MembersJoined, MembersLeft
 from projector.event_store.mapper import EventMapper
+from projector.event_store.postgres import open_postgres
 from projector.event_store.sqlite import open_sqlite
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 START_MS = 1_670_000_000_000
@@ -95,17 +97,29 @@ def write_log(path: Path, *towns: tuple[Town, int]) -> None:
     """Create a store with so many events of each town."""
     store, _ = open_sqlite(str(path), {})
     store.close()
-    mapper, versions = EventMapper(JSONTranscoder()), dict[str, int]()
-
-    def rows() -> Iterator[tuple[str, int, str, bytes]]:
-        for event in chain.from_iterable(town.events(count) for town, count in towns):
-            stored = mapper.to_stored_event(event)
-            versions[event.group_id] = versions.get(event.group_id, 0) + 1
-            yield event.group_id, versions[event.group_id], stored.topic, stored.state
-
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA synchronous=OFF")
         connection.execute("BEGIN")
-        connection.executemany("INSERT INTO stored_events VALUES (?, ?, ?, ?)", rows())
+        connection.executemany("INSERT INTO stored_events VALUES (?, ?, ?, ?)", _rows(towns))
         connection.execute("COMMIT")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def write_postgres_log(url: str, *towns: tuple[Town, int]) -> None:
+    """Create a store with so many events of each town, in an empty database."""
+    store, _ = open_postgres(url, {})
+    store.close()
+    columns = "originator_id, originator_version, topic, state, notification_id"
+    with psycopg.connect(url, autocommit=True) as connection:
+        with connection.cursor().copy(f"COPY stored_events ({columns}) FROM STDIN") as copied:
+            for position, row in enumerate(_rows(towns), 1):
+                copied.write_row((*row, position))
+        connection.execute("VACUUM ANALYZE stored_events")
+
+
+def _rows(towns: Sequence[tuple[Town, int]]) -> Iterator[tuple[str, int, str, bytes]]:
+    mapper, versions = EventMapper(JSONTranscoder()), dict[str, int]()
+    for event in chain.from_iterable(town.events(count) for town, count in towns):
+        stored = mapper.to_stored_event(event)
+        versions[event.group_id] = versions.get(event.group_id, 0) + 1
+        yield event.group_id, versions[event.group_id], stored.topic, stored.state

@@ -14,22 +14,22 @@ from tests.kinds import settings
 from tests.processes.traffic import candidates
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from projector.domain.events import Recorded
-    from projector.projection import Projection
     from projector.read_model import ReadModel
     from tests.running import Server
+
+VERSIONS = {projection.name: projection.version for projection in PROJECTIONS}
 
 
 def read_model(database: Path) -> Path:
     return Path(f"{database}.read-model")
 
 
-def begin_read_model(database: Path, projections: Sequence[Projection] = PROJECTIONS) -> ReadModel:
+def begin_read_model(database: Path, versions: Mapping[str, int] = VERSIONS) -> ReadModel:
     """Make an empty read model the live one, and open it."""
     generations = open_generations(settings(database))
-    versions = {projection.name: projection.version for projection in projections}
     with generations.building() as generation:
         generation.begin(versions, afresh=versions).finish()
         generation.promote()

@@ -12,8 +12,8 @@ import pytest
 from projector import building
 from projector.bootstrap import PROJECTIONS, open_events, open_generations
 from projector.building import Jobs
-from projector.event_store import Bounds, StoreUnavailable, sqlite
-from projector.read_model import ReadModelUnavailable
+from projector.event_store import Bounds, StoreUnavailable, postgres, sqlite
+from projector.read_model import ReadModelUnavailable, held
 from projector.replay import Replay
 from tests.kinds import change_events, copied, generations, settings
 from tests.processes.databases import rows, write
@@ -73,6 +73,18 @@ def test_however_many_processes_build_it_is_the_same(database: Path, store: Even
     assert (together.position, together.differences, together.unfit) == (COUNT, 0, ())
     assert rows(database) == alone
     assert len(generations(database)) == 2, "the live one and the one before"
+
+
+def test_rosters_too_large_to_be_held_are_the_same(
+    database: Path, store: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built(database, store, 1)
+    held_whole = rows(database)
+    monkeypatch.setattr(held, "MOST_MEMBERS", 5)
+    for event_store in (sqlite, postgres):
+        monkeypatch.setattr(event_store, "STREAMS_BATCH_SIZE", 100)
+    built(database, store, 1)
+    assert rows(database) == held_whole
 
 
 def test_events_that_cannot_be_applied_are_set_aside_in_every_part(database: Path, store: EventStore) -> None:

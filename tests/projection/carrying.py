@@ -1,0 +1,98 @@
+"""Carrying events into a read model, and comparing what it shows with what the oracle makes of them."""
+
+from __future__ import annotations
+
+from contextlib import closing, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from projector.bootstrap import open_generations, open_queries
+from projector.projection import project
+from tests import kinds, oracle, shown
+from tests.domain.strategies import GROUPS, USERS
+from tests.processes.databases import begin_read_model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from projector.domain.events import Recorded
+    from projector.projection import Projection
+    from projector.read_model import ReadModel, SetAside, Snapshot
+
+NOW = 1_700_000_000_000
+
+
+@contextmanager
+def scratch(name: str = "scratch") -> Iterator[Path]:
+    """A database with an empty read model, for one example of many."""
+    with TemporaryDirectory() as directory:
+        database = kinds.empty_database(Path(directory), name)
+        begin_read_model(database).close()
+        yield database
+
+
+@contextmanager
+def opened(database: Path) -> Iterator[ReadModel]:
+    with closing(open_generations(kinds.settings(database)).live()) as read_model:
+        yield read_model
+
+
+@contextmanager
+def snapshot(database: Path) -> Iterator[Snapshot]:
+    with closing(open_queries(kinds.settings(database))) as queries, queries.snapshot() as now:
+        yield now
+
+
+def notes(read_model: ReadModel) -> list[SetAside]:
+    with read_model.committed() as now:
+        return now.notes()
+
+
+def carry(read_model: ReadModel, batch: Sequence[Recorded], projections: Sequence[Projection]) -> None:
+    with read_model.transaction() as work:
+        for projection in projections:
+            project(work, projection, batch, now_ms=NOW)
+
+
+def expected(history: Sequence[Recorded]) -> dict[str, Any]:
+    return oracle.everything(oracle.facts(history))
+
+
+def assert_shows(database: Path, history: Sequence[Recorded]) -> None:
+    """Compare what the questions see, and what the tables hold, with what the oracle makes of the history."""
+    state = expected(history)
+    with snapshot(database) as now:
+        assert shown.stored(now) == state
+        assert now.counts()._asdict() == {
+            "groups": len(state),
+            "active_groups": sum(group["status"] == "active" for group, _ in state.values()),
+            "full_groups": sum(group["is_full"] for group, _ in state.values()),
+            "members": sum(len(members) for _, members in state.values()),
+        }
+        for group_id in GROUPS:
+            found = now.group(group_id)
+            assert (found and shown.group(found)) == state.get(group_id, (None,))[0]
+            for user in USERS:
+                member = now.member(group_id, user)
+                assert (member and shown.member(member)) == state.get(group_id, ({}, {}))[1].get(user)
+        for user in USERS:
+            groups = [
+                {"group_id": one.group_id, "role": seen["role"], "joined_at": seen["joined_at"]}
+                for one in now.groups_of(user, "", 1000)
+                if (seen := shown.member(one))
+            ]
+            assert groups == oracle.groups_of(oracle.facts(history), user)
+    assert_counts_are_the_rows(database)
+
+
+def assert_counts_are_the_rows(database: Path) -> None:
+    with kinds.read_model(database) as connection:
+        disagreeing = connection.execute(
+            "SELECT group_id, member_count FROM rosters WHERE member_count <>"
+            " (SELECT COUNT(*) FROM members WHERE members.group_id = rosters.group_id AND standing = 1)"
+        ).fetchall()
+        homeless = connection.execute(
+            "SELECT group_id, user_id FROM members WHERE group_id NOT IN (SELECT group_id FROM rosters)"
+        ).fetchall()
+    assert (disagreeing, homeless) == ([], [])
