@@ -12,7 +12,7 @@ from projector.domain.membership import MEMBER, OUT, Member
 from projector.read_model import MemberRow, Roster, RosterState, RosterUsers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from projector.domain.events import Event, Recorded
     from projector.domain.lives import Lives
@@ -39,7 +39,8 @@ class MembershipProjection:
         for stretch in batch:
             by_group.setdefault(stretch.group_id, []).append(stretch)
         rosters = tables.rosters(by_group)
-        folds = [_Group(tables, group_id, rosters.get(group_id)) for group_id in by_group]
+        known = _known(tables, {group_id: by_group[group_id] for group_id in rosters})
+        folds = [_Group(tables, group_id, rosters.get(group_id), known.get(group_id, {})) for group_id in by_group]
         for fold, parts in zip(folds, by_group.values(), strict=True):
             fold.add(parts)
         tables.save_members(row for fold in folds for row in fold.changed())
@@ -57,15 +58,15 @@ class MembershipProjection:
 class _Group:
     """One group while events are folded into it: the rows that they are about, and how many stand as members."""
 
-    def __init__(self, tables: Tables, group_id: str, roster: Roster | None) -> None:
+    def __init__(self, tables: Tables, group_id: str, roster: Roster | None, known: dict[str, MemberRow]) -> None:
         self.group_id = group_id
         self.earlier: list[MemberRow] = []
         self.states: list[RosterState] = []
         self._tables = tables
         self.is_heard_of = self._is_old = roster is not None
         self._lives, self._count = roster or _EMPTY
-        self._known: dict[str, MemberRow] = {}
-        self._rows: dict[str, MemberRow] = {}
+        self._known = known
+        self._rows = dict(known)
 
     @property
     def roster(self) -> Roster:
@@ -74,8 +75,6 @@ class _Group:
 
     def add(self, parts: Sequence[Stretch]) -> None:
         """Fold events in, and store states at the ends of blocks."""
-        if self._is_old:
-            self._bring({user for part in parts for one in part.told for user in membership.users(one.event)})
         for part in parts:
             for recorded in part.told:
                 self._add(recorded)
@@ -88,11 +87,6 @@ class _Group:
         if not self._known:
             return self._rows.values()
         return (row for user_id, row in self._rows.items() if row is not self._known.get(user_id))
-
-    def _bring(self, users: set[str]) -> None:
-        found = self._tables.members((self.group_id, user_id) for user_id in users)
-        self._known = {user_id: row for (_, user_id), row in found.items()}
-        self._rows = dict(self._known)
 
     def _add(self, recorded: Recorded) -> None:
         event = recorded.event
@@ -140,3 +134,18 @@ class _Group:
         present -= self._rows.keys()
         present |= {user_id for user_id, row in self._rows.items() if row.standing is not OUT}
         self._tables.save_roster_users(RosterUsers(self.group_id, version, sorted(present)))
+
+
+def _known(tables: Tables, by_group: Mapping[str, Sequence[Stretch]]) -> dict[str, dict[str, MemberRow]]:
+    """Return the rows that stretches are about, by group and user: looked up in one go, however many they are."""
+    keys = {
+        (group_id, user_id)
+        for group_id, parts in by_group.items()
+        for part in parts
+        for one in part.told
+        for user_id in membership.users(one.event)
+    }
+    known: dict[str, dict[str, MemberRow]] = {}
+    for (group_id, user_id), row in tables.members(keys).items():
+        known.setdefault(group_id, {})[user_id] = row
+    return known

@@ -74,6 +74,12 @@ class PostgresConnection:
             cursor.execute(_spoken(question), [encoded(one) for one in arguments])
             yield from map(_row, cursor)
 
+    def find(self, columns: str, table: str, keys: Iterable[Sequence[Any]]) -> Iterator[tuple[Any, ...]]:
+        """See `Connection`. All keys go in one round trip."""
+        if given := [[encoded(value) for value in column] for column in zip(*keys, strict=True)]:
+            question = f"SELECT {columns} FROM {table} WHERE {_KEYS[table]}"
+            yield from map(_row, self._connection.execute(question, given))
+
     def upsert(self, table: str, rows: Iterable[Sequence[Any]]) -> None:
         """See `Connection`. PostgreSQL replaces no row twice in one statement: of equal keys the last row counts."""
         width = TABLES[table].width
@@ -327,4 +333,11 @@ def _upsert(table: Table) -> str:
     return f"INSERT INTO {table.name} SELECT * FROM unnest({given}) ON CONFLICT ({key}) DO {then}"
 
 
+def _keys(table: Table) -> str:
+    given = ", ".join(f"%b::{_ARRAYS[column.type]}" for column in table.columns[: table.width])
+    keys = ", ".join(table.key)
+    return f"({keys}) IN (SELECT * FROM unnest({given}))"
+
+
+_KEYS: Final = {table.name: _keys(table) for table in TABLES.values()}
 _UPSERTS: Final = {table.name: _upsert(table) for table in TABLES.values()}

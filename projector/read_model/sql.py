@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from projector.read_model import RosterState, RosterUsers
 
-_SELECT_MEMBERS: Final = "SELECT group_id, user_id, evidence, standing, position, at, change FROM members"
+_MEMBER: Final = "group_id, user_id, evidence, standing, position, at, change"
 
 _encode: Final = msgspec.json.Encoder(order="sorted").encode
 member_of: Final = msgspec.json.Decoder(Member).decode
@@ -54,6 +54,9 @@ class Connection(Protocol):
     def stream(self, question: str, arguments: Sequence[Any] = (), /) -> Iterator[tuple[Any, ...]]:
         """Give the rows of an answer that may be too large for memory."""
 
+    def find(self, columns: str, table: str, keys: Iterable[Sequence[Any]], /) -> Iterator[tuple[Any, ...]]:
+        """Give columns of the rows that have one of these keys, in any order."""
+
     def upsert(self, table: str, rows: Iterable[Sequence[Any]], /) -> None:
         """Insert whole rows, or replace those that have the same key."""
 
@@ -71,22 +74,19 @@ class SQLTables:
         """See `Tables`."""
         return {
             group_id: Roster(lives_of(lives), member_count)
-            for group_id, member_count, lives in self._find(
-                "SELECT group_id, member_count, lives FROM rosters WHERE group_id = ?", zip(group_ids)
+            for group_id, member_count, lives in self._connection.find(
+                "group_id, member_count, lives", "rosters", zip(group_ids)
             )
         }
 
     def members(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], MemberRow]:
         """See `Tables`."""
-        return {
-            (row[0], row[1]): _member_row(row)
-            for row in self._find(_SELECT_MEMBERS + " WHERE group_id = ? AND user_id = ?", keys)
-        }
+        return {(row[0], row[1]): _member_row(row) for row in self._connection.find(_MEMBER, "members", keys)}
 
     def present(self, group_id: str) -> Iterator[MemberRow]:
         """See `Tables`."""
         for standing in (Standing.MEMBER, Standing.AWAITING):
-            of_standing = f"{_SELECT_MEMBERS} WHERE group_id = ? AND standing = {standing:d}"
+            of_standing = f"SELECT {_MEMBER} FROM members WHERE group_id = ? AND standing = {standing:d}"
             yield from map(_member_row, self._connection.execute(of_standing, (group_id,)))
 
     def save_rosters(self, rosters: Mapping[str, Roster]) -> None:
@@ -144,7 +144,7 @@ class SQLTables:
 
     def profiles(self, group_ids: Iterable[str]) -> dict[str, Profile]:
         """See `Tables`."""
-        found = self._find("SELECT group_id, evidence FROM profiles WHERE group_id = ?", zip(group_ids))
+        found = self._connection.find("group_id, evidence", "profiles", zip(group_ids))
         return {group_id: profile_of(evidence) for group_id, evidence in found}
 
     def save_profiles(self, profiles: Mapping[str, Profile]) -> None:
@@ -171,7 +171,7 @@ class SQLTables:
 
     def fullness(self, group_ids: Iterable[str]) -> dict[str, Fullness]:
         """See `Tables`."""
-        found = self._find("SELECT group_id, evidence FROM fullness WHERE group_id = ?", zip(group_ids))
+        found = self._connection.find("group_id, evidence", "fullness", zip(group_ids))
         return {group_id: fullness_of(evidence) for group_id, evidence in found}
 
     def save_fullness(self, fullness: Mapping[str, Fullness]) -> None:
@@ -187,7 +187,7 @@ class SQLTables:
 
     def blocks(self, keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Block]:
         """See `Tables`."""
-        found = self._find("SELECT * FROM blocks WHERE group_id = ? AND number = ?", keys)
+        found = self._connection.find("*", "blocks", keys)
         return {(row[0], row[1]): Block(*row) for row in found}
 
     def save_blocks(self, blocks: Iterable[Block]) -> None:
@@ -203,10 +203,6 @@ class SQLTables:
             table,
             [(group_id, version, _encode(evidence).decode()) for group_id, version, evidence in states],
         )
-
-    def _find(self, statement: str, keys: Iterable[tuple[str | int, ...]]) -> Iterator[tuple[Any, ...]]:
-        for key in keys:
-            yield from self._connection.execute(statement, key)
 
 
 class SQLCommitted:

@@ -44,6 +44,12 @@ class SQLiteConnection:
         """See `Connection`."""
         return self._connection.in_transaction
 
+    def find(self, columns: str, table: str, keys: Iterable[Sequence[Any]]) -> Iterator[tuple[Any, ...]]:
+        """See `Connection`."""
+        question = f"SELECT {columns} FROM {table} WHERE {_KEYS[table]}"
+        for key in keys:
+            yield from self.execute(question, key)
+
     def upsert(self, table: str, rows: Iterable[Sequence[Any]]) -> None:
         """See `Connection`."""
         self._connection.executemany(_UPSERTS[table], rows)
@@ -191,6 +197,7 @@ def _table(table: Table) -> str:
 
 _TABLES: Final = tuple(map(_table, TABLES.values()))
 _INDEXES: Final = tuple(index.statement for index in INDEXES)
+_KEYS: Final = {table.name: " AND ".join(f"{name} = ?" for name in table.key) for table in TABLES.values()}
 _UPSERTS: Final = {
     table.name: f"INSERT OR REPLACE INTO {table.name} VALUES ({', '.join('?' * len(table.columns))})"
     for table in TABLES.values()
