@@ -82,7 +82,15 @@ def _open_stores(settings: Settings) -> Stores:
     if settings.postgres_url is None:
         return Stores(*open_sqlite(settings.database_path, dict(settings.library)))
     store = _postgres("projector.event_store.postgres")
-    return Stores(*store.open_postgres(settings.postgres_url, dict(settings.library)))
+    url = _connection_string(settings, settings.postgres_url)
+    return Stores(*store.open_postgres(url, dict(settings.library), settings.pool_size))
+
+
+def _connection_string(settings: Settings, url: str) -> str:
+    connection_string: str = _postgres("projector.postgres").with_timeouts(
+        url, lock_timeout_ms=settings.lock_timeout_ms, statement_timeout_ms=settings.statement_timeout_ms
+    )
+    return connection_string
 
 
 def _postgres(module: str) -> Any:
@@ -106,7 +114,7 @@ def open_generations(settings: Settings) -> Generations:
     if settings.postgres_url is None:
         return SQLiteGenerations(settings.read_model_path)
     generations: Generations = _postgres("projector.read_model.postgres_generations").PostgresGenerations(
-        settings.postgres_url
+        _connection_string(settings, settings.postgres_url)
     )
     return generations
 
@@ -116,7 +124,7 @@ def open_queries(settings: Settings) -> Queries:
     if settings.postgres_url is None:
         return SQLiteQueries(settings.read_model_path)
     queries: Queries = _postgres("projector.read_model.postgres").PostgresQueries(
-        settings.query_url or settings.postgres_url
+        _connection_string(settings, settings.query_url or settings.postgres_url)
     )
     return queries
 
@@ -136,6 +144,8 @@ def create_server_app(settings: Settings, parts: Sequence[Part]) -> ASGIApp:
     projecting = _Projecting(settings, stores.events) if "projections" in parts else None
 
     wake = projecting.wake if projecting else _nobody_to_wake
+    # A file answers in less than it takes to ask another thread; a server may keep everybody else waiting.
+    threads = settings.pool_size if settings.postgres_url else 0
     forwarding = _open_forwarding(settings, stores.events, wake) if "callbacks" in parts else None
     spooled = forwarding.spooled if forwarding else None
 
@@ -165,7 +175,7 @@ def create_server_app(settings: Settings, parts: Sequence[Part]) -> ASGIApp:
             metrics=metrics,
             running=running,
             ingest=Ingest(settings, commit, stores.quarantine, metrics) if "callbacks" in parts else None,
-            questions=Questions(stores.events, queries) if "queries" in parts else None,
+            questions=Questions(stores.events, queries, threads) if "queries" in parts else None,
             spooled=spooled,
             read_tokens=settings.read_tokens,
         )

@@ -12,6 +12,9 @@ _LIBRARY_SETTINGS: Final = ("COMPRESSOR_TOPIC", "CIPHER_TOPIC", "CIPHER_KEY")
 _MAX_BODY: Final = 1024 * 1024
 _SPOOL: Final = "projector.spool"
 _SPOOL_EVENTS: Final = 1_000_000
+_POOL_SIZE: Final = 5
+_LOCK_TIMEOUT_MS: Final = 1_000
+_STATEMENT_TIMEOUT_MS: Final = 60_000
 
 
 class WrongSetting(Exception):
@@ -22,12 +25,16 @@ class Settings(NamedTuple):
     """What the environment says.
 
     Either `database_path` is set, to an SQLite file, or `postgres_url` is; questions may have a PostgreSQL server of
-    their own in `query_url`. `library` is passed to the event-sourcing library as it is.
+    their own in `query_url`. `pool_size` is how many connections events have, and how many questions. `library` is
+    passed to the event-sourcing library as it is.
     """
 
     database_path: str = ""
     postgres_url: str | None = None
     query_url: str | None = None
+    pool_size: int = _POOL_SIZE
+    lock_timeout_ms: int = _LOCK_TIMEOUT_MS
+    statement_timeout_ms: int = _STATEMENT_TIMEOUT_MS
     sdk_app_id: int | None = None
     callback_token: str | None = None
     read_tokens: tuple[str, ...] = ()
@@ -53,20 +60,23 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         database_path="" if _is_postgres(url) else _database_path(url),
         postgres_url=url if _is_postgres(url) else None,
         query_url=query_url,
+        pool_size=_number(environment, "PROJECTOR_POSTGRES_POOL_SIZE", _POOL_SIZE),
+        lock_timeout_ms=_number(environment, "PROJECTOR_POSTGRES_LOCK_TIMEOUT_MS", _LOCK_TIMEOUT_MS),
+        statement_timeout_ms=_number(environment, "PROJECTOR_POSTGRES_STATEMENT_TIMEOUT_MS", _STATEMENT_TIMEOUT_MS),
         sdk_app_id=_positive(app_id, "PROJECTOR_SDK_APP_ID") if app_id else None,
         callback_token=environment.get("PROJECTOR_CALLBACK_TOKEN", "").strip() or None,
         read_tokens=tuple(
             token.strip() for token in environment.get("PROJECTOR_READ_TOKENS", "").split(",") if token.strip()
         ),
-        max_body_bytes=_positive(
-            environment.get("PROJECTOR_MAX_BODY_BYTES") or str(_MAX_BODY), "PROJECTOR_MAX_BODY_BYTES"
-        ),
+        max_body_bytes=_number(environment, "PROJECTOR_MAX_BODY_BYTES", _MAX_BODY),
         spool_path=environment.get("PROJECTOR_SPOOL_PATH") or (_SPOOL if _is_postgres(url) else None),
-        spool_events=_positive(
-            environment.get("PROJECTOR_SPOOL_EVENTS") or str(_SPOOL_EVENTS), "PROJECTOR_SPOOL_EVENTS"
-        ),
+        spool_events=_number(environment, "PROJECTOR_SPOOL_EVENTS", _SPOOL_EVENTS),
         library=tuple((name, environment[name]) for name in _LIBRARY_SETTINGS if environment.get(name)),
     )
+
+
+def _number(environment: Mapping[str, str], name: str, default: int) -> int:
+    return _positive(environment.get(name) or str(default), name)
 
 
 def _positive(text: str, name: str) -> int:

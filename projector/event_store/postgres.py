@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from projector.event_store import Candidate
     from projector.event_store.mapper import EventMapper
 
-POOL_SIZE: Final = 5
 _LISTEN_S: Final = 0.5
 STREAMS_BATCH_SIZE: Final = 2_000
 _OLDEST: Final = 130_000
@@ -91,14 +90,14 @@ _IN_ORDER: Final = 'originator_id COLLATE "C"'
 class Datastore(library.PostgresDatastore):
     """The library's, with connections as the URL says, several hosts and all."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, pool_size: int) -> None:
         super().__init__("", "", "", "", "", originator_id_type="text", connect_timeout=CONNECT_TIMEOUT_S)
         self.pool = library.ConnectionPool(
             connection_info(url),
             connection_class=psycopg.Connection[Any],
             kwargs={"row_factory": dict_row},
             min_size=1,
-            max_size=POOL_SIZE,
+            max_size=pool_size,
             open=False,
             configure=self.after_connect_func(),
             timeout=CONNECT_TIMEOUT_S,
@@ -255,7 +254,9 @@ class PostgresQuarantine:
         return [self._mapper.unsealed(entry) for entry in entries]
 
 
-def open_postgres(url: str, library_environment: Mapping[str, str]) -> tuple[PostgresEventStore, PostgresQuarantine]:
+def open_postgres(
+    url: str, library_environment: Mapping[str, str], pool_size: int = 5
+) -> tuple[PostgresEventStore, PostgresQuarantine]:
     """Open, and create where missing, the store in the database at `url`; any number of processes may at once.
 
     `library_environment` carries the event-sourcing library's own settings: compressor, cipher and its key.
@@ -268,7 +269,7 @@ def open_postgres(url: str, library_environment: Mapping[str, str]) -> tuple[Pos
             raise StoreUnavailable(f"PostgreSQL {_OLDEST // 10_000} or newer is needed, and this is {theirs}")
         alone.execute("SET lock_timeout = 0")
         alone.execute("SELECT pg_advisory_lock(%s)", (_SCHEMA_LOCK,))
-        recorder = GroupRecorder(Datastore(url))
+        recorder = GroupRecorder(Datastore(url, pool_size))
         recorder.create_table()
     factory = library.PostgresFactory(
         {

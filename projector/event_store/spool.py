@@ -181,11 +181,10 @@ class StoreAndForward:
                 self._news.wait(_LOOK_AGAIN_S)
 
     def _empty(self) -> None:
-        """Append what is in the spool, oldest first; what alone the store refuses stays, and holds up nothing."""
+        """Append what is in the spool, oldest first; what alone the store refuses waits, and holds up nothing."""
         after = 0
         while not self._stopping.is_set() and (waiting := self._spool.oldest(after, _AT_ONCE)):
             after = waiting[-1][0]
-            waiting = [one for one in waiting if one[0] not in self._refused]
             try:
                 self._append([candidate for _, candidate in waiting])
                 taken = [place for place, _ in waiting]
@@ -202,9 +201,11 @@ class StoreAndForward:
             self._append([candidate])
         except StoreUnavailable as error:
             self._append([])
-            self._refused.add(place)
-            log.warning("the store refuses an event, which stays in the spool", reason=str(error))
+            if place not in self._refused:
+                self._refused.add(place)
+                log.warning("the store refuses an event, which stays in the spool", reason=str(error))
             return False
+        self._refused.discard(place)
         return True
 
 

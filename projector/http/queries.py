@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from hashlib import blake2b
 from itertools import islice
 from operator import attrgetter, itemgetter
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
+from anyio import CapacityLimiter, to_thread
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -42,11 +44,15 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class Questions:
-    """The `/v1` routes. Every answer comes from one snapshot of the read model and carries its position."""
+    """The `/v1` routes. Every answer comes from one snapshot of the read model and carries its position.
 
-    def __init__(self, store: EventStore, queries: Queries) -> None:
+    Answers are found by so many `threads`; by none, if the read model answers at once.
+    """
+
+    def __init__(self, store: EventStore, queries: Queries, threads: int = 0) -> None:
         self._store = store
         self._queries = queries
+        self._threads = CapacityLimiter(threads) if threads else None
 
     def routes(self) -> list[Route]:
         """Return the routes; ids in paths stay percent-encoded until they are read."""
@@ -206,13 +212,7 @@ class Questions:
         self, request: Request, parameters: Parameters, answer: Callable[[Snapshot], Any], *, reach: int = 0
     ) -> Response:
         await self._reach(max(reach, parameters.position("wait_for") or 0))
-        with self._queries.snapshot() as snapshot:
-            position = {"Projector-Position": str(_reached(snapshot))}
-            try:
-                found = answer(snapshot)
-            except Problem as problem:
-                raise Problem(problem.status_code, problem.detail, position) from None
-        body = _encode(found)
+        found, body, position = await self._found(partial(self._look, answer))
         etag = f'"{blake2b(body, digest_size=12).hexdigest()}"'
         headers = position | {"ETag": etag, "Cache-Control": "private, no-cache"}
         if following := getattr(found, "next", None):
@@ -221,13 +221,28 @@ class Questions:
             return Response(status_code=304, headers=headers)
         return Response(body, headers=headers, media_type="application/json")
 
+    def _look(self, answer: Callable[[Snapshot], Any]) -> tuple[Any, bytes, dict[str, str]]:
+        with self._queries.snapshot() as snapshot:
+            position = {"Projector-Position": str(_reached(snapshot))}
+            try:
+                found = answer(snapshot)
+            except Problem as problem:
+                raise Problem(problem.status_code, problem.detail, position) from None
+        return found, _encode(found), position
+
+    def _position(self) -> int:
+        with self._queries.snapshot() as snapshot:
+            return _reached(snapshot)
+
+    async def _found(self, look: Callable[[], _Item]) -> _Item:
+        return look() if self._threads is None else await to_thread.run_sync(look, limiter=self._threads)
+
     async def _reach(self, wanted: int) -> None:
         if not wanted:
             return
         deadline = time.monotonic() + _LONGEST_WAIT_S
         while True:
-            with self._queries.snapshot() as snapshot:
-                reached = _reached(snapshot)
+            reached = await self._found(self._position)
             if reached >= wanted:
                 return
             if time.monotonic() > deadline:

@@ -6,6 +6,7 @@ import re
 from contextlib import contextmanager
 from functools import lru_cache
 from itertools import count
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
@@ -265,20 +266,29 @@ class PostgresUnindexed(PostgresReadModel):
 
 
 class PostgresQueries:
-    """`Queries` over one connection, for one thread, to the live generation."""
+    """`Queries` to the live generation, for any thread: as many connections as there are questions at a time."""
 
     def __init__(self, url: str) -> None:
-        self._generation = GenerationConnection(url)
+        self._url = url
+        self._idle: SimpleQueue[GenerationConnection] = SimpleQueue()
 
     @contextmanager
     def snapshot(self) -> Iterator[SQLSnapshot]:
         """See `Queries`."""
-        with self._generation.moment() as connection:
-            yield SQLSnapshot(connection)
+        try:
+            generation = self._idle.get_nowait()
+        except Empty:
+            generation = GenerationConnection(self._url)
+        try:
+            with generation.moment() as connection:
+                yield SQLSnapshot(connection)
+        finally:
+            self._idle.put(generation)
 
     def close(self) -> None:
         """See `Queries`."""
-        self._generation.close()
+        while not self._idle.empty():
+            self._idle.get_nowait().close()
 
 
 def create(connection: psycopg.Connection[Any], number: int, versions: Mapping[str, int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastor
 
 from projector.event_store import Candidate, StoreUnavailable, postgres
 from projector.event_store.postgres import open_postgres
-from projector.postgres import decoded, encoded
+from projector.postgres import connect, decoded, encoded, with_timeouts
 from tests.domain import facts as f
 from tests.postgresql import free_port
 from tests.running import run_cli
@@ -126,6 +127,38 @@ def test_what_keeps_it_from_connecting_is_said_in_one_line(tmp_path: Path, postg
             done = run_cli(tmp_path / "unused.db", *command, PROJECTOR_DATABASE_URL=url)
             assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
             assert named in done.stderr
+
+
+def test_a_wrong_password_is_said_in_one_line(tmp_path: Path, postgresql: PostgreSQL) -> None:
+    postgresql.execute("CREATE ROLE careful LOGIN SUPERUSER PASSWORD 'right'")
+    rules = postgresql.data / "pg_hba.conf"
+    rules.write_text(f"host all careful 127.0.0.1/32 scram-sha-256\n{rules.read_text()}")
+    postgresql.execute("SELECT pg_reload_conf()")
+    there = postgresql.new_database()
+    wrong = run_cli(tmp_path / "x", "status", PROJECTOR_DATABASE_URL=there.replace("postgres@", "careful:wrong@"))
+    assert (wrong.returncode, len(wrong.stderr.splitlines())) == (2, 1)
+    assert "password authentication failed" in wrong.stderr
+    assert "wrong@" not in wrong.stderr
+    right = run_cli(tmp_path / "x", "replay", PROJECTOR_DATABASE_URL=there.replace("postgres@", "careful:right@"))
+    assert right.returncode == 0
+
+
+def test_the_settings_say_how_long_is_waited_and_the_url_comes_before_them(postgresql: PostgreSQL) -> None:
+    there = postgresql.new_database()
+    for url, seen in ((there, ("250ms", "2s")), (f"{there}?options=-c%20lock_timeout%3D99", ("99ms", "2s"))):
+        with connect(with_timeouts(url, lock_timeout_ms=250, statement_timeout_ms=2_000)) as connection:
+            asked = ("lock_timeout", "statement_timeout")
+            found = [connection.execute("SELECT current_setting(%s)", (name,)).fetchone() for name in asked]
+            assert tuple(value for (value,) in found) == seen
+
+
+def test_a_process_keeps_no_more_connections_than_it_is_told(tmp_path: Path, postgresql: PostgreSQL) -> None:
+    store, _ = open_postgres(there := postgresql.new_database(), {}, 2)
+    name = there.rpartition("/")[2]
+    with closing(store), ThreadPoolExecutor(8) as readers:
+        assert list(readers.map(lambda _: store.read(0, 10), range(200))) == [[]] * 200
+        counted = f"SELECT COUNT(*) FROM pg_stat_activity WHERE datname = '{name}'"
+        assert postgresql.execute(counted)[0][0] <= 2
 
 
 def test_a_server_that_is_too_old_is_said_so(postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch) -> None:

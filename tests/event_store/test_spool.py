@@ -95,7 +95,7 @@ def test_a_store_that_took_it_after_all_but_too_late_has_it_once(tmp_path: Path)
         assert sorted(users(store)) == ["ann", "bob"]
 
 
-def test_an_event_that_the_store_always_refuses_holds_up_no_other(tmp_path: Path) -> None:
+def test_an_event_that_the_store_refuses_holds_up_no_other_and_goes_in_when_it_can(tmp_path: Path) -> None:
     with forwarding(tmp_path) as (both, moody, store):
         moody.away = True
         both.append(candidates("ann", "bad", "cyd"))
@@ -108,6 +108,10 @@ def test_an_event_that_the_store_always_refuses_holds_up_no_other(tmp_path: Path
         moody.away = False
         assert moody.forwarded.acquire(timeout=30)
         assert users(store) == ["ann", "cyd", "dan"]
+        moody.refused = None
+        assert moody.forwarded.acquire(timeout=30), "what was refused is offered again"
+        assert users(store) == ["ann", "cyd", "dan", "bad"]
+        assert both.spooled().depth == 0
 
 
 def test_a_full_spool_takes_no_more_and_says_so(tmp_path: Path) -> None:

@@ -126,6 +126,28 @@ def test_on_a_full_disk_callbacks_are_refused_nothing_is_half_kept_and_with_room
     assert run_cli(database, "replay", "--check").returncode == 0
 
 
+def test_with_a_spool_a_store_that_is_locked_or_full_refuses_nothing_and_has_it_all_afterwards(tmp_path: Path) -> None:
+    database, ledger = tmp_path / "events.db", Ledger(SEED)
+    write(database, range(100_001, 103_001), SEED)
+    with serving(database, PROJECTOR_SPOOL_PATH=str(tmp_path / "spool")) as server:
+        with pouring(server, ledger=ledger):
+            ledger.wait_for(answers=50)
+            for trouble in (held(database), full_disk(server, database.stat().st_size)):
+                spooled = len(ledger.spooled)
+                with trouble:
+                    ledger.wait_for(answers=100)
+                    until(lambda spooled=spooled: len(ledger.spooled) > spooled, of=server)
+            ledger.wait_for(answers=50)
+        assert ledger.refused == []
+        until(lambda: server.get("/readyz").json()["spool"]["events"] == 0, of=server)
+        found = [one for one in history(database) if one.position > 3_000]
+        assert_served_as_recorded(server, database)
+        assert_no_traceback(server)
+    ledger.sent |= {*range(100_001, 103_001)}
+    ledger.assert_kept(history(database))
+    assert len(found) >= 200
+
+
 def test_when_only_the_read_model_has_no_room_callbacks_are_taken_and_with_room_again_it_catches_up(
     tmp_path: Path,
 ) -> None:
