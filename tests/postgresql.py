@@ -66,14 +66,16 @@ class PostgreSQL:
         """Run one of PostgreSQL's own programs to its end."""
         subprocess.run([self._binaries / "bin" / binary, *arguments], check=True, capture_output=True, **self._as())
 
-    def start(self, *settings: str) -> None:
-        """Start the server and wait until it takes connections."""
+    def start(self, *settings: str, cores: set[int] | None = None) -> None:
+        """Start the server, on some cores or all, and wait until it takes connections."""
         told = ["fsync=off", "listen_addresses=127.0.0.1", f"unix_socket_directories={self.data}", *settings]
         told += ["max_connections=60", "shared_buffers=64MB", f"port={self.port}"]
         command = [self._binaries / "bin" / "postgres", "-D", self.data]
         command += itertools.chain(*(("-c", one) for one in told))
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stderr=log, **self._as())
+        if cores:
+            os.sched_setaffinity(self._process.pid, cores)
         deadline = time.monotonic() + _DEADLINE_S
         while True:
             with contextlib.suppress(psycopg.OperationalError), psycopg.connect(self.url("postgres"), autocommit=True):

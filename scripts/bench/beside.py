@@ -106,8 +106,8 @@ def main() -> None:
         settings = {"PROJECTOR_DATABASE_URL": f"sqlite:///{database}", "PROJECTOR_SDK_APP_ID": APP_ID}
         environment = {**os.environ, **settings}
         subprocess.run([sys.executable, "-m", "projector", "replay"], env=environment, check=True)
-        with serving(database, cores={min(some_cores(2))}) as url:
-            found = rounds_of(url, environment, options.rounds, options.seconds)
+        with serving(f"sqlite:///{database}", cores={min(some_cores(2))}) as served:
+            found = rounds_of(served.url, environment, options.rounds, options.seconds)
     alone, beside = (median(found[name], "rate") for name in found)
     print(f"\n{machine()}; medians of {options.rounds} rounds\n")
     row = [f"{alone:,.0f}", f"{beside:,.0f}", f"{beside / alone:.2f}"]

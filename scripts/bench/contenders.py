@@ -63,8 +63,8 @@ def upsert(database: str) -> Starlette:
     for statement in (
         "PRAGMA journal_mode=WAL",
         "PRAGMA synchronous=FULL",
-        "CREATE TABLE members (group_id TEXT, user_id TEXT, is_member INTEGER, at INTEGER,"
-        " PRIMARY KEY (group_id, user_id)) WITHOUT ROWID",
+        """CREATE TABLE members (group_id TEXT, user_id TEXT, is_member INTEGER, at INTEGER,
+            PRIMARY KEY (group_id, user_id)) WITHOUT ROWID""",
     ):
         connection.execute(statement)
 
@@ -93,11 +93,11 @@ class Group(Aggregate):
         return uuid5(NAMESPACE_URL, group_id)
 
     @event("Joined")
-    def join(self, users: list[str], at: int) -> None:
+    def join(self, users: list[str], at: int) -> None:  # noqa: ARG002 - kept in the event
         self.members.update(users)
 
     @event("Left")
-    def leave(self, users: list[str], at: int) -> None:
+    def leave(self, users: list[str], at: int) -> None:  # noqa: ARG002 - kept in the event
         self.members.difference_update(users)
 
 
@@ -121,13 +121,15 @@ class View(TrackingRecorder):
         raise NotImplementedError
 
 
-_MEMBERS = "CREATE TABLE IF NOT EXISTS members (group_id {0}, user_id TEXT, is_member INTEGER, PRIMARY KEY (group_id, user_id))"
-_STANDS = "INSERT INTO members VALUES ({0}, {0}, {0}) ON CONFLICT (group_id, user_id) DO UPDATE SET is_member = excluded.is_member"
+_MEMBERS = """CREATE TABLE IF NOT EXISTS members (
+    group_id TEXT, user_id TEXT, is_member INTEGER, PRIMARY KEY (group_id, user_id))"""
+_STANDS = """INSERT INTO members VALUES ({0}, {0}, {0})
+    ON CONFLICT (group_id, user_id) DO UPDATE SET is_member = excluded.is_member"""
 
 
 class SQLiteView(SQLiteTrackingRecorder, View):
     def construct_create_table_statements(self) -> list[str]:
-        return [*super().construct_create_table_statements(), _MEMBERS.format("TEXT")]
+        return [*super().construct_create_table_statements(), _MEMBERS]
 
     def stand(self, group_id: str, users: list[str], is_member: bool, tracking: Tracking) -> None:
         with self.datastore.transaction(commit=True) as cursor:
@@ -139,7 +141,7 @@ class SQLiteView(SQLiteTrackingRecorder, View):
 class PostgresView(PostgresTrackingRecorder, View):
     def _create_table(self, curs: Any) -> None:
         super()._create_table(curs)
-        curs.execute(_MEMBERS.format("TEXT"))
+        curs.execute(_MEMBERS)
 
     def stand(self, group_id: str, users: list[str], is_member: bool, tracking: Tracking) -> None:
         with self.datastore.transaction(commit=True) as cursor:

@@ -46,8 +46,8 @@ def ask(connection: http.client.HTTPConnection, address: str) -> float:
 
 def measure(database: Path, groups: dict[int, tuple[str, int]], count: int) -> None:
     rng, found = random.Random(1), {}
-    with serving(database, cores=some_cores(1)) as url:
-        connection = http.client.HTTPConnection(urlsplit(url).netloc)
+    with serving(f"sqlite:///{database}", cores=some_cores(1)) as served:
+        connection = http.client.HTTPConnection(urlsplit(served.url).netloc)
         for question, address in QUESTIONS.items():
             for _ in range(count):
                 for size, (group_id, first) in groups.items():

@@ -1,4 +1,4 @@
-"""A server to be asked, on a core of its own."""
+"""Servers to be asked, each on cores of its own: ours, and those it is measured against."""
 
 from __future__ import annotations
 
@@ -7,32 +7,70 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import urllib.request
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 APP_ID = "1400000000"
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Served(NamedTuple):
+    """A server's address and the number of its process."""
+
+    url: str
+    pid: int
+
+    def cpu_s(self) -> float:
+        """Return the seconds of a core that the process has had so far."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS
+
+    def rss_mb(self) -> float:
+        """Return how much memory the process holds."""
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+
+
+def serving(
+    database: str, *arguments: str, cores: set[int], **settings: str
+) -> contextlib.AbstractContextManager[Served]:
+    """Start `projector serve` over the database at a URL, and stop it at the end."""
+    told = {"PROJECTOR_DATABASE_URL": database, "PROJECTOR_SDK_APP_ID": APP_ID, **settings}
+    return _started(["projector", "serve", "--port", "0", *arguments], told, cores)
+
+
+def contender(name: str, database: str, *, cores: set[int]) -> contextlib.AbstractContextManager[Served]:
+    """Start one of `scripts.bench.contenders`."""
+    return _started(["scripts.bench.contenders", name], {"DATABASE_URL": database}, cores)
 
 
 @contextlib.contextmanager
-def serving(database: Path, *arguments: str, cores: set[int]) -> Iterator[str]:
-    """Start `projector serve`, give its address, and stop it at the end."""
-    settings = {"PROJECTOR_DATABASE_URL": f"sqlite:///{database}", "PROJECTOR_SDK_APP_ID": APP_ID}
+def _started(command: list[str], settings: dict[str, str], cores: set[int]) -> Iterator[Served]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "projector", "serve", "--port", "0", *arguments],
+        [sys.executable, "-m", *command],
         env={**os.environ, **settings},
         stderr=subprocess.PIPE,
         text=True,
     )
     os.sched_setaffinity(process.pid, cores)
+    log: list[str] = []
     try:
-        yield next(json.loads(line)["address"] for line in process.stderr or () if '"serving"' in line)
+        for line in process.stderr or ():
+            log.append(line)
+            if '"serving"' in line:
+                threading.Thread(target=process.stderr.read, daemon=True).start()
+                yield Served(json.loads(line)["address"], process.pid)
+                break
+        else:
+            sys.exit(f"{' '.join(command)} did not start:\n{''.join(log)}")
     finally:
         process.terminate()
-        process.communicate()
+        process.wait()
 
 
 def ask(address: str) -> bytes:
