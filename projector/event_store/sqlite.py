@@ -44,8 +44,11 @@ STREAMS_BATCH_SIZE: Final = 2_000
 SORTED_FROM: Final = 100_000
 """From so many events on they are sorted and not looked up: as fast in memory, and far faster from a disk."""
 
+CACHE_KIB: Final = 8_000
 _SORTING_KIB: Final = 64_000
+_FEWEST_MARKS: Final = 16
 
+_PRAGMAS: Final = ("synchronous=FULL", "fullfsync=ON", f"cache_size={-CACHE_KIB}", "wal_autocheckpoint=4000")
 _SCHEMA: Final = (
     "CREATE TABLE IF NOT EXISTS identities (identity BLOB PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID",
     """CREATE TABLE IF NOT EXISTS quarantine (
@@ -66,11 +69,14 @@ class DurablePool(library.SQLiteConnectionPool):
     """Connections whose commits survive the loss of power."""
 
     def _create_connection(self) -> library.SQLiteConnection:
-        connection = super()._create_connection()
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA synchronous=FULL")
-        cursor.execute("PRAGMA fullfsync=ON")
-        return connection
+        # The library's own connections keep one prepared statement each, and so prepare nearly every one anew.
+        connection = sqlite3.connect(
+            self.db_name, uri=True, check_same_thread=False, isolation_level=None, timeout=LOCK_TIMEOUT_S
+        )
+        connection.row_factory = sqlite3.Row
+        for pragma in _PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}")
+        return library.SQLiteConnection(sqlite_conn=connection, max_age=self.max_age)
 
 
 class GroupRecorder(library.SQLiteApplicationRecorder):
@@ -103,19 +109,26 @@ class GroupRecorder(library.SQLiteApplicationRecorder):
         with self.writing() as cursor:
             known = self._known(cursor, [identity for _, identity in batch if identity])
             versions = self._versions(cursor, {str(event.originator_id) for event, _ in batch})
-            appended = []
+            (head,) = cursor.execute(f"SELECT COALESCE(MAX(rowid), 0) FROM {self.events_table_name}").fetchone()
+            events, identities, appended = [], [], []
             for event, identity in batch:
                 if identity in known:
                     appended.append(Appended(known[identity], repeated=True))
                     continue
+                head += 1
                 group_id = str(event.originator_id)
-                versions[group_id] = version = versions.get(group_id, 0) + 1
-                cursor.execute(self.insert_events_statement, (group_id, version, event.topic, event.state))
-                position = int(cursor.lastrowid or 0)
+                versions[group_id] = version = versions[group_id] + 1
+                events.append((head, group_id, version, event.topic, event.state))
                 if identity:
-                    known[identity] = position
-                    cursor.execute("INSERT INTO identities VALUES (?, ?)", (identity, position))
-                appended.append(Appended(position, repeated=False))
+                    known[identity] = head
+                    identities.append((identity, head))
+                appended.append(Appended(head, repeated=False))
+            cursor.executemany(
+                f"INSERT INTO {self.events_table_name} (rowid, originator_id, originator_version, topic, state)"
+                " VALUES (?, ?, ?, ?, ?)",
+                events,
+            )
+            cursor.executemany("INSERT INTO identities VALUES (?, ?)", identities)
             return appended
 
     def select_streams(
@@ -149,7 +162,7 @@ class GroupRecorder(library.SQLiteApplicationRecorder):
                 while rows := cursor.fetchmany(size):
                     yield rows
             finally:
-                cursor.execute("PRAGMA cache_size=-2000")
+                cursor.execute(f"PRAGMA cache_size={-CACHE_KIB}")
 
     def select_group_at(self, place: int) -> str | None:
         """Return the group whose event has so many others before it in the order of streams."""
@@ -176,10 +189,11 @@ class GroupRecorder(library.SQLiteApplicationRecorder):
             ]
 
     def _known(self, cursor: sqlite3.Cursor, identities: list[bytes]) -> dict[bytes | None, int]:
-        marks = ",".join("?" * len(identities))
+        # As many marks as a power of two, so that there are few statements to prepare; what is left over is NULL.
+        marks = max(_FEWEST_MARKS, 1 << (len(identities) - 1).bit_length())
         found = cursor.execute(
-            f"SELECT identity, position FROM identities WHERE identity IN ({marks})",
-            identities,
+            f"SELECT identity, position FROM identities WHERE identity IN ({','.join('?' * marks)})",
+            (*identities, *[None] * (marks - len(identities))),
         )
         return dict(found.fetchall())
 

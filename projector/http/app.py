@@ -51,8 +51,6 @@ def create_app(parts: Parts) -> ASGIApp:
         Route("/readyz", _Readiness(parts.health, parts.spooled).answer),
         Route("/metrics", _Exposition(parts.metrics).answer),
     ]
-    if parts.ingest:
-        routes.append(Route("/callback", parts.ingest))
     if parts.questions:
         routes += [*parts.questions.routes(), Route("/openapi.json", _Document(secured=bool(parts.read_tokens)).answer)]
 
@@ -72,21 +70,25 @@ def create_app(parts: Parts) -> ASGIApp:
         },
     )
     app.router.redirect_slashes = False
-    return _FrontDoor(app, parts.read_tokens)
+    return _FrontDoor(app, parts.ingest, parts.read_tokens)
 
 
 class _FrontDoor:
-    """Checks bearer tokens before any other work, and routes by the path as it was sent.
+    """Lets callbacks through, checks bearer tokens before any other work, and routes by the path as it was sent.
 
     An id in a path may hold an encoded `/`, so paths are split before they are decoded.
     """
 
-    def __init__(self, app: ASGIApp, read_tokens: tuple[str, ...]) -> None:
+    def __init__(self, app: ASGIApp, ingest: Ingest | None, read_tokens: tuple[str, ...]) -> None:
         self._app = app
+        self._ingest = ingest
         self._read_tokens = [token.encode() for token in read_tokens]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
+            if scope["path"] == "/callback" and self._ingest:
+                await self._ingest(scope, receive, send)
+                return
             if scope["path"].startswith("/v1/"):
                 scope["path"] = scope["raw_path"].decode("ascii", "replace")
             elif scope["path"] != "/metrics":

@@ -57,6 +57,13 @@ class Ingest:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request with the vendor's three fields."""
+        try:
+            await self._handle(scope, receive, send)
+        except Exception:
+            log.exception("a callback met something unexpected")
+            await _answer(send, 500, "something unexpected happened; the log of the server says what")
+
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] != "POST":
             await _answer(send, 405, "callbacks are POSTed", ((b"allow", b"POST"),))
             return
