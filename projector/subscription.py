@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 BATCH_SIZE: Final = 1_000
 POLL_S: Final = 0.1
+_REST_S: Final = 0.02
+"""What comes within so short a time is projected together: a transaction costs as much as some ten events."""
+
 _TAKE_OVER_S: Final = 1.0
 _LONGEST_BACKOFF_S: Final = 5.0
 _PARTING_S: Final = 2.0
@@ -111,6 +114,7 @@ class Subscription:
                 backoff = min(backoff * 2, _LONGEST_BACKOFF_S)
                 continue
             self.failure, backoff = None, POLL_S
+            self._stopping.wait(_REST_S)
             self._news.wait(self._poll_s)
         self._part()
 
@@ -138,8 +142,7 @@ class Subscription:
                 if reached != self.position:
                     self.position = reached  # it is another read model than the last time
                     return len(batch)
-                for projection in self._projections:
-                    project(work, projection, batch, now_ms=_now_ms())
+                project(work, self._projections, batch, now_ms=_now_ms())
                 work.remember(mark_of(batch[-1]))
             self.position = batch[-1].position
         return len(batch)

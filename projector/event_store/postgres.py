@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, LiteralString
+from weakref import WeakKeyDictionary
 
 import psycopg
 from eventsourcing import postgres as library
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from projector.event_store.mapper import EventMapper
 
 _LISTEN_S: Final = 0.5
+_RESTED_S: Final = 0.5
 STREAMS_BATCH_SIZE: Final = 2_000
 _OLDEST: Final = 130_000
 _SCHEMA_LOCK: Final = 0x70726F6A
@@ -41,20 +44,21 @@ _TABLES: Final[tuple[LiteralString, ...]] = (
         body bytea NOT NULL,
         position bigint)""",
     "CREATE INDEX IF NOT EXISTS quarantine_waiting ON quarantine (id) WHERE position IS NULL",
+    # A plan is made when the tables are empty, and kept: it must not be one that reads them whole.
     # Under the lock positions are given one by one and commits follow in the same order, so that no reader ever
     # steps over an event. The sequence is set back to the newest: what a failed transaction took leaves no gap.
     """CREATE OR REPLACE FUNCTION append_to_groups(ids text[], topics text[], states bytea[], identities_ bytea[])
-    RETURNS TABLE (at_position bigint, is_repeated boolean) LANGUAGE plpgsql AS $$
+    RETURNS TABLE (at_position bigint, is_repeated boolean) LANGUAGE plpgsql SET enable_seqscan = off AS $$
     DECLARE
         head bigint;
     BEGIN
         LOCK TABLE stored_events IN EXCLUSIVE MODE;
         SELECT COALESCE(MAX(notification_id), 0) INTO head FROM stored_events;
         RETURN QUERY WITH given AS MATERIALIZED (
-            SELECT told.*, identities.position AS known, CASE WHEN told.identity IS NULL THEN 1
-                ELSE ROW_NUMBER() OVER (PARTITION BY told.identity ORDER BY told.nth) END AS time
-            FROM unnest(ids, topics, states, identities_) WITH ORDINALITY AS told (id, topic, state, identity, nth)
-            LEFT JOIN identities ON identities.identity = told.identity),
+            SELECT told.*, (SELECT position FROM identities WHERE identities.identity = told.identity) AS known,
+                CASE WHEN told.identity IS NULL THEN 1
+                    ELSE ROW_NUMBER() OVER (PARTITION BY told.identity ORDER BY told.nth) END AS time
+            FROM unnest(ids, topics, states, identities_) WITH ORDINALITY AS told (id, topic, state, identity, nth)),
         newest AS MATERIALIZED (
             SELECT streams.id, (SELECT MAX(originator_version) FROM stored_events WHERE originator_id = streams.id)
                 AS version
@@ -101,8 +105,22 @@ class Datastore(library.PostgresDatastore):
             open=False,
             configure=self.after_connect_func(),
             timeout=CONNECT_TIMEOUT_S,
-            check=library.ConnectionPool.check_connection,
+            check=_Rested().check,
         )
+
+
+class _Rested:
+    """Checks a connection before it is used, if it was not used just now: each check is a round trip."""
+
+    def __init__(self) -> None:
+        self._used: WeakKeyDictionary[psycopg.Connection[Any], float] = WeakKeyDictionary()
+
+    def check(self, connection: psycopg.Connection[Any]) -> None:
+        """Raise psycopg.Error if the connection is broken, as far as that is looked at."""
+        now = time.monotonic()
+        if now - self._used.get(connection, -_RESTED_S) >= _RESTED_S:
+            library.ConnectionPool.check_connection(connection)
+        self._used[connection] = now
 
 
 class GroupRecorder(library.PostgresApplicationRecorder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from projector.domain.events import UndecodableEvent
@@ -30,19 +31,20 @@ class Projection(Protocol):
         """Fold the batch into the tables."""
 
 
-def project(work: Work, projection: Projection, batch: Sequence[Recorded], *, now_ms: int) -> None:
-    """Apply what a projection has not seen of the batch; set aside, one by one, the events it cannot apply.
+def project(work: Work, projections: Iterable[Projection], events: Sequence[Recorded], *, now_ms: int) -> None:
+    """Apply what each projection has not seen of the events; set aside, one by one, those it cannot apply.
 
-    Rows that another version of the projection keeps are left to it.
+    Rows that another version of a projection keeps are left to it.
 
     Raises ReadModelUnavailable if the fault is the read model's and not an event's.
     """
-    reached = work.checkpoints()[projection.name]
-    if reached.version != projection.version:
-        return
-    fresh = [recorded for recorded in batch if recorded.position > reached.position]
-    if fresh and _applied(work, projection, fresh) is not None:
-        _one_by_one(work, projection, fresh, now_ms)
+    reached, all_of_them = work.checkpoints(), _Batch(events)
+    for projection in projections:
+        if reached[projection.name].version != projection.version:
+            continue
+        batch = all_of_them.behind(reached[projection.name].position)
+        if batch.events and _applied(work, projection, batch) is not None:
+            _one_by_one(work, projection, batch.events, now_ms)
 
 
 def refold(
@@ -56,26 +58,44 @@ def refold(
     """
     noted = {note.position for note in work.notes() if note.projection == projection.name}
     work.forget(projection.name, group_id)
-    for batch in stream:
-        for recorded in batch:
+    for events in stream:
+        for recorded in events:
             if recorded.position in noted:
                 work.settle(projection.name, recorded.position)
-        if _applied(work, projection, batch) is not None:
-            _one_by_one(work, projection, batch, now_ms)
+        if _applied(work, projection, _Batch(events)) is not None:
+            _one_by_one(work, projection, events, now_ms)
 
 
-def _one_by_one(work: Work, projection: Projection, batch: Sequence[Recorded], now_ms: int) -> None:
-    for recorded in batch:
-        if error := _applied(work, projection, [recorded]):
+class _Batch:
+    """Events in a row, which are cut into stretches once, for whoever asks first."""
+
+    def __init__(self, events: Sequence[Recorded]) -> None:
+        self.events = events
+
+    def behind(self, position: int) -> _Batch:
+        """Return the events behind a position."""
+        if not self.events or self.events[0].position > position:
+            return self
+        return _Batch([recorded for recorded in self.events if recorded.position > position])
+
+    @cached_property
+    def stretches(self) -> list[Stretch]:
+        """The events, cut. Raises CannotApply if one of them cannot be decoded."""
+        require_decoded(self.events)
+        return stretches(self.events)
+
+
+def _one_by_one(work: Work, projection: Projection, events: Sequence[Recorded], now_ms: int) -> None:
+    for recorded in events:
+        if error := _applied(work, projection, _Batch([recorded])):
             reason = f"{type(error).__name__}: {error}"
             work.set_aside(projection.name, recorded.position, reason=reason, at=now_ms)
 
 
-def _applied(work: Work, projection: Projection, batch: Sequence[Recorded]) -> Exception | None:
+def _applied(work: Work, projection: Projection, batch: _Batch) -> Exception | None:
     try:
-        with work.advance(projection.name, through=batch[-1].position) as tables:
-            require_decoded(batch)
-            projection.apply(tables, stretches(batch))
+        with work.advance(projection.name, through=batch.events[-1].position) as tables:
+            projection.apply(tables, batch.stretches)
     except ReadModelUnavailable:
         raise
     except Exception as error:  # noqa: BLE001 - whatever an event breaks, the others must go on

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _MEMBER: Final = "group_id, user_id, evidence, standing, position, at, change"
 
+_BLOCK: Final = ", ".join(Block._fields)
 _encode: Final = msgspec.json.Encoder(order="sorted").encode
 member_of: Final = msgspec.json.Decoder(Member).decode
 lives_of: Final = msgspec.json.Decoder(Lives).decode
@@ -187,7 +188,7 @@ class SQLTables:
 
     def blocks(self, keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Block]:
         """See `Tables`."""
-        found = self._connection.find("*", "blocks", keys)
+        found = self._connection.find(_BLOCK, "blocks", keys)
         return {(row[0], row[1]): Block(*row) for row in found}
 
     def save_blocks(self, blocks: Iterable[Block]) -> None:

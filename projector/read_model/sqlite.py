@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from functools import lru_cache
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from projector.read_model import ReadModelUnavailable
 from projector.read_model.schema import INDEXES, OWNED, SCHEMA_VERSION, TABLES, Table
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 _TYPES: Final = {"text": "TEXT", "integer": "INTEGER", "bytes": "BLOB"}
+_KEYS_AT_ONCE: Final = 128
+
+_Item = TypeVar("_Item")
 
 
 @contextmanager
@@ -46,9 +51,12 @@ class SQLiteConnection:
 
     def find(self, columns: str, table: str, keys: Iterable[Sequence[Any]]) -> Iterator[tuple[Any, ...]]:
         """See `Connection`."""
-        question = f"SELECT {columns} FROM {table} WHERE {_KEYS[table]}"
-        for key in keys:
-            yield from self.execute(question, key)
+        # As many keys at a time as a power of two, so that there are few statements to prepare; what is left is NULL.
+        key = TABLES[table].key
+        for some in _chunks(keys, _KEYS_AT_ONCE):
+            count = 1 << (len(some) - 1).bit_length()
+            given = [*chain.from_iterable(some), *[None] * (len(key) * (count - len(some)))]
+            yield from self.execute(_find(columns, table, count), given).fetchall()
 
     def upsert(self, table: str, rows: Iterable[Sequence[Any]]) -> None:
         """See `Connection`."""
@@ -197,7 +205,23 @@ def _table(table: Table) -> str:
 
 _TABLES: Final = tuple(map(_table, TABLES.values()))
 _INDEXES: Final = tuple(index.statement for index in INDEXES)
-_KEYS: Final = {table.name: " AND ".join(f"{name} = ?" for name in table.key) for table in TABLES.values()}
+
+
+def _chunks(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
+    rest = iter(items)
+    while some := list(islice(rest, size)):
+        yield some
+
+
+@lru_cache(maxsize=100)
+def _find(columns: str, table: str, count: int) -> str:
+    key = TABLES[table].key
+    wanted = ", ".join([f"({', '.join('?' * len(key))})"] * count)
+    names = ", ".join(f"wanted_{name}" for name in key)
+    same = " AND ".join(f"{name} = wanted_{name}" for name in key)
+    return f"WITH wanted ({names}) AS (VALUES {wanted}) SELECT {columns} FROM wanted CROSS JOIN {table} ON {same}"
+
+
 _UPSERTS: Final = {
     table.name: f"INSERT OR REPLACE INTO {table.name} VALUES ({', '.join('?' * len(table.columns))})"
     for table in TABLES.values()

@@ -51,8 +51,7 @@ def notes(read_model: ReadModel) -> list[SetAside]:
 
 def carry(read_model: ReadModel, batch: Sequence[Recorded], projections: Sequence[Projection]) -> None:
     with read_model.transaction() as work:
-        for projection in projections:
-            project(work, projection, batch, now_ms=NOW)
+        project(work, projections, batch, now_ms=NOW)
 
 
 def expected(history: Sequence[Recorded]) -> dict[str, Any]:

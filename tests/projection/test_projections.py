@@ -304,7 +304,7 @@ def test_a_reader_sees_all_of_a_transaction_or_nothing_of_it(database: Path) -> 
         with snapshot(database) as earlier:
             assert earlier.positions() == dict.fromkeys(VERSIONS, 1)
             with read_model.transaction() as work:
-                project(work, PROJECTIONS[0], history, now_ms=NOW)
+                project(work, PROJECTIONS[:1], history, now_ms=NOW)
                 with snapshot(database) as meanwhile:
                     assert shown.stored(meanwhile) == expected(history[:1])
             assert shown.stored(earlier) == expected(history[:1])

@@ -38,8 +38,7 @@ def fill(read_model: SQLiteReadModel, events: list[Event]) -> None:
     with read_model.transaction() as work:
         after = work.checkpoints()["profile"].position
         batch = [Recorded(after + place, event) for place, event in enumerate(events, 1)]
-        for projection in PROJECTIONS:
-            project(work, projection, batch, now_ms=0)
+        project(work, PROJECTIONS, batch, now_ms=0)
         assert work.notes() == []
 
 

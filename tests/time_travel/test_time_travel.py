@@ -66,8 +66,7 @@ def projected(history: Sequence[Recorded], batches: Sequence[int] = ()) -> Itera
             start = 0
             for end in [*sorted(batches), len(history)]:
                 with read_model.transaction() as work:
-                    for projection in PROJECTIONS:
-                        project(work, projection, history[start:end], now_ms=0)
+                    project(work, PROJECTIONS, history[start:end], now_ms=0)
                     assert work.notes() == []
                 start = end
             with queries.snapshot() as snapshot:
