@@ -68,8 +68,8 @@ class PostgreSQL:
 
     def start(self, *settings: str, cores: set[int] | None = None) -> None:
         """Start the server, on some cores or all, and wait until it takes connections."""
-        told = ["fsync=off", "listen_addresses=127.0.0.1", f"unix_socket_directories={self.data}", *settings]
-        told += ["max_connections=60", "shared_buffers=64MB", f"port={self.port}"]
+        told = ["fsync=off", "listen_addresses=127.0.0.1", f"unix_socket_directories={self.data}"]
+        told += ["max_connections=60", "shared_buffers=64MB", f"port={self.port}", *settings]
         command = [self._binaries / "bin" / "postgres", "-D", self.data]
         command += itertools.chain(*(("-c", one) for one in told))
         with (self.folder / "log").open("ab") as log:
