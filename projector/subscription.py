@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 BATCH_SIZE: Final = 1_000
 POLL_S: Final = 0.1
-_REST_S: Final = 0.02
+REST_S: Final = 0.02
 """What comes within so short a time is projected together: a transaction costs as much as some ten events."""
 
 _TAKE_OVER_S: Final = 1.0
@@ -44,12 +44,14 @@ class Subscription:
         *,
         batch_size: int = BATCH_SIZE,
         poll_s: float = POLL_S,
+        rest_s: float = REST_S,
     ) -> None:
         self._store = store
         self._read_model = read_model
         self._projections = projections
         self._batch_size = batch_size
         self._poll_s = poll_s
+        self._rest_s = rest_s
         self._news = threading.Event()
         self._stopping = threading.Event()
         self.failure: str | None = None
@@ -88,7 +90,7 @@ class Subscription:
     def run(self) -> None:
         """Project until stopped, through every failure of the store or the read model, while no other process does."""
         backoff = POLL_S
-        retried = False
+        retried, versions_seen_at = False, 0.0
         while not self._stopping.is_set():
             self._news.clear()
             try:
@@ -100,8 +102,10 @@ class Subscription:
                     self.retry_set_aside()
                     retried = True
                 self.catch_up()
-                if not self._is_of_our_version():
-                    self._read_model.follow()
+                if time.monotonic() > versions_seen_at + _TAKE_OVER_S:
+                    versions_seen_at = time.monotonic()
+                    if not self._is_of_our_version():
+                        self._read_model.follow()
             except NoReadModel as error:
                 self.failure = str(error)
                 self._stopping.wait(POLL_S)
@@ -114,7 +118,7 @@ class Subscription:
                 backoff = min(backoff * 2, _LONGEST_BACKOFF_S)
                 continue
             self.failure, backoff = None, POLL_S
-            self._stopping.wait(_REST_S)
+            self._stopping.wait(self._rest_s)
             self._news.wait(self._poll_s)
         self._part()
 

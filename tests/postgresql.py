@@ -46,9 +46,10 @@ class PostgreSQL:
         assert package is not None
         assert package.submodule_search_locations
         installed = Path(package.submodule_search_locations[0])
-        self._binaries = self.folder / installed.name / "pginstall"
+        copied = self.folder / installed.name / "pginstall"
+        self.binaries = copied / "bin"
         # Copied, libraries beside it, to where anybody may read.
-        shutil.copytree(installed / "pginstall", self._binaries, symlinks=True)
+        shutil.copytree(installed / "pginstall", copied, symlinks=True)
         shutil.copytree(f"{installed}.libs", f"{self.folder / installed.name}.libs", symlinks=True)
         self.folder.chmod(0o755)
         self.data = self.folder / "data"
@@ -64,13 +65,13 @@ class PostgreSQL:
 
     def run(self, binary: str, *arguments: str | Path) -> None:
         """Run one of PostgreSQL's own programs to its end."""
-        subprocess.run([self._binaries / "bin" / binary, *arguments], check=True, capture_output=True, **self._as())
+        subprocess.run([self.binaries / binary, *arguments], check=True, capture_output=True, **self._as())
 
     def start(self, *settings: str, cores: set[int] | None = None) -> None:
         """Start the server, on some cores or all, and wait until it takes connections."""
         told = ["fsync=off", "listen_addresses=127.0.0.1", f"unix_socket_directories={self.data}"]
         told += ["max_connections=60", "shared_buffers=64MB", f"port={self.port}", *settings]
-        command = [self._binaries / "bin" / "postgres", "-D", self.data]
+        command = [self.binaries / "postgres", "-D", self.data]
         command += itertools.chain(*(("-c", one) for one in told))
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stderr=log, **self._as())

@@ -44,11 +44,11 @@ _TABLES: Final[tuple[LiteralString, ...]] = (
         body bytea NOT NULL,
         position bigint)""",
     "CREATE INDEX IF NOT EXISTS quarantine_waiting ON quarantine (id) WHERE position IS NULL",
-    # A plan is made when the tables are empty, and kept: it must not be one that reads them whole.
+    # A plan is made when the tables are empty, and kept; what is looked up one by one is never read whole.
     # Under the lock positions are given one by one and commits follow in the same order, so that no reader ever
     # steps over an event. The sequence is set back to the newest: what a failed transaction took leaves no gap.
     """CREATE OR REPLACE FUNCTION append_to_groups(ids text[], topics text[], states bytea[], identities_ bytea[])
-    RETURNS TABLE (at_position bigint, is_repeated boolean) LANGUAGE plpgsql SET enable_seqscan = off AS $$
+    RETURNS TABLE (at_position bigint, is_repeated boolean) LANGUAGE plpgsql AS $$
     DECLARE
         head bigint;
     BEGIN

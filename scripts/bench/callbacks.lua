@@ -1,10 +1,15 @@
 -- Callbacks for wrk, no two alike: of ten in a group, nine are joins and one is the exit of somebody who joined.
+-- Arguments: the app, the first number, how many groups, and how many ms each connection rests between two.
 local path, groups, first = "/callback", 500, 0
 
 function init(arguments)
   local app = arguments[1]
   first = tonumber(arguments[2])
   groups = tonumber(arguments[3])
+  local pause = tonumber(arguments[4] or "0")
+  if pause > 0 then
+    delay = function() return pause end
+  end
   number = first
   local query = "?SdkAppid=" .. app .. "&contenttype=json&OptPlatform=iOS&CallbackCommand=Group.CallbackAfter"
   join = path .. query .. "NewMemberJoin"

@@ -17,6 +17,7 @@ from scripts.bench.serving import APP_ID
 
 GROUPS = 500
 _SCRIPT = Path(__file__).parent / "callbacks.lua"
+_QUESTION = _SCRIPT.with_name("get.lua")
 _WRK = shutil.which("wrk")
 _numbers = iter(range(0, 10**12, 10**7))
 
@@ -26,15 +27,33 @@ def generator() -> str:
     return "wrk" if _WRK else "the bundled sender in Python (install wrk for one that takes less of its core)"
 
 
-def post(url: str, *, connections: int, seconds: float, cores: set[int], groups: int = GROUPS) -> dict[str, Any]:
-    """Send callbacks, no two alike; return `rate`, `p50_ms` and `p99_ms`. Ends the program if one is refused."""
+def post(
+    url: str, *, connections: int, seconds: float, cores: set[int], groups: int = GROUPS, pause_ms: int = 0
+) -> dict[str, Any]:
+    """Send callbacks, no two alike, each connection with a pause between two; return `rate`, `p50_ms` and `p99_ms`.
+
+    Ends the program if one is refused.
+    """
     first = next(_numbers)
     if _WRK:
-        found = _wrk(url, connections, seconds, cores, "-s", str(_SCRIPT), "--", APP_ID, str(first), str(groups))
+        told = ["-s", str(_SCRIPT), "--", APP_ID, str(first), str(groups), str(pause_ms)]
+        found = _wrk(url, connections, seconds, cores, *told)
     else:
         found = _run_sender(url, connections, seconds, cores, first, groups)
     if found["errors"]:
         sys.exit(f"{url}: {found['errors']} of {found['requests']} requests were not answered with success")
+    return {**found, "rate": found["requests"] / found["seconds"]}
+
+
+def get(
+    url: str, address: str, etag: str | None, *, connections: int, seconds: float, cores: set[int]
+) -> dict[str, Any]:
+    """Ask a question again and again, with an ETag if there is one; return `rate`, `p50_ms` and `p99_ms`."""
+    if not _WRK:
+        sys.exit("this needs wrk: install the package of that name")
+    found = _wrk(url, connections, seconds, cores, "-s", str(_QUESTION), "--", address, *([etag] if etag else []))
+    if found["errors"]:
+        sys.exit(f"{url}{address}: {found['errors']} of {found['requests']} requests were not answered with success")
     return {**found, "rate": found["requests"] / found["seconds"]}
 
 

@@ -88,6 +88,25 @@ def test_a_batch_is_one_statement_however_many_events_it_has(
     assert len(asked) == 1
 
 
+def test_an_append_reads_no_table_whole_even_by_a_plan_that_was_made_when_there_was_nothing(
+    postgresql: PostgreSQL,
+) -> None:
+    url = postgresql.new_database()
+    store, _ = open_postgres(url, {})
+    store.close()
+    append = "SELECT append_to_groups(%s::text[], %s::text[], %s::bytea[], %s::bytea[])"
+    with psycopg.connect(url) as connection:
+        for first in range(0, 3_200, 32):
+            numbers = range(first, first + 32)
+            groups, identities = [f"g{number % 50}" for number in numbers], [str(number).encode() for number in numbers]
+            connection.execute(append, (groups, ["MembersJoined"] * 32, [b"{}"] * 32, identities))
+        seen = connection.execute("SELECT relname, seq_scan FROM pg_stat_xact_user_tables").fetchall()
+        assert sorted(one for one in seen if one[0] in ("identities", "stored_events")) == [
+            ("identities", 0),
+            ("stored_events", 0),
+        ]
+
+
 @pytest.mark.parametrize("text", ["", "plain", "\u0000", "\u0001", "\u0002", "a\u0000b\u0001\u0000", "\u0001\u0001"])
 def test_text_that_postgresql_refuses_comes_back_as_it_was(text: str) -> None:
     assert "\u0000" not in encoded(text)

@@ -1,0 +1,12 @@
+-- A question for wrk, asked again and again; a second argument is the ETag to send along.
+function init(arguments)
+  wrk.path = arguments[1]
+  if arguments[2] then wrk.headers["If-None-Match"] = arguments[2] end
+end
+
+function done(summary, latency, requests)
+  local errors = summary.errors
+  io.write(string.format('{"requests":%d,"seconds":%f,"p50_ms":%f,"p99_ms":%f,"errors":%d}\n',
+    summary.requests, summary.duration / 1e6, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3,
+    errors.connect + errors.read + errors.write + errors.status + errors.timeout))
+end
