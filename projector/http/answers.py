@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
@@ -156,7 +157,15 @@ class Diff(msgspec.Struct):
 
 def time_of(ms: int) -> str:
     """Return milliseconds since 1970 UTC as RFC 3339 with milliseconds."""
-    return (_EPOCH + timedelta(milliseconds=ms)).isoformat(timespec="milliseconds")[:-6] + "Z"
+    day, rest = divmod(ms, 86_400_000)
+    seconds, rest = divmod(rest, 1000)
+    minutes, second = divmod(seconds, 60)
+    return f"{_day(day)}T{minutes // 60:02}:{minutes % 60:02}:{second:02}.{rest:03}Z"
+
+
+@lru_cache(maxsize=1_000)
+def _day(number: int) -> str:
+    return (_EPOCH + timedelta(days=number)).date().isoformat()
 
 
 def group(state: GroupState) -> Group:

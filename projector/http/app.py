@@ -16,6 +16,7 @@ from starlette.routing import Route
 from projector.event_store import StoreUnavailable
 from projector.http import openapi
 from projector.http.problems import on_http_exception, on_unavailable, on_unexpected, problem_response
+from projector.http.remembered import send_again
 from projector.read_model import ReadModelUnavailable
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from projector.http.ingest import Ingest
     from projector.http.metrics import Metrics
     from projector.http.queries import Questions
+    from projector.http.remembered import Remembered
 
 
 class Parts(NamedTuple):
@@ -70,18 +72,22 @@ def create_app(parts: Parts) -> ASGIApp:
         },
     )
     app.router.redirect_slashes = False
-    return _FrontDoor(app, parts.ingest, parts.read_tokens)
+    remembered = parts.questions.remembered if parts.questions else None
+    return _FrontDoor(app, parts.ingest, remembered, parts.read_tokens)
 
 
 class _FrontDoor:
-    """Lets callbacks through, checks bearer tokens before any other work, and routes by the path as it was sent.
+    """Lets callbacks through, checks bearer tokens before any other work, and gives known answers again.
 
     An id in a path may hold an encoded `/`, so paths are split before they are decoded.
     """
 
-    def __init__(self, app: ASGIApp, ingest: Ingest | None, read_tokens: tuple[str, ...]) -> None:
+    def __init__(
+        self, app: ASGIApp, ingest: Ingest | None, remembered: Remembered | None, read_tokens: tuple[str, ...]
+    ) -> None:
         self._app = app
         self._ingest = ingest
+        self._remembered = remembered
         self._read_tokens = [token.encode() for token in read_tokens]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,9 +95,8 @@ class _FrontDoor:
             if scope["path"] == "/callback" and self._ingest:
                 await self._ingest(scope, receive, send)
                 return
-            if scope["path"].startswith("/v1/"):
-                scope["path"] = scope["raw_path"].decode("ascii", "replace")
-            elif scope["path"] != "/metrics":
+            is_question = scope["path"].startswith("/v1/")
+            if not is_question and scope["path"] != "/metrics":
                 await self._app(scope, receive, send)
                 return
             if self._read_tokens and not self._permitted(scope):
@@ -100,6 +105,11 @@ class _FrontDoor:
                 )
                 await refusal(scope, receive, send)
                 return
+            if self._remembered and (answer := self._remembered.find(scope)):
+                await send_again(answer, scope, send)
+                return
+            if is_question:
+                scope["path"] = scope["raw_path"].decode("ascii", "replace")
         await self._app(scope, receive, send)
 
     def _permitted(self, scope: Scope) -> bool:

@@ -19,6 +19,7 @@ from starlette.routing import Route
 from projector.http import answers
 from projector.http.parameters import NOW, Parameters, encode_cursor, segment
 from projector.http.problems import Problem
+from projector.http.remembered import Answer, Remembered, matches
 from projector.read_model import GroupFilter
 from projector.time_travel import Cut, PastGroup, PastGroups, differing_members, events_between
 
@@ -50,6 +51,7 @@ class Questions:
     """
 
     def __init__(self, store: EventStore, queries: Queries, threads: int = 0) -> None:
+        self.remembered = Remembered(queries.version)
         self._store = store
         self._queries = queries
         self._threads = CapacityLimiter(threads) if threads else None
@@ -181,7 +183,7 @@ class Questions:
                 raise Problem(404, "This group was never heard of.")
             return _events(found, limit, "group_events", found[limit - 1].version if len(found) > limit else 0)
 
-        return await self._answer(request, parameters, answer)
+        return await self._answer(request, parameters, answer, from_store=True)
 
     async def events(self, request: Request) -> Response:
         """List the events of all groups, by position."""
@@ -193,7 +195,7 @@ class Questions:
             found = self._store.read(after, limit + 1)
             return _events(found, limit, "events", found[limit - 1].position if len(found) > limit else 0)
 
-        return await self._answer(request, parameters, answer)
+        return await self._answer(request, parameters, answer, from_store=True)
 
     async def _answer_then(self, request: Request, parameters: Parameters, answer: Callable[[Groups], Any]) -> Response:
         """Answer from the moment that is asked for."""
@@ -209,17 +211,26 @@ class Questions:
         return await self._answer(request, parameters, answer_then, reach=when.position or 0)
 
     async def _answer(
-        self, request: Request, parameters: Parameters, answer: Callable[[Snapshot], Any], *, reach: int = 0
+        self,
+        request: Request,
+        parameters: Parameters,
+        answer: Callable[[Snapshot], Any],
+        *,
+        reach: int = 0,
+        from_store: bool = False,
     ) -> Response:
         await self._reach(max(reach, parameters.position("wait_for") or 0))
+        version = None if from_store else self.remembered.version()
         found, body, position = await self._found(partial(self._look, answer))
         etag = f'"{blake2b(body, digest_size=12).hexdigest()}"'
         headers = position | {"ETag": etag, "Cache-Control": "private, no-cache"}
         if following := getattr(found, "next", None):
             headers["Link"] = f'<{_next_address(request, following)}>; rel="next"'
-        if _matches(request.headers.get("if-none-match"), etag):
+        of_body = {"Content-Length": str(len(body)), "Content-Type": "application/json"}
+        self.remembered.keep(request.scope, version, Answer(etag, body, _encoded(of_body), _encoded(headers)))
+        if matches(request.headers.get("if-none-match", ""), etag):
             return Response(status_code=304, headers=headers)
-        return Response(body, headers=headers, media_type="application/json")
+        return Response(body, headers=headers | of_body)
 
     def _look(self, answer: Callable[[Snapshot], Any]) -> tuple[Any, bytes, dict[str, str]]:
         with self._queries.snapshot() as snapshot:
@@ -295,8 +306,5 @@ def _next_address(request: Request, following: str) -> str:
     return f"{request.scope['path']}?{urlencode([*kept, ('cursor', following)])}"
 
 
-def _matches(if_none_match: str | None, etag: str) -> bool:
-    if not if_none_match:
-        return False
-    tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
-    return "*" in tags or etag in tags
+def _encoded(headers: dict[str, str]) -> tuple[tuple[bytes, bytes], ...]:
+    return tuple((name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items())

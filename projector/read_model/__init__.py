@@ -10,7 +10,7 @@ from projector.domain.fullness import Fullness
 from projector.domain.lives import NEVER, UNKNOWN, Lives, Moment, Register
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from projector.domain.membership import Member, Standing
@@ -410,6 +410,9 @@ class Queries(Protocol):
 
     def snapshot(self) -> AbstractContextManager[Snapshot]:
         """Open one moment for reading. Raises ReadModelUnavailable."""
+
+    def version(self) -> Hashable | None:
+        """Return what tells the state of the moment from every other; None if that cannot be told at once."""
 
     def close(self) -> None:
         """Let go of every connection."""

@@ -285,6 +285,9 @@ class PostgresQueries:
         finally:
             self._idle.put(generation)
 
+    def version(self) -> None:
+        """See `Queries`. To ask the server would take as long as an answer."""
+
     def close(self) -> None:
         """See `Queries`."""
         while not self._idle.empty():

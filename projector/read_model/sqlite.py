@@ -8,7 +8,7 @@ from functools import lru_cache
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from projector.read_model import ReadModelUnavailable
+from projector.read_model import NoReadModel, ReadModelUnavailable
 from projector.read_model.schema import INDEXES, OWNED, SCHEMA_VERSION, TABLES, Table
 from projector.read_model.sql import SQLCommitted, SQLWork
 from projector.read_model.sql_queries import SQLSnapshot
@@ -189,6 +189,13 @@ class SQLiteQueries:
             finally:
                 if connection.in_transaction:
                     connection.execute("COMMIT")
+
+    def version(self) -> tuple[str, int] | None:
+        """See `Queries`."""
+        try:
+            return self._file.version()
+        except (NoReadModel, sqlite3.Error):
+            return None
 
     def close(self) -> None:
         """See `Queries`."""

@@ -1,0 +1,137 @@
+"""An answer that is given again is the one that would be found, and one that is no longer true is not given again."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from projector.http.remembered import Answer, Remembered
+from tests.processes.databases import change_read_model
+from tests.processes.traffic import callback
+from tests.running import run_cli, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+    from pathlib import Path
+
+    from tests.running import Server
+
+pytestmark = pytest.mark.usefixtures("kind")
+
+JOIN = "Group.CallbackAfterNewMemberJoin"
+
+
+def scope(path: str, query: str = "", method: str = "GET") -> dict[str, Any]:
+    return {"method": method, "raw_path": path.encode(), "query_string": query.encode(), "headers": []}
+
+
+def an_answer(size: int = 1) -> Answer:
+    return Answer('"1"', b"x" * size, (), ())
+
+
+class Model:
+    version: Hashable | None = 1
+
+
+@pytest.fixture
+def model() -> Model:
+    return Model()
+
+
+@pytest.fixture
+def remembered(model: Model) -> Remembered:
+    return Remembered(lambda: model.version, most_bytes=100)
+
+
+def test_an_answer_is_found_by_its_whole_address_and_by_get_alone(remembered: Remembered) -> None:
+    remembered.keep(scope("/v1/a", "limit=1"), 1, an_answer())
+    assert remembered.find(scope("/v1/a", "limit=1")) == an_answer()
+    for other in (
+        scope("/v1/a"),
+        scope("/v1/a", "limit=2"),
+        scope("/v1/b", "limit=1"),
+        scope("/v1/a", "limit=1", "HEAD"),
+    ):
+        assert remembered.find(other) is None
+    remembered.keep(scope("/v1/b", method="HEAD"), 1, an_answer())
+    assert remembered.find(scope("/v1/b")) is None
+
+
+def test_when_the_model_changes_all_is_forgotten(model: Model, remembered: Remembered) -> None:
+    remembered.keep(scope("/v1/a"), 1, an_answer())
+    model.version = 2
+    assert remembered.find(scope("/v1/a")) is None
+    model.version = 1
+    assert remembered.find(scope("/v1/a")) is None, "it is not believed again even if the version looks the same"
+    remembered.keep(scope("/v1/a"), 1, an_answer())
+    remembered.keep(scope("/v1/b"), 2, an_answer())
+    assert remembered.find(scope("/v1/a")) is None
+
+
+def test_an_answer_found_while_the_model_changed_is_not_given_again(model: Model, remembered: Remembered) -> None:
+    model.version = 2
+    remembered.keep(scope("/v1/a"), 1, an_answer())
+    assert remembered.find(scope("/v1/a")) is None
+
+
+def test_of_a_model_that_cannot_tell_nothing_is_remembered(model: Model, remembered: Remembered) -> None:
+    model.version = None
+    remembered.keep(scope("/v1/a"), None, an_answer())
+    assert remembered.find(scope("/v1/a")) is None
+
+
+def test_no_more_is_remembered_than_there_is_room_for(remembered: Remembered) -> None:
+    for number in range(1_000):
+        remembered.keep(scope(f"/v1/{number}"), 1, an_answer(30))
+        found = [place for place in range(number + 1) if remembered.find(scope(f"/v1/{place}"))]
+        assert len(found) <= 3
+        assert number in found
+
+
+def whole(server: Server, path: str, **headers: str) -> tuple[int, bytes, dict[str, str]]:
+    answer = server.client.get(f"{server.url}{path}", headers=headers)
+    return answer.status_code, answer.content, {name: value for name, value in answer.headers.items() if name != "date"}
+
+
+def test_the_second_answer_is_the_first_to_the_byte_and_so_is_a_304(tmp_path: Path) -> None:
+    with serving(tmp_path / "events.db") as server:
+        for serial in range(1, 40):
+            position = server.post(callback(serial, 1)).headers["Projector-Position"]
+        for path in ("/v1/groups", "/v1/groups?limit=2", "/v1/groups/%40TGS%231/members", "/v1/users/user1/groups"):
+            server.get(path + ("&" if "?" in path else "?") + f"wait_for={position}").raise_for_status()
+            first = whole(server, path)
+            assert whole(server, path) == first
+            etag = first[2]["etag"]
+            status, body, headers = whole(server, path, **{"If-None-Match": etag})
+            assert (status, body, headers["etag"]) == (304, b"", etag)
+            assert whole(server, path, **{"If-None-Match": f'"other", W/{etag}'}) == (status, body, headers)
+            assert whole(server, path, **{"If-None-Match": '"other"'}) == first
+            assert server.client.head(f"{server.url}{path}").content == b""
+
+
+def test_a_change_is_seen_whoever_makes_it(tmp_path: Path) -> None:
+    database = tmp_path / "events.db"
+    roster = "/v1/groups/g/members"
+
+    def joined(server: Server, user: str, at: int) -> str:
+        body = {"CallbackCommand": JOIN, "GroupId": "g", "NewMemberList": [{"Member_Account": user}], "EventTime": at}
+        return server.post(body).headers["Projector-Position"]
+
+    def users(server: Server) -> list[str]:
+        for _ in range(2):
+            seen = server.get(roster)
+        return [one["user_id"] for one in json.loads(seen.content)["members"]]
+
+    with serving(database) as server:
+        server.get("/v1/groups", wait_for=joined(server, "ann", 1_680_000_000_000))
+        assert users(server) == ["ann"]
+        server.get("/v1/groups", wait_for=joined(server, "bob", 1_680_000_001_000))
+        assert users(server) == ["ann", "bob"]
+        change_read_model(database, "UPDATE members SET standing = 0 WHERE user_id = 'ann'")
+        assert users(server) == ["bob"], "changed behind its back"
+        assert run_cli(database, "replay").returncode == 1
+        assert users(server) == ["ann", "bob"], "replaced by a replay"
+        assert run_cli(database, "replay", "--rollback").returncode == 0
+        assert users(server) == ["bob"], "and rolled back"
