@@ -30,7 +30,7 @@ from projector.read_model.sqlite_generations import SQLiteGenerations
 from projector.rebuilding import Rebuilding
 from projector.replay import Replay
 from projector.settings import Settings, WrongSetting
-from projector.subscription import POLL_S, REST_S, Subscription
+from projector.subscription import REST_S, Subscription
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -42,9 +42,6 @@ if TYPE_CHECKING:
     from projector.read_model import Generations, Queries
 
 Part = Literal["callbacks", "queries", "projections"]
-
-_POLL_WHERE_TOLD_S: Final = 1.0
-"""A store that tells of what other processes append is looked at as well, for safety."""
 
 _REST_FAR_S: Final = 0.04
 """A transaction on a server costs as much as some hundred events."""
@@ -199,8 +196,8 @@ class _Projecting:
         self._store = store
         self._generations = open_generations(settings)
         self._read_model = self._generations.live()
-        poll_s, rest_s = (_POLL_WHERE_TOLD_S, _REST_FAR_S) if settings.postgres_url else (POLL_S, REST_S)
-        self._subscription = Subscription(store, self._read_model, PROJECTIONS, poll_s=poll_s, rest_s=rest_s)
+        rest_s = _REST_FAR_S if settings.postgres_url else REST_S
+        self._subscription = Subscription(store, self._read_model, PROJECTIONS, rest_s=rest_s)
         self._watching = contextlib.ExitStack()
         self._thread = threading.Thread(target=self._subscription.run, name="projections")
         if store.head() <= _BUILT_AT_ONCE:
@@ -247,4 +244,4 @@ class _Projecting:
 
 
 def _nobody_to_wake() -> None:
-    """Projections run in another process, which looks at the store by itself."""
+    """Projections run in another process, which watches the store by itself."""

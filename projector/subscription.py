@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from projector.read_model import Committed, ReadModel
 
 BATCH_SIZE: Final = 1_000
-POLL_S: Final = 0.1
+_POLL_S: Final = 1.0
+"""The store tells of what others append; it is looked at as well, for safety."""
+
+_TRY_AGAIN_S: Final = 0.1
 REST_S: Final = 0.02
 """What comes within so short a time is projected together: a transaction costs as much as some ten events."""
 
@@ -43,14 +46,12 @@ class Subscription:
         projections: Sequence[Projection],
         *,
         batch_size: int = BATCH_SIZE,
-        poll_s: float = POLL_S,
         rest_s: float = REST_S,
     ) -> None:
         self._store = store
         self._read_model = read_model
         self._projections = projections
         self._batch_size = batch_size
-        self._poll_s = poll_s
         self._rest_s = rest_s
         self._news = threading.Event()
         self._stopping = threading.Event()
@@ -89,7 +90,7 @@ class Subscription:
 
     def run(self) -> None:
         """Project until stopped, through every failure of the store or the read model, while no other process does."""
-        backoff = POLL_S
+        backoff = _TRY_AGAIN_S
         retried, versions_seen_at = False, 0.0
         while not self._stopping.is_set():
             self._news.clear()
@@ -108,7 +109,7 @@ class Subscription:
                         self._read_model.follow()
             except NoReadModel as error:
                 self.failure = str(error)
-                self._stopping.wait(POLL_S)
+                self._stopping.wait(_TRY_AGAIN_S)
                 continue
             except Exception as error:
                 known = isinstance(error, StoreUnavailable | ReadModelUnavailable)
@@ -117,13 +118,13 @@ class Subscription:
                 self._stopping.wait(backoff)
                 backoff = min(backoff * 2, _LONGEST_BACKOFF_S)
                 continue
-            self.failure, backoff = None, POLL_S
+            self.failure, backoff = None, _TRY_AGAIN_S
             self._stopping.wait(self._rest_s)
-            self._news.wait(self._poll_s)
+            self._news.wait(_POLL_S)
         self._part()
 
     def wake(self) -> None:
-        """Tell that there are new events. Other processes need not: the store is looked at now and then."""
+        """Tell that there are new events."""
         self._news.set()
 
     def stop(self) -> None:

@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import contextmanager
+import threading
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from eventsourcing import sqlite as library
@@ -47,6 +48,7 @@ SORTED_FROM: Final = 100_000
 CACHE_KIB: Final = 8_000
 _SORTING_KIB: Final = 64_000
 _FEWEST_MARKS: Final = 16
+_WATCH_S: Final = 0.1
 
 _PRAGMAS: Final = ("synchronous=FULL", "fullfsync=ON", f"cache_size={-CACHE_KIB}", "wal_autocheckpoint=4000")
 _SCHEMA: Final = (
@@ -274,9 +276,17 @@ class SQLiteEventStore:
             return self._recorder.max_notification_id() or 0
 
     @contextmanager
-    def watching(self, wake: Callable[[], None]) -> Iterator[None]:  # noqa: ARG002 - a file tells nobody
-        """See `EventStore`."""
-        yield
+    def watching(self, wake: Callable[[], None]) -> Iterator[None]:
+        """See `EventStore`. A file tells nobody; a number in it, which is cheap to look at, says whether it changed."""
+        stopping = threading.Event()
+        told = (self._recorder.datastore.pool.db_name, wake, stopping)
+        thread = threading.Thread(target=_watch, args=told, name="watch", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stopping.set()
+            thread.join()
 
     def close(self) -> None:
         """See `EventStore`."""
@@ -353,6 +363,20 @@ def open_sqlite(path: str, library_environment: Mapping[str, str]) -> tuple[SQLi
     assert isinstance(recorder, GroupRecorder)
     mapper = mapper_of(factory)
     return SQLiteEventStore(recorder, mapper), SQLiteQuarantine(recorder, mapper)
+
+
+def _watch(path: str, wake: Callable[[], None], stopping: threading.Event) -> None:
+    """Wake somebody whenever the file has changed, until stopped."""
+    seen = None
+    with closing(sqlite3.connect(path, uri=True, isolation_level=None)) as connection:
+        while not stopping.wait(_WATCH_S):
+            try:
+                now = connection.execute("PRAGMA data_version").fetchone()
+            except sqlite3.Error:
+                now = None
+            if now is None or now != seen:
+                seen = now
+                wake()
 
 
 @contextmanager
