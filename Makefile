@@ -7,7 +7,7 @@ DEMO_APP_ID := 1400000000
 export PROJECTOR_SDK_APP_ID ?= $(DEMO_APP_ID)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test quick check format clean
+.PHONY: help run demo test quick check bench format clean
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,10 @@ $(VENV)/run: pyproject.toml
 $(VENV)/dev: $(VENV)/run
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev
+	@touch $@
+
+$(VENV)/bench: $(VENV)/dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
 	@touch $@
 
 run: $(VENV)/run  ## Install into .venv and serve on http://127.0.0.1:8000
@@ -42,6 +46,14 @@ check: $(VENV)/dev  ## Run every check and every test, as CI does
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(MAKE) test
+
+bench: $(VENV)/bench  ## Measure side by side, about a quarter of an hour, and draw docs/bench
+	$(BIN)/python -m scripts.bench.receiving --results docs/bench/receiving.json
+	$(BIN)/python -m scripts.bench.visible
+	$(BIN)/python -m scripts.bench.asking --results docs/bench/asking.json
+	$(BIN)/python -m scripts.bench.growing
+	$(BIN)/python -m scripts.bench.rebuild --events 10000,100000,1000000,3000000 --rounds 2 --results docs/bench/rebuild.json
+	$(BIN)/python -m scripts.bench.charts
 
 format: $(VENV)/dev  ## Format the code, and mend what can be mended
 	$(BIN)/ruff format .

@@ -1,7 +1,8 @@
 """What questions cost: `python -m scripts.bench.asking`.
 
 Over a small database, each beside a server that only sends as many bytes; and over a large one, with 100,000 groups,
-one of them of 100,000 members, and a million events: the same questions should cost the same.
+one of them of 100,000 members, and a million events: the same questions should cost the same. *No two alike* are
+questions over the large one of which none can be answered by what was answered before.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from urllib.parse import quote, urlsplit
 from projector.domain.events import Event, GroupCreated
 from scripts.bench import load
 from scripts.bench.logs import START_MS, Town, write_log
-from scripts.bench.rounds import machine, median, some_cores, table
+from scripts.bench.rounds import keep, machine, median, some_cores, table
 from scripts.bench.serving import APP_ID, Served, contender, serving
 
 if TYPE_CHECKING:
@@ -65,7 +66,9 @@ def asked(served: Served, address: str, etag: str | None, seconds: float, cores:
     return load.get(served.url, address, etag, connections=32, seconds=seconds, cores=cores)
 
 
-def measure(folder: Path, rounds: int, seconds: float, towns: dict[str, Groups], counts: dict[str, int]) -> None:
+def measure(
+    folder: Path, rounds: int, seconds: float, towns: dict[str, Groups], counts: dict[str, int]
+) -> list[dict[str, Any]]:
     server_core, load_core = ({core} for core in sorted(some_cores(2), reverse=True))
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     lengths: dict[str, int] = {}
@@ -86,6 +89,9 @@ def measure(folder: Path, rounds: int, seconds: float, towns: dict[str, Groups],
                     found.setdefault((which, question), []).append(
                         asked(served, place, etag if "304" in question else None, seconds, load_core)
                     )
+                    if which == "large":
+                        anew = f"{place}{'&' if '?' in place else '?'}wait_for={load.NUMBER}"
+                        found.setdefault(("anew", question), []).append(asked(served, anew, None, seconds, load_core))
         with contender("ceiling", "", cores=server_core) as served:
             for question, length in lengths.items():
                 address = "/not-modified" if "304" in question else f"/bytes/{length}"
@@ -101,13 +107,16 @@ def measure(folder: Path, rounds: int, seconds: float, towns: dict[str, Groups],
         "ours over the large database",
         "large : small",
     ]
-    rows = []
+    rows, kept = [], []
     for question, length in lengths.items():
         ceiling, small, large = (median(found[which, question], "rate") for which in ("ceiling", "small", "large"))
+        kept.append({"question": question, "ceiling": ceiling, "small": small, "large": large})
         rates = [f"{ceiling:,.0f}", f"{small:,.0f}", f"{small / ceiling:.2f}", f"{large:,.0f}", f"{large / small:.2f}"]
+        rates.append(f"{median(found['anew', question], 'rate'):,.0f}")
         rows.append([question, f"{length:,}", *rates])
     print(f"\n{machine()}; load: {load.generator()}; medians of {rounds} rounds, 32 connections\n")
     print(table(head, rows))
+    return kept
 
 
 def main() -> None:
@@ -116,11 +125,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--groups", type=int, default=100_000)
+    parser.add_argument("--results", type=Path, help="a file for what was measured, as JSON")
     parser.add_argument("--folder", type=Path, help="where to write the logs; default: a temporary folder")
     options = parser.parse_args()
     towns = {"small": Groups(10, 1), "large": Groups(options.groups, 1)}
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        measure(Path(folder), options.rounds, options.seconds, towns, {"small": 1_000, "large": options.events})
+        kept = measure(Path(folder), options.rounds, options.seconds, towns, {"small": 1_000, "large": options.events})
+    keep(options.results, kept)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,15 @@
--- A question for wrk, asked again and again; a second argument is the ETag to send along.
+-- A question for wrk, asked again and again; a second argument is the ETag to send along. NUMBER in the address is a
+-- number that counts up, so that no two questions are the same.
 function init(arguments)
   wrk.path = arguments[1]
   if arguments[2] then wrk.headers["If-None-Match"] = arguments[2] end
+  if string.find(wrk.path, "NUMBER", 1, true) then
+    local address, number = wrk.path, 0
+    request = function()
+      number = number + 1
+      return wrk.format("GET", (string.gsub(address, "NUMBER", number)))
+    end
+  end
 end
 
 function done(summary, latency, requests)

@@ -9,15 +9,17 @@ import shutil
 import subprocess
 import sys
 import time
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
 from scripts.bench.serving import APP_ID
 
 GROUPS = 500
-_SCRIPT = Path(__file__).parent / "callbacks.lua"
-_QUESTION = _SCRIPT.with_name("get.lua")
+NUMBER = "NUMBER"
+_CALLBACKS = Path(__file__).parent / "callbacks.lua"
+_QUESTION = _CALLBACKS.with_name("get.lua")
 _WRK = shutil.which("wrk")
 _numbers = iter(range(0, 10**12, 10**7))
 
@@ -35,39 +37,51 @@ def post(
     Ends the program if one is refused.
     """
     first = next(_numbers)
-    if _WRK:
-        told = ["-s", str(_SCRIPT), "--", APP_ID, str(first), str(groups), str(pause_ms)]
-        found = _wrk(url, connections, seconds, cores, *told)
-    else:
-        found = _run_sender(url, connections, seconds, cores, first, groups)
-    if found["errors"]:
-        sys.exit(f"{url}: {found['errors']} of {found['requests']} requests were not answered with success")
-    return {**found, "rate": found["requests"] / found["seconds"]}
+    script = [str(_CALLBACKS), "--", APP_ID, str(first), str(groups), str(pause_ms)]
+    return _loaded(script, _Plan(url, connections, seconds, first, groups, pause_ms), cores)
 
 
 def get(
     url: str, address: str, etag: str | None, *, connections: int, seconds: float, cores: set[int]
 ) -> dict[str, Any]:
-    """Ask a question again and again, with an ETag if there is one; return `rate`, `p50_ms` and `p99_ms`."""
-    if not _WRK:
-        sys.exit("this needs wrk: install the package of that name")
-    found = _wrk(url, connections, seconds, cores, "-s", str(_QUESTION), "--", address, *([etag] if etag else []))
-    if found["errors"]:
-        sys.exit(f"{url}{address}: {found['errors']} of {found['requests']} requests were not answered with success")
-    return {**found, "rate": found["requests"] / found["seconds"]}
+    """Ask a question again and again, with an ETag if there is one; return `rate`, `p50_ms` and `p99_ms`.
+
+    NUMBER in the address is a number that counts up, so that no two questions are the same.
+
+    Ends the program if one is answered with an error.
+    """
+    script = [str(_QUESTION), "--", address, *([etag] if etag else [])]
+    return _loaded(script, _Plan(url, connections, seconds, address=address, etag=etag), cores)
 
 
-def _wrk(url: str, connections: int, seconds: float, cores: set[int], *more: str) -> dict[str, Any]:
-    command = [_WRK or "", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "10s", url, *more]
-    return _on(cores, command)
+class _Plan(NamedTuple):
+    """What to send: callbacks from a number on, or the question at an address."""
+
+    url: str
+    connections: int
+    seconds: float
+    first: int = 0
+    groups: int = GROUPS
+    pause_ms: int = 0
+    address: str | None = None
+    etag: str | None = None
+
+    def request(self, number: int) -> bytes:
+        if self.address is not None:
+            condition = f"If-None-Match: {self.etag}\r\n" if self.etag else ""
+            address = self.address.replace(NUMBER, str(number))
+            return f"GET {address} HTTP/1.1\r\nHost: x\r\n{condition}\r\n".encode()
+        command, body = callback(self.first + number, self.groups)
+        query = urlencode({"SdkAppid": APP_ID, "contenttype": "json", "CallbackCommand": command})
+        head = f"POST /callback?{query} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        return head.encode() + body
 
 
-def _run_sender(url: str, connections: int, seconds: float, cores: set[int], first: int, groups: int) -> dict[str, Any]:
-    told = [url, str(connections), str(seconds), str(first), str(groups)]
-    return _on(cores, [sys.executable, "-m", "scripts.bench.load", *told])
-
-
-def _on(cores: set[int], command: list[str]) -> dict[str, Any]:
+def _loaded(script: list[str], plan: _Plan, cores: set[int]) -> dict[str, Any]:
+    command = [sys.executable, "-m", "scripts.bench.load", json.dumps(plan)]
+    if _WRK:
+        command = [_WRK, "-t1", f"-c{plan.connections}", f"-d{plan.seconds:g}s", "--timeout", "10s", plan.url]
+        command += ["-s", *script]
     done = subprocess.run(
         command,
         stdout=subprocess.PIPE,
@@ -75,7 +89,10 @@ def _on(cores: set[int], command: list[str]) -> dict[str, Any]:
         check=True,
         preexec_fn=lambda: os.sched_setaffinity(0, cores),
     )
-    return json.loads(done.stdout.splitlines()[-1])
+    found = json.loads(done.stdout.splitlines()[-1])
+    if found["errors"]:
+        sys.exit(f"{plan.url}: {found['errors']} of {found['requests']} requests were not answered with success")
+    return {**found, "rate": found["requests"] / found["seconds"]}
 
 
 def callback(number: int, groups: int) -> tuple[str, bytes]:
@@ -92,40 +109,33 @@ def callback(number: int, groups: int) -> tuple[str, bytes]:
     return command, json.dumps(told | {"EventTime": 1_680_000_000_000 + number}).encode()
 
 
-async def _send(url: str, connections: int, seconds: float, first: int, groups: int) -> dict[str, Any]:
-    address, numbers, waits, errors = urlsplit(url), iter(range(first + 1, first + 10**7)), [], 0
-    until = time.perf_counter() + seconds
+async def _send(plan: _Plan) -> dict[str, Any]:
+    address, numbers, waits, errors = urlsplit(plan.url), count(1), [], 0
+    until = time.perf_counter() + plan.seconds
 
     async def one() -> None:
         nonlocal errors
         reader, writer = await asyncio.open_connection(address.hostname, address.port)
         while time.perf_counter() < until:
-            command, body = callback(next(numbers), groups)
-            query = urlencode({"SdkAppid": APP_ID, "contenttype": "json", "CallbackCommand": command})
+            request = plan.request(next(numbers))
             started = time.perf_counter()
-            writer.write(
-                f"POST /callback?{query} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
-            )
+            writer.write(request)
             answer = await reader.readuntil(b"\r\n\r\n")
-            await reader.readexactly(int(answer.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]))
+            if length := answer.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]:
+                await reader.readexactly(int(length))
             waits.append(time.perf_counter() - started)
-            errors += not answer.startswith(b"HTTP/1.1 200")
+            errors += not answer.startswith((b"HTTP/1.1 200", b"HTTP/1.1 304"))
+            if plan.pause_ms:
+                await asyncio.sleep(plan.pause_ms / 1_000)
         writer.close()
 
     started = time.perf_counter()
-    await asyncio.gather(*(one() for _ in range(connections)))
+    await asyncio.gather(*(one() for _ in range(plan.connections)))
     waits.sort()
-    p50, p99 = (waits[len(waits) * part // 100] * 1000 for part in (50, 99))
-    return {
-        "requests": len(waits),
-        "seconds": time.perf_counter() - started,
-        "p50_ms": p50,
-        "p99_ms": p99,
-        "errors": errors,
-    }
+    p50, p99 = (waits[len(waits) * part // 100] * 1_000 for part in (50, 99))
+    seconds = time.perf_counter() - started
+    return {"requests": len(waits), "seconds": seconds, "p50_ms": p50, "p99_ms": p99, "errors": errors}
 
 
 if __name__ == "__main__":
-    _url, *_told = sys.argv[1:]
-    _connections, _seconds, _first, _groups = _told
-    print(json.dumps(asyncio.run(_send(_url, int(_connections), float(_seconds), int(_first), int(_groups)))))
+    print(json.dumps(asyncio.run(_send(_Plan(*json.loads(sys.argv[1]))))))

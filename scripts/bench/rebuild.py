@@ -30,7 +30,7 @@ from projector.read_model.sqlite import SQLiteConnection, create
 from projector.replay import Replay
 from projector.settings import Settings
 from scripts.bench.logs import Town, write_log
-from scripts.bench.rounds import machine, median, run, some_cores, table
+from scripts.bench.rounds import keep, machine, median, run, some_cores, table
 
 MODULE = "scripts.bench.rebuild"
 
@@ -95,7 +95,7 @@ def stock(path: Path) -> dict[str, Any]:
     return {"rate": position / seconds}
 
 
-def compare(folder: Path, lengths: list[int], groups: int, rounds: int) -> None:
+def compare(folder: Path, lengths: list[int], groups: int, rounds: int) -> list[dict[str, Any]]:
     one, two = some_cores(1), some_cores(2)
     for length in lengths:
         print(f"writing {length} events over {groups} groups", file=sys.stderr, flush=True)
@@ -112,6 +112,8 @@ def compare(folder: Path, lengths: list[int], groups: int, rounds: int) -> None:
     head += [f"cost per event : at {lengths[0]:,}", "RSS, MB, at most"]
     print(f"\n{machine()}; medians of {rounds} rounds\n")
     print(table(head, [_row(length, lengths[0], found) for length in lengths]))
+    names = ("one", "two", "stock")
+    return [{"events": length} | {name: median(found[length, name], "rate") for name in names} for length in lengths]
 
 
 def _row(length: int, first: int, found: dict[tuple[int, str], list[dict[str, Any]]]) -> list[str]:
@@ -135,6 +137,7 @@ def main() -> None:
     parser.add_argument("--events", default="300000,1000000,3000000", help="lengths of logs, with commas between")
     parser.add_argument("--groups", type=int, default=5_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--results", type=Path, help="a file for what was measured, as JSON")
     parser.add_argument("--folder", type=Path, help="where to write the logs; default: a temporary folder")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--stock", type=Path, help=argparse.SUPPRESS)
@@ -145,7 +148,8 @@ def main() -> None:
         print(json.dumps(stock(options.stock)))
     else:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            compare(Path(folder), [int(length) for length in options.events.split(",")], options.groups, options.rounds)
+            lengths = [int(length) for length in options.events.split(",")]
+            keep(options.results, compare(Path(folder), lengths, options.groups, options.rounds))
 
 
 if __name__ == "__main__":

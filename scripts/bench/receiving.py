@@ -14,10 +14,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from scripts.bench import load
-from scripts.bench.rounds import machine, median, some_cores, table
+from scripts.bench.rounds import keep, machine, median, some_cores, table
 from scripts.bench.serving import ask, contender, serving
 from tests.postgresql import PostgreSQL
 
@@ -138,9 +136,14 @@ def main() -> None:
     names, started_at = options.names.split(","), time.time()
     found = rounds_of(names, options.rounds, options.seconds, options.folder)
     print(f"\n{report(names, found, options.rounds)}\n\n{time.time() - started_at:.0f} s")
-    if options.results:
-        everything = [{"name": name, "connections": at, "runs": runs} for (name, at), runs in found.items()]
-        options.results.write_bytes(msgspec.json.encode(everything))
+    measured_medians = ("rate", "p50_ms", "p99_ms", "cpu_us")
+    keep(
+        options.results,
+        [
+            {"name": name, "connections": at, **{what: median(runs, what) for what in measured_medians}}
+            for (name, at), runs in found.items()
+        ],
+    )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,10 @@ import sqlite3
 import statistics
 import subprocess
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def run(module: str, *arguments: str, cores: set[int], **environment: str) -> dict[str, Any]:
@@ -40,6 +43,13 @@ def median(results: list[dict[str, Any]], what: str) -> float:
 def machine() -> str:
     cores = len(os.sched_getaffinity(0))
     return f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {cores} cores, {platform.machine()}"
+
+
+def keep(file: Path | None, rows: list[dict[str, Any]]) -> None:
+    """Write what was measured for the charts, if a file is given."""
+    if file:
+        told = {"machine": machine(), "rows": rows}
+        file.write_text(json.dumps(told, indent=1) + "\n")
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:

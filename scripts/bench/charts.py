@@ -1,0 +1,95 @@
+"""Pictures of what was measured: `python -m scripts.bench.charts`, from docs/bench/*.json to docs/bench/*.png."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("agg")
+
+from matplotlib import pyplot as plt
+
+FOLDER = Path(__file__).parents[2] / "docs" / "bench"
+OURS, OTHERS, LIMIT = "#1f6feb", "#9aa4b2", "#d0d7de"
+_INCHES = (8, 3.6)
+
+
+def rows(name: str) -> list[dict[str, Any]]:
+    return json.loads((FOLDER / f"{name}.json").read_text())["rows"]
+
+
+def receiving() -> None:
+    """How many callbacks are acknowledged a second, by contender."""
+    found = [row for row in rows("receiving") if row["connections"] == 32]
+    names, rates = [row["name"] for row in found], [row["rate"] for row in found]
+    figure, axes = plt.subplots(figsize=_INCHES)
+    colours = [LIMIT if name == "ceiling" else OURS if name.startswith("ours") else OTHERS for name in names]
+    bars = axes.barh(names[::-1], rates[::-1], color=colours[::-1])
+    axes.bar_label(bars, [f"{rate:,.0f}" for rate in rates[::-1]], padding=4)
+    axes.set_title("Callbacks acknowledged per second, one core, 32 connections")
+    axes.set_xlim(right=max(rates) * 1.15)
+    _saved(figure, axes, "receiving")
+
+
+def asking() -> None:
+    """Questions a second beside a server that only sends as many bytes."""
+    found = [row for row in rows("asking") if row["question"] != "a page of groups"]
+    places = range(len(found))
+    figure, axes = plt.subplots(figsize=_INCHES)
+    for shift, which, colour, label in (
+        (-0.27, "ceiling", LIMIT, "only sends the bytes"),
+        (0, "small", OURS, "ours, small database"),
+        (0.27, "large", "#79b8ff", "ours, 100,000 groups, a million events"),
+    ):
+        axes.bar([place + shift for place in places], [row[which] for row in found], 0.25, color=colour, label=label)
+    axes.set_xticks(list(places), [row["question"] for row in found])
+    axes.set_title("Answers per second, one core, 32 connections, read model unchanged")
+    axes.legend(frameon=False, fontsize=8)
+    _saved(figure, axes, "asking")
+
+
+def rebuild() -> None:
+    """Events a second against the length of the log."""
+    found = rows("rebuild")
+    figure, axes = plt.subplots(figsize=_INCHES)
+    for which, colour, label in (
+        ("two", OURS, "ours, 2 cores"),
+        ("one", "#79b8ff", "ours, 1 core"),
+        ("stock", OTHERS, "stock"),
+    ):
+        axes.loglog([row["events"] for row in found], [row[which] for row in found], "o-", color=colour, label=label)
+    axes.set_title("Rebuilding the read model: events per second against the length of the log")
+    axes.set_xlabel("events in the log")
+    axes.legend(frameon=False, fontsize=8)
+    _saved(figure, axes, "rebuild")
+
+
+def callback() -> None:
+    """Where one callback's time goes, before and after."""
+    found = rows("callback")
+    figure, axes = plt.subplots(figsize=_INCHES)
+    left = [0.0, 0.0]
+    shades = plt.get_cmap("Blues")
+    for number, row in enumerate(found):
+        widths = [row["after"], row["before"]]
+        axes.barh(
+            ["after", "before"], widths, left=left, color=shades(0.9 - number / len(found) * 0.75), label=row["part"]
+        )
+        left = [start + width for start, width in zip(left, widths, strict=True)]
+    axes.set_title("Microseconds of a core per callback")
+    axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.1))
+    _saved(figure, axes, "callback")
+
+
+def _saved(figure: Any, axes: Any, name: str) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(FOLDER / f"{name}.png", dpi=110, bbox_inches="tight", metadata={"Software": None})
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    for chart in (receiving, asking, rebuild, callback):
+        chart()
