@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import resource
 import signal
 import socket
 from typing import TYPE_CHECKING, Final, get_args
@@ -14,6 +15,7 @@ import uvicorn
 from projector import __version__
 from projector.bootstrap import Part, create_server_app
 from projector.cli.arguments import whole_number
+from projector.http.protocol import GuardedProtocol
 from projector.settings import Settings, WrongSetting
 
 if TYPE_CHECKING:
@@ -26,6 +28,10 @@ _PARTS: Final[tuple[Part, ...]] = get_args(Part)
 _BACKLOG: Final = 2048
 _LAST_PORT: Final = 65535
 _LAST_ANSWERS_S: Final = 10
+_MOST_CONNECTIONS: Final = 1_000
+"""Beyond these a request is answered 503. The vendor keeps a few dozen."""
+
+_MOST_FILES: Final = 4_096
 
 log = structlog.get_logger("projector")
 
@@ -52,15 +58,32 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
         raise WrongSetting("PROJECTOR_SDK_APP_ID is not set; set it to the SDKAppID of your app in the console")
     if not options.insecure and not _is_loopback(options.host):
         _require_tokens(options.host, settings, parts)
+    _allow_files()
     with _listen(options.host, options.port) as listening:
         app = create_server_app(settings, parts)
         host, port = listening.getsockname()[:2]
         server = _server(app)
         address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        log.info("serving", address=address, parts=", ".join(parts), version=__version__, stop_with="Ctrl-C")
+        readers = ", ".join(one.name for one in settings.read_tokens) or "anybody"
+        log.info(
+            "serving",
+            address=address,
+            parts=", ".join(parts),
+            readers=readers,
+            version=__version__,
+            stop_with="Ctrl-C",
+        )
         server.run(sockets=[listening])
     log.info("stopped")
     return 0
+
+
+def _allow_files() -> None:
+    """Allow as many open files as connections may take, as far as that is up to us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _is_loopback(host: str) -> bool:
@@ -72,7 +95,7 @@ def _is_loopback(host: str) -> bool:
 
 def _require_tokens(host: str, settings: Settings, parts: tuple[Part, ...]) -> None:
     missing = []
-    if "callbacks" in parts and not settings.callback_token:
+    if "callbacks" in parts and not settings.callback_tokens:
         missing.append("PROJECTOR_CALLBACK_TOKEN")
     if not settings.read_tokens:
         missing.append("PROJECTOR_READ_TOKENS")
@@ -99,6 +122,8 @@ def _server(app: ASGIApp) -> _Server:
             access_log=False,
             server_header=False,
             lifespan="on",
+            http=GuardedProtocol,
+            limit_concurrency=_MOST_CONNECTIONS,
             timeout_graceful_shutdown=_LAST_ANSWERS_S,
         )
     )

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from projector.http.metrics import Metrics
     from projector.http.queries import Questions
     from projector.http.remembered import Remembered
+    from projector.settings import ReadToken
 
 
 class Parts(NamedTuple):
@@ -43,7 +44,7 @@ class Parts(NamedTuple):
     ingest: Ingest | None = None
     questions: Questions | None = None
     spooled: Callable[[], Spooled] | None = None
-    read_tokens: tuple[str, ...] = ()
+    read_tokens: tuple[ReadToken, ...] = ()
 
 
 def create_app(parts: Parts) -> ASGIApp:
@@ -83,16 +84,16 @@ class _FrontDoor:
     """
 
     def __init__(
-        self, app: ASGIApp, ingest: Ingest | None, remembered: Remembered | None, read_tokens: tuple[str, ...]
+        self, app: ASGIApp, ingest: Ingest | None, remembered: Remembered | None, read_tokens: tuple[ReadToken, ...]
     ) -> None:
         self._app = app
         self._ingest = ingest
         self._remembered = remembered
-        self._read_tokens = [token.encode() for token in read_tokens]
+        self._read_tokens = [(one.name, one.token.encode()) for one in read_tokens]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            if scope["path"] == "/callback" and self._ingest:
+            if self._ingest and scope["path"] == self._ingest.path:
                 await self._ingest(scope, receive, send)
                 return
             is_question = scope["path"].startswith("/v1/")
@@ -115,8 +116,8 @@ class _FrontDoor:
     def _permitted(self, scope: Scope) -> bool:
         given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
         scheme, _, token = given.partition(b" ")
-        matches = [hmac.compare_digest(token.strip(), known) for known in self._read_tokens]
-        return scheme.lower() == b"bearer" and any(matches)
+        matches = [name for name, known in self._read_tokens if hmac.compare_digest(token.strip(), known)]
+        return scheme.lower() == b"bearer" and bool(matches)
 
 
 async def _alive(_: Request) -> Response:
