@@ -36,7 +36,10 @@ if TYPE_CHECKING:
 
 
 class Parts(NamedTuple):
-    """What this process serves; None is left out. `running` is entered while the server runs."""
+    """What this process serves; None is left out. `running` is entered while the server runs.
+
+    With a `callbacks_port`, callbacks are received there and nothing else is, but for `/livez`.
+    """
 
     health: Callable[[], Health]
     metrics: Metrics
@@ -45,6 +48,7 @@ class Parts(NamedTuple):
     questions: Questions | None = None
     spooled: Callable[[], Spooled] | None = None
     read_tokens: tuple[ReadToken, ...] = ()
+    callbacks_port: int | None = None
 
 
 def create_app(parts: Parts) -> ASGIApp:
@@ -74,7 +78,7 @@ def create_app(parts: Parts) -> ASGIApp:
     )
     app.router.redirect_slashes = False
     remembered = parts.questions.remembered if parts.questions else None
-    return _FrontDoor(app, parts.ingest, remembered, parts.read_tokens)
+    return _FrontDoor(app, parts, remembered)
 
 
 class _FrontDoor:
@@ -83,17 +87,22 @@ class _FrontDoor:
     An id in a path may hold an encoded `/`, so paths are split before they are decoded.
     """
 
-    def __init__(
-        self, app: ASGIApp, ingest: Ingest | None, remembered: Remembered | None, read_tokens: tuple[ReadToken, ...]
-    ) -> None:
+    def __init__(self, app: ASGIApp, parts: Parts, remembered: Remembered | None) -> None:
         self._app = app
-        self._ingest = ingest
+        self._ingest = parts.ingest
         self._remembered = remembered
-        self._read_tokens = [(one.name, one.token.encode()) for one in read_tokens]
+        self._callbacks_port = parts.callbacks_port
+        self._read_tokens = [one.token.encode() for one in parts.read_tokens]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            if self._ingest and scope["path"] == self._ingest.path:
+            is_callback = self._ingest is not None and scope["path"] == self._ingest.path
+            if self._callbacks_port is not None and scope["path"] != "/livez":
+                is_for_callbacks = scope["server"][1] == self._callbacks_port
+                if is_for_callbacks != is_callback:
+                    await problem_response(404, "There is nothing at this address.")(scope, receive, send)
+                    return
+            if self._ingest and is_callback:
                 await self._ingest(scope, receive, send)
                 return
             is_question = scope["path"].startswith("/v1/")
@@ -116,8 +125,8 @@ class _FrontDoor:
     def _permitted(self, scope: Scope) -> bool:
         given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
         scheme, _, token = given.partition(b" ")
-        matches = [name for name, known in self._read_tokens if hmac.compare_digest(token.strip(), known)]
-        return scheme.lower() == b"bearer" and bool(matches)
+        matches = [hmac.compare_digest(token.strip(), known) for known in self._read_tokens]
+        return scheme.lower() == b"bearer" and any(matches)
 
 
 async def _alive(_: Request) -> Response:

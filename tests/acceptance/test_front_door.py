@@ -89,3 +89,33 @@ def test_no_token_no_body_and_no_account_is_logged(tmp_path: Path) -> None:
         assert server.stop() == 0
     log = "".join(server.raw_log)
     assert [secret for secret in (*SECRETS, "account-of-ann", signed["Sign"]) if secret in log] == []
+
+
+def test_callbacks_can_have_an_address_of_their_own_at_which_nothing_is_told(tmp_path: Path) -> None:
+    with serving(tmp_path / "events.db", "--callbacks-address", "127.0.0.1:0") as server:
+        inside, outside = server.url, server.log[-1]["callbacks_address"]
+        body = callback(1, 1)
+        query = {"CallbackCommand": body["CallbackCommand"], "SdkAppid": str(server.app_id)}
+        assert httpx2.post(f"{inside}/callback", params=query, json=body).status_code == 404
+        assert httpx2.post(f"{outside}/callback", params=query, json=body).status_code == 200
+        for path in ("/v1/groups", "/metrics", "/readyz", "/openapi.json", "/nothing"):
+            assert httpx2.get(f"{outside}{path}").status_code == 404
+        assert httpx2.get(f"{outside}/livez").status_code == 200
+        for path in ("/v1/groups?wait_for=1", "/metrics", "/openapi.json", "/livez"):
+            assert httpx2.get(f"{inside}{path}").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--callbacks-address", "8000"], "HOST:PORT"),
+        (["--callbacks-address", "127.0.0.1:99999"], "--callbacks-address"),
+        (["--callbacks-address", "127.0.0.1:0", "--only", "callbacks"], "--only"),
+        (["--callbacks-address", "0.0.0.0:0"], "PROJECTOR_CALLBACK_TOKEN"),
+    ],
+)
+def test_an_address_that_cannot_be_is_refused(tmp_path: Path, arguments: list[str], named: str) -> None:
+    done = run_cli(tmp_path / "events.db", "serve", "--port", "0", *arguments)
+    assert done.returncode == 2
+    assert named in done.stderr
+    assert "Traceback" not in done.stderr
