@@ -134,8 +134,8 @@ def look_at(stores: Stores, queries: Queries, *, failure: str | None = None) -> 
     return look(stores.events, stores.quarantine, queries, [one.name for one in PROJECTIONS], failure=failure)
 
 
-def create_server_app(settings: Settings, parts: Sequence[Part]) -> ASGIApp:
-    """Return the application of one process that serves these parts.
+def create_server_app(settings: Settings, parts: Sequence[Part], callbacks_port: int | None = None) -> ASGIApp:
+    """Return the application of one process that serves these parts, callbacks on a port of their own if one is given.
 
     Raises StoreUnavailable, ReadModelUnavailable and WrongSetting.
     """
@@ -178,6 +178,7 @@ def create_server_app(settings: Settings, parts: Sequence[Part]) -> ASGIApp:
             questions=Questions(stores.events, queries, threads) if "queries" in parts else None,
             spooled=spooled,
             read_tokens=settings.read_tokens,
+            callbacks_port=callbacks_port,
         )
     )
 

@@ -31,7 +31,7 @@ from projector.domain.events import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 SIGNATURE_WINDOW_S: Final = 60
 """How far `RequestTime` may be from the receiver's clock, each way (mainland 269/117703)."""
@@ -83,23 +83,26 @@ def parameters(query_string: bytes) -> dict[str, str]:
     return {name.lower(): value for name, value in pairs}
 
 
-def authenticate(query: dict[str, str], *, sdk_app_id: int, token: str | None, now_ms: int) -> None:
-    """Check that the callback is for this app and, where a token is set, that its holder signed it.
+def authenticate(query: dict[str, str], *, sdk_app_id: int, tokens: Sequence[str], now_ms: int) -> None:
+    """Check that the callback is for this app and, where tokens are set, that a holder of one of them signed it.
 
     The signature is the hex SHA-256 of the token and `RequestTime` (s) written one after the other. It covers
-    neither the body nor the other parameters (1047/34354).
+    neither the body nor the other parameters (1047/34354). Several tokens are accepted while one replaces another.
 
     Raises Forbidden.
     """
     if query.get("sdkappid") != str(sdk_app_id):
         raise Forbidden("SdkAppid is missing or is not the app served here")
-    if token is None:
+    if not tokens:
         return
     signature, request_time = query.get("sign", ""), query.get("requesttime", "")
     if not signature or not request_time.isascii() or not request_time.isdigit() or len(request_time) > 15:
         raise Forbidden("Sign or RequestTime is missing or malformed")
-    expected = sha256((token + request_time).encode()).hexdigest()
-    if not hmac.compare_digest(expected.encode(), signature.lower().encode()):
+    given = signature.lower().encode()
+    matches = [
+        hmac.compare_digest(sha256((token + request_time).encode()).hexdigest().encode(), given) for token in tokens
+    ]
+    if not any(matches):
         raise Forbidden("Sign does not match")
     if abs(now_ms - int(request_time) * 1000) > SIGNATURE_WINDOW_S * 1000:
         raise Forbidden(f"RequestTime is more than {SIGNATURE_WINDOW_S} s away from this server's clock")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -15,6 +16,17 @@ _SPOOL_EVENTS: Final = 1_000_000
 _POOL_SIZE: Final = 5
 _LOCK_TIMEOUT_MS: Final = 1_000
 _STATEMENT_TIMEOUT_MS: Final = 60_000
+CALLBACK_PATH: Final = "/callback"
+_PATH: Final = re.compile(r"/[A-Za-z0-9._~/-]*[A-Za-z0-9_-]")
+_TAKEN: Final = ("/v1", "/livez", "/readyz", "/metrics", "/openapi.json")
+_NAMED: Final = re.compile(r"([A-Za-z][A-Za-z0-9_-]*):(.+)")
+
+
+class ReadToken(NamedTuple):
+    """A bearer token, and the name under which the log knows it."""
+
+    name: str
+    token: str
 
 
 class WrongSetting(Exception):
@@ -36,8 +48,9 @@ class Settings(NamedTuple):
     lock_timeout_ms: int = _LOCK_TIMEOUT_MS
     statement_timeout_ms: int = _STATEMENT_TIMEOUT_MS
     sdk_app_id: int | None = None
-    callback_token: str | None = None
-    read_tokens: tuple[str, ...] = ()
+    callback_tokens: tuple[str, ...] = ()
+    callback_path: str = CALLBACK_PATH
+    read_tokens: tuple[ReadToken, ...] = ()
     max_body_bytes: int = _MAX_BODY
     spool_path: str | None = None
     spool_events: int = _SPOOL_EVENTS
@@ -64,15 +77,31 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         lock_timeout_ms=_number(environment, "PROJECTOR_POSTGRES_LOCK_TIMEOUT_MS", _LOCK_TIMEOUT_MS),
         statement_timeout_ms=_number(environment, "PROJECTOR_POSTGRES_STATEMENT_TIMEOUT_MS", _STATEMENT_TIMEOUT_MS),
         sdk_app_id=_positive(app_id, "PROJECTOR_SDK_APP_ID") if app_id else None,
-        callback_token=environment.get("PROJECTOR_CALLBACK_TOKEN", "").strip() or None,
-        read_tokens=tuple(
-            token.strip() for token in environment.get("PROJECTOR_READ_TOKENS", "").split(",") if token.strip()
-        ),
+        callback_tokens=_listed(environment.get("PROJECTOR_CALLBACK_TOKEN", "")),
+        callback_path=_callback_path(environment.get("PROJECTOR_CALLBACK_PATH") or CALLBACK_PATH),
+        read_tokens=tuple(map(_read_token, _listed(environment.get("PROJECTOR_READ_TOKENS", "")))),
         max_body_bytes=_number(environment, "PROJECTOR_MAX_BODY_BYTES", _MAX_BODY),
         spool_path=environment.get("PROJECTOR_SPOOL_PATH") or (_SPOOL if _is_postgres(url) else None),
         spool_events=_number(environment, "PROJECTOR_SPOOL_EVENTS", _SPOOL_EVENTS),
         library=tuple((name, environment[name]) for name in _LIBRARY_SETTINGS if environment.get(name)),
     )
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(one.strip() for one in text.split(",") if one.strip())
+
+
+def _read_token(text: str) -> ReadToken:
+    named = _NAMED.fullmatch(text)
+    return ReadToken(named[1], named[2].strip()) if named else ReadToken("unnamed", text)
+
+
+def _callback_path(path: str) -> str:
+    if not _PATH.fullmatch(path) or path.startswith(_TAKEN):
+        raise WrongSetting(
+            f"PROJECTOR_CALLBACK_PATH is {path!r}; set it to a path of its own, such as /callback/something-unguessable"
+        )
+    return path
 
 
 def _number(environment: Mapping[str, str], name: str, default: int) -> int:

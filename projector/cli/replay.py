@@ -36,6 +36,12 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     what.add_argument("--rollback", action="store_true", help="go back to the read model before the last replay")
     what.add_argument("--if-needed", action="store_true", help="only what is missing or of another version")
     parser.add_argument("--check", action="store_true", help="only compare")
+    add_jobs_to(parser)
+    parser.set_defaults(run=run, needs_database=True)
+
+
+def add_jobs_to(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says how many processes may build."""
     parser.add_argument(
         "--jobs",
         type=whole_number(1, 64),
@@ -43,7 +49,6 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         metavar="N",
         help="processes that build; default: all cores but one, at most 4",
     )
-    parser.set_defaults(run=run, needs_database=True)
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:

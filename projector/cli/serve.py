@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import ipaddress
+import resource
 import signal
 import socket
 from typing import TYPE_CHECKING, Final, get_args
@@ -14,10 +16,10 @@ import uvicorn
 from projector import __version__
 from projector.bootstrap import Part, create_server_app
 from projector.cli.arguments import whole_number
+from projector.http.protocol import GuardedProtocol
 from projector.settings import Settings, WrongSetting
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterator
 
     from starlette.types import ASGIApp
@@ -26,6 +28,10 @@ _PARTS: Final[tuple[Part, ...]] = get_args(Part)
 _BACKLOG: Final = 2048
 _LAST_PORT: Final = 65535
 _LAST_ANSWERS_S: Final = 10
+_MOST_CONNECTIONS: Final = 1_000
+"""Beyond these a request is answered 503. The vendor keeps a few dozen."""
+
+_MOST_FILES: Final = 4_096
 
 log = structlog.get_logger("projector")
 
@@ -40,6 +46,12 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         default=8000,
         help="port to listen on, 0 for any (default: %(default)s)",
     )
+    parser.add_argument(
+        "--callbacks-address",
+        type=_address,
+        metavar="HOST:PORT",
+        help="receive callbacks here and nothing else; questions are then asked at --host and --port",
+    )
     parser.add_argument("--only", choices=_PARTS, help="serve one part in this process")
     parser.add_argument("--insecure", action="store_true", help="allow a public address without tokens")
     parser.set_defaults(run=run, needs_database=False)
@@ -50,17 +62,44 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     parts: tuple[Part, ...] = (options.only,) if options.only else _PARTS
     if "callbacks" in parts and settings.sdk_app_id is None:
         raise WrongSetting("PROJECTOR_SDK_APP_ID is not set; set it to the SDKAppID of your app in the console")
-    if not options.insecure and not _is_loopback(options.host):
-        _require_tokens(options.host, settings, parts)
-    with _listen(options.host, options.port) as listening:
-        app = create_server_app(settings, parts)
-        host, port = listening.getsockname()[:2]
-        server = _server(app)
-        address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        log.info("serving", address=address, parts=", ".join(parts), version=__version__, stop_with="Ctrl-C")
-        server.run(sockets=[listening])
+    callbacks = options.callbacks_address
+    if callbacks and options.only:
+        raise WrongSetting("--callbacks-address sets callbacks apart from questions, and --only leaves one of them out")
+    if not options.insecure:
+        _require_tokens(options, settings, parts)
+    _allow_files()
+    with contextlib.ExitStack() as held:
+        listening = [held.enter_context(_listen(options.host, options.port))]
+        if callbacks:
+            listening.append(held.enter_context(_listen(*callbacks)))
+        addresses = [one.getsockname()[:2] for one in listening]
+        if callbacks and addresses[0][1] == addresses[1][1]:
+            raise WrongSetting("--callbacks-address and --port name the same port; give them different ones")
+        server = _server(create_server_app(settings, parts, addresses[1][1] if callbacks else None))
+        address, *others = [
+            f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}" for host, port in addresses
+        ]
+        readers = ", ".join(one.name for one in settings.read_tokens) or "anybody"
+        log.info(
+            "serving",
+            address=address,
+            **({"callbacks_address": others[0]} if others else {}),
+            parts=", ".join(parts),
+            readers=readers,
+            version=__version__,
+            stop_with="Ctrl-C",
+        )
+        server.run(sockets=listening)
     log.info("stopped")
     return 0
+
+
+def _allow_files() -> None:
+    """Allow as many open files as connections may take, as far as that is up to us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _is_loopback(host: str) -> bool:
@@ -70,15 +109,24 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _require_tokens(host: str, settings: Settings, parts: tuple[Part, ...]) -> None:
-    missing = []
-    if "callbacks" in parts and not settings.callback_token:
-        missing.append("PROJECTOR_CALLBACK_TOKEN")
-    if not settings.read_tokens:
-        missing.append("PROJECTOR_READ_TOKENS")
+def _address(text: str) -> tuple[str, int]:
+    """Return the host and the port of HOST:PORT; IPv6 addresses stand in brackets."""
+    host, _, port = text.rpartition(":")
+    if not host:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form HOST:PORT")
+    return host.removeprefix("[").removesuffix("]"), whole_number(0, _LAST_PORT)(port)
+
+
+def _require_tokens(options: argparse.Namespace, settings: Settings, parts: tuple[Part, ...]) -> None:
+    callbacks_host = options.callbacks_address[0] if options.callbacks_address else options.host
+    missing = {}
+    if "callbacks" in parts and not settings.callback_tokens and not _is_loopback(callbacks_host):
+        missing["PROJECTOR_CALLBACK_TOKEN"] = callbacks_host
+    if not settings.read_tokens and not _is_loopback(options.host):
+        missing["PROJECTOR_READ_TOKENS"] = options.host
     if missing:
         raise WrongSetting(
-            f"{host} is not a loopback address and {' and '.join(missing)} is not set;"
+            f"{next(iter(missing.values()))} is not a loopback address and {' and '.join(missing)} is not set;"
             " set it, listen on 127.0.0.1, or pass --insecure"
         )
 
@@ -99,6 +147,8 @@ def _server(app: ASGIApp) -> _Server:
             access_log=False,
             server_header=False,
             lifespan="on",
+            http=GuardedProtocol,
+            limit_concurrency=_MOST_CONNECTIONS,
             timeout_graceful_shutdown=_LAST_ANSWERS_S,
         )
     )

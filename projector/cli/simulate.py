@@ -47,8 +47,9 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
         wanted = Options(
             url=options.url,
             sdk_app_id=settings.sdk_app_id,
-            token=settings.callback_token,
-            read_token=next(iter(settings.read_tokens), None),
+            token=next(iter(settings.callback_tokens), None),
+            read_token=next((one.token for one in settings.read_tokens), None),
+            callback_path=settings.callback_path,
             seed=options.seed,
             groups=options.groups,
             callbacks=options.callbacks,

@@ -89,6 +89,9 @@ class EventStore(Protocol):
     def split(self, through: int, parts: int) -> list[Bounds]:
         """Return ranges of group ids, as many as parts or fewer, each with about as many events up to a position."""
 
+    def identities_astray(self) -> int:
+        """Return how many identities of callbacks stand at no event, or at one at which another stands."""
+
     def head(self) -> int:
         """Return the position of the newest event, 0 if there is none."""
 

@@ -41,13 +41,16 @@ class EventMapper(Mapper[str]):
             raise MapperDeserialisationError(f"cannot decode {topic}: {reason}") from error
 
     def decode_or_mark(self, group_id: str, topic: str, state: bytes) -> Event:
-        """Return the event or, if this version cannot decode it, one that says so."""
+        """Return the event or, if this version cannot decode it or it is another group's, one that says so."""
         try:
-            return self.decode(topic, state)
+            event = self.decode(topic, state)
         except MapperDeserialisationError as error:
-            return UndecodableEvent(
-                group_id=group_id, occurred_at=0, recorded_at=0, stored_type=topic, reason=str(error)
-            )
+            reason = str(error)
+        else:
+            if event.group_id == group_id:
+                return event
+            reason = "it is of another group than the stream it stands in"
+        return UndecodableEvent(group_id=group_id, occurred_at=0, recorded_at=0, stored_type=topic, reason=reason)
 
     def seal(self, data: bytes) -> bytes:
         """Compress and encrypt, as far as set."""

@@ -192,6 +192,15 @@ class PostgresEventStore:
         ((position,),) = self._rows("SELECT COALESCE(MAX(notification_id), 0) FROM stored_events", ())
         return int(position)
 
+    def identities_astray(self) -> int:
+        """See `EventStore`."""
+        ((astray,),) = self._rows(
+            "SELECT COUNT(*) - COUNT(DISTINCT notification_id) FROM identities"
+            " LEFT JOIN stored_events ON notification_id = position",
+            (),
+        )
+        return int(astray)
+
     @contextmanager
     def watching(self, wake: Callable[[], None]) -> Iterator[None]:
         """See `EventStore`."""

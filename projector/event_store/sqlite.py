@@ -275,6 +275,15 @@ class SQLiteEventStore:
         with _unavailable():
             return self._recorder.max_notification_id() or 0
 
+    def identities_astray(self) -> int:
+        """See `EventStore`."""
+        with _unavailable(), self._recorder.datastore.transaction(commit=False) as cursor:
+            cursor.execute(
+                "SELECT COUNT(*) - COUNT(DISTINCT stored.rowid) FROM identities"
+                f" LEFT JOIN {self._recorder.events_table_name} AS stored ON stored.rowid = identities.position"
+            )
+            return int(cursor.fetchone()[0])
+
     @contextmanager
     def watching(self, wake: Callable[[], None]) -> Iterator[None]:
         """See `EventStore`. A file tells nobody; a number in it, which is cheap to look at, says whether it changed."""

@@ -32,10 +32,14 @@ if TYPE_CHECKING:
     from projector.http.metrics import Metrics
     from projector.http.queries import Questions
     from projector.http.remembered import Remembered
+    from projector.settings import ReadToken
 
 
 class Parts(NamedTuple):
-    """What this process serves; None is left out. `running` is entered while the server runs."""
+    """What this process serves; None is left out. `running` is entered while the server runs.
+
+    With a `callbacks_port`, callbacks are received there and nothing else is, but for `/livez`.
+    """
 
     health: Callable[[], Health]
     metrics: Metrics
@@ -43,7 +47,8 @@ class Parts(NamedTuple):
     ingest: Ingest | None = None
     questions: Questions | None = None
     spooled: Callable[[], Spooled] | None = None
-    read_tokens: tuple[str, ...] = ()
+    read_tokens: tuple[ReadToken, ...] = ()
+    callbacks_port: int | None = None
 
 
 def create_app(parts: Parts) -> ASGIApp:
@@ -73,7 +78,7 @@ def create_app(parts: Parts) -> ASGIApp:
     )
     app.router.redirect_slashes = False
     remembered = parts.questions.remembered if parts.questions else None
-    return _FrontDoor(app, parts.ingest, remembered, parts.read_tokens)
+    return _FrontDoor(app, parts, remembered)
 
 
 class _FrontDoor:
@@ -82,17 +87,22 @@ class _FrontDoor:
     An id in a path may hold an encoded `/`, so paths are split before they are decoded.
     """
 
-    def __init__(
-        self, app: ASGIApp, ingest: Ingest | None, remembered: Remembered | None, read_tokens: tuple[str, ...]
-    ) -> None:
+    def __init__(self, app: ASGIApp, parts: Parts, remembered: Remembered | None) -> None:
         self._app = app
-        self._ingest = ingest
+        self._ingest = parts.ingest
         self._remembered = remembered
-        self._read_tokens = [token.encode() for token in read_tokens]
+        self._callbacks_port = parts.callbacks_port
+        self._read_tokens = [one.token.encode() for one in parts.read_tokens]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            if scope["path"] == "/callback" and self._ingest:
+            is_callback = self._ingest is not None and scope["path"] == self._ingest.path
+            if self._callbacks_port is not None and scope["path"] != "/livez":
+                is_for_callbacks = scope["server"][1] == self._callbacks_port
+                if is_for_callbacks != is_callback:
+                    await problem_response(404, "There is nothing at this address.")(scope, receive, send)
+                    return
+            if self._ingest and is_callback:
                 await self._ingest(scope, receive, send)
                 return
             is_question = scope["path"].startswith("/v1/")

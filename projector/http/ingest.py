@@ -44,12 +44,16 @@ class _Gone(Exception):
 
 
 class Ingest:
-    """The ASGI application behind `POST /callback`. A success is answered when the event is durable."""
+    """The ASGI application behind `POST /callback`, or whatever its `path` is.
+
+    A success is answered when the event is durable.
+    """
 
     def __init__(self, settings: Settings, commit: GroupCommit, quarantine: Quarantine, metrics: Metrics) -> None:
         assert settings.sdk_app_id is not None
+        self.path = settings.callback_path
         self._sdk_app_id = settings.sdk_app_id
-        self._token = settings.callback_token
+        self._tokens = settings.callback_tokens
         self._max_body_bytes = settings.max_body_bytes
         self._commit = commit
         self._quarantine = quarantine
@@ -69,7 +73,7 @@ class Ingest:
             return
         query, now_ms = parameters(scope["query_string"]), time.time_ns() // 1_000_000
         try:
-            authenticate(query, sdk_app_id=self._sdk_app_id, token=self._token, now_ms=now_ms)
+            authenticate(query, sdk_app_id=self._sdk_app_id, tokens=self._tokens, now_ms=now_ms)
             body = await _read(scope, receive, self._max_body_bytes)
         except Forbidden as error:
             self._note("refused", scope, str(error))

@@ -8,7 +8,7 @@ import msgspec
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Where the traffic goes, how much there is of it, and what befalls it. Shares are from 0 to 1.
 
-    `url` is the receiver's base address: callbacks are posted to `{url}/callback`, questions asked under `{url}/v1`.
+    `url` is the receiver's base address: callbacks are posted to `callback_path` there, questions asked under `/v1`.
     With a `token` every callback is signed; `read_token` goes with the questions. `callbacks` is about how many are
     posted, repeats included. `rate` is in callbacks per second, None is as fast as they are answered.
 
@@ -18,6 +18,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     url: str
     sdk_app_id: int
+    callback_path: str = "/callback"
     token: str | None = None
     read_token: str | None = None
     seed: int = 1

@@ -119,4 +119,4 @@ class _Sender:
         if self._options.token:
             now = int(time.time())
             query |= {"RequestTime": str(now), "Sign": sign(self._options.token, now)}
-        return f"/callback?{urlencode(query)}"
+        return f"{self._options.callback_path}?{urlencode(query)}"

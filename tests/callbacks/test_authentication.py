@@ -15,9 +15,11 @@ SIGNATURE = "17773bc39a671d7b9aa835458704d2a6db81360a5940292b587d6d760d484061"
 """The vendor's own example, from the Webhook Overview."""
 
 
-def passes(query: dict[str, str], *, token: str | None = TOKEN, now_ms: int = REQUEST_TIME * 1000) -> bool:
+def passes(
+    query: dict[str, str], *, token: str | None = TOKEN, more: tuple[str, ...] = (), now_ms: int = REQUEST_TIME * 1000
+) -> bool:
     try:
-        authenticate(query, sdk_app_id=APP, token=token, now_ms=now_ms)
+        authenticate(query, sdk_app_id=APP, tokens=((token,) if token else ()) + more, now_ms=now_ms)
     except Forbidden:
         return False
     return True
@@ -34,6 +36,13 @@ def test_the_vendors_own_example_verifies() -> None:
 
 def test_a_signature_in_capitals_is_the_same_number() -> None:
     assert passes(signed(signature=SIGNATURE.upper()))
+
+
+def test_while_a_token_is_replaced_both_are_accepted_and_no_third() -> None:
+    for tokens in ((TOKEN, "new"), ("new", TOKEN)):
+        assert passes(signed(), token=tokens[0], more=tokens[1:])
+        assert passes(signed(signature=sign("new", REQUEST_TIME)), token=tokens[0], more=tokens[1:])
+        assert not passes(signed(signature=sign("other", REQUEST_TIME)), token=tokens[0], more=tokens[1:])
 
 
 def test_without_a_token_only_the_app_counts() -> None:
@@ -100,7 +109,7 @@ def test_a_signature_is_good_for_a_minute_each_way(away_ms: int, fresh: bool) ->
 
 def test_the_refusal_of_a_signature_does_not_tell_the_token_nor_the_right_signature() -> None:
     with pytest.raises(Forbidden) as refusal:
-        authenticate(signed(signature="0" * 64), sdk_app_id=APP, token=TOKEN, now_ms=REQUEST_TIME * 1000)
+        authenticate(signed(signature="0" * 64), sdk_app_id=APP, tokens=[TOKEN], now_ms=REQUEST_TIME * 1000)
     assert TOKEN not in str(refusal.value)
     assert SIGNATURE not in str(refusal.value)
 

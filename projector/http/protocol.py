@@ -1,0 +1,91 @@
+"""What one connection may take: how long it may be about a request, and how long the head of one may be."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+if TYPE_CHECKING:
+    import asyncio
+
+MOST_HEAD_BYTES: Final = 64 * 1024
+"""The vendor's addresses and headers are below one kilobyte."""
+
+REQUEST_S: Final = 10.0
+"""How long a sender may take to send a whole request; the vendor itself gives up after two seconds."""
+
+
+MOST_CONNECTIONS: Final = 2_000
+"""Further ones are dropped at once, before files run out."""
+
+LAST_S: Final = 2.0
+"""How long a server that stops waits for the rest of a request; the vendor would not wait longer."""
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """The web server's protocol, for senders who never finish and heads that never end.
+
+    A connection is dropped when it has sent nothing, or not all of a request, for REQUEST_S to twice as long, when the
+    head of a request grows beyond MOST_HEAD_BYTES, and when there are too many. While a request is answered, nobody is
+    hurried.
+    """
+
+    _is_head = True
+    _head_bytes = 0
+    _waiting_since: float | None = None
+    _watch: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to watch the connection."""
+        super().connection_made(transport)
+        if len(self.connections) > MOST_CONNECTIONS:
+            transport.abort()
+        self._waiting_since = self.loop.time()
+        self._watch = self.loop.call_later(REQUEST_S, self._look)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop to watch it."""
+        if self._watch is not None:
+            self._watch.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what was sent, unless it is too much of a head."""
+        if self._is_head:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._is_head and self._head_bytes > MOST_HEAD_BYTES:
+            self.transport.abort()
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        super().on_message_begin()
+        self._waiting_since = self.loop.time()
+
+    def on_headers_complete(self) -> None:
+        """End the head of a request."""
+        super().on_headers_complete()
+        self._is_head, self._head_bytes = False, 0
+
+    def on_message_complete(self) -> None:
+        """End a request."""
+        super().on_message_complete()
+        self._is_head, self._waiting_since = True, None
+
+    def shutdown(self) -> None:
+        """Answer what was sent, or is still sent soon."""
+        super().shutdown()
+        if self._waiting_since is not None:
+            self.loop.call_later(LAST_S, self._give_up)
+
+    def _give_up(self) -> None:
+        if self._waiting_since is not None:
+            self.transport.abort()
+
+    def _look(self) -> None:
+        since = self._waiting_since
+        if since is not None and self.loop.time() - since >= REQUEST_S:
+            self.transport.abort()
+            return
+        self._watch = self.loop.call_later(REQUEST_S, self._look)

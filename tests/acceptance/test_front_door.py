@@ -1,0 +1,121 @@
+"""Who may send and who may ask: tokens replaced without a gap, a path that is not guessed, and what is logged."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import httpx2
+import pytest
+
+from tests.processes.traffic import callback
+from tests.running import Server, run_cli, serving, signature
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SECRETS = {"old-secret", "new-secret", "reading-secret", "plain-secret"}
+
+
+def post(server: Server, token: str, path: str = "/callback") -> int:
+    body, now = callback(int(time.time_ns() % 10**9), 1), int(time.time())
+    query = {"CallbackCommand": body["CallbackCommand"], "SdkAppid": str(server.app_id)}
+    query |= {"Sign": signature(token, now), "RequestTime": str(now)}
+    return server.client.post(f"{server.url}{path}", params=query, json=body).status_code
+
+
+def test_while_a_token_is_replaced_callbacks_signed_with_either_are_taken(tmp_path: Path) -> None:
+    with serving(tmp_path / "events.db", PROJECTOR_CALLBACK_TOKEN="old-secret, new-secret") as server:
+        assert [post(server, token) for token in ("old-secret", "new-secret", "other", "")] == [200, 200, 403, 403]
+        assert post(server, "old-secret, new-secret") == 403
+
+
+def test_callbacks_are_taken_where_the_settings_say_and_nowhere_else(tmp_path: Path) -> None:
+    database, path = tmp_path / "events.db", "/in/4c1bd1a9"
+    with serving(database, PROJECTOR_CALLBACK_PATH=path) as server:
+        body = callback(1, 1)
+        query = f"CallbackCommand={body['CallbackCommand']}&SdkAppid={server.app_id}"
+        for there, status in ((path, 200), ("/callback", 404), (f"{path}/", 404), ("/in", 404)):
+            assert server.client.post(f"{server.url}{there}?{query}", json=body).status_code == status
+        told = ["simulate", "--url", server.url, "--callbacks", "50", "--groups", "3"]
+        assert run_cli(database, *told, PROJECTOR_CALLBACK_PATH=path).returncode == 0
+
+
+@pytest.mark.parametrize("path", ["callback", "/", "/v1", "/v1/in", "/metrics", "/a b", "/a?b", "/ä", "/a/"])
+def test_a_path_that_cannot_be_one_is_refused_in_one_line(tmp_path: Path, path: str) -> None:
+    done = run_cli(tmp_path / "events.db", "serve", PROJECTOR_CALLBACK_PATH=path)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "PROJECTOR_CALLBACK_PATH" in done.stderr
+
+
+def test_each_reader_has_a_token_and_no_name_opens_the_door(tmp_path: Path) -> None:
+    with serving(tmp_path / "events.db", PROJECTOR_READ_TOKENS="board:reading-secret, plain-secret") as server:
+        assert server.log[-1]["readers"] == "board, unnamed"
+        for path in ("/v1/groups", "/metrics"):
+            for token, status in (
+                ("reading-secret", 200),
+                ("plain-secret", 200),
+                ("board", 401),
+                ("board:reading-secret", 401),
+                ("unnamed", 401),
+                ("", 401),
+            ):
+                answer = httpx2.get(f"{server.url}{path}", headers={"Authorization": f"Bearer {token}".strip()})
+                assert answer.status_code == status, (path, token)
+
+
+def test_an_answer_that_is_remembered_is_not_given_to_who_may_not_ask(tmp_path: Path) -> None:
+    with serving(tmp_path / "events.db", PROJECTOR_READ_TOKENS="plain-secret") as server:
+        allowed = {"Authorization": "Bearer plain-secret"}
+        for _ in range(2):
+            assert httpx2.get(f"{server.url}/v1/groups", headers=allowed).status_code == 200
+            assert httpx2.get(f"{server.url}/v1/groups").status_code == 401
+
+
+def test_no_token_no_body_and_no_account_is_logged(tmp_path: Path) -> None:
+    settings = {
+        "PROJECTOR_CALLBACK_TOKEN": "old-secret,new-secret",
+        "PROJECTOR_READ_TOKENS": "a:reading-secret,plain-secret",
+    }
+    with serving(tmp_path / "events.db", **settings) as server:
+        assert post(server, "old-secret") == 200
+        assert post(server, "other") == 403
+        now = int(time.time())
+        signed = {"Sign": signature("old-secret", now), "RequestTime": str(now)}
+        named = {"GroupId": 7, "Operator_Account": "account-of-ann", "CallbackCommand": "Group.CallbackAfterGroupFull"}
+        assert server.post(named, query=signed).status_code == 400
+        assert server.post(b"no JSON account-of-ann", command="X", query=signed).status_code == 400
+        server.get("/v1/users/account-of-ann/groups")
+        assert server.stop() == 0
+    log = "".join(server.raw_log)
+    assert [secret for secret in (*SECRETS, "account-of-ann", signed["Sign"]) if secret in log] == []
+
+
+def test_callbacks_can_have_an_address_of_their_own_at_which_nothing_is_told(tmp_path: Path) -> None:
+    with serving(tmp_path / "events.db", "--callbacks-address", "127.0.0.1:0") as server:
+        inside, outside = server.url, server.log[-1]["callbacks_address"]
+        body = callback(1, 1)
+        query = {"CallbackCommand": body["CallbackCommand"], "SdkAppid": str(server.app_id)}
+        assert httpx2.post(f"{inside}/callback", params=query, json=body).status_code == 404
+        assert httpx2.post(f"{outside}/callback", params=query, json=body).status_code == 200
+        for path in ("/v1/groups", "/metrics", "/readyz", "/openapi.json", "/nothing"):
+            assert httpx2.get(f"{outside}{path}").status_code == 404
+        assert httpx2.get(f"{outside}/livez").status_code == 200
+        for path in ("/v1/groups?wait_for=1", "/metrics", "/openapi.json", "/livez"):
+            assert httpx2.get(f"{inside}{path}").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--callbacks-address", "8000"], "HOST:PORT"),
+        (["--callbacks-address", "127.0.0.1:99999"], "--callbacks-address"),
+        (["--callbacks-address", "127.0.0.1:0", "--only", "callbacks"], "--only"),
+        (["--callbacks-address", "0.0.0.0:0"], "PROJECTOR_CALLBACK_TOKEN"),
+    ],
+)
+def test_an_address_that_cannot_be_is_refused(tmp_path: Path, arguments: list[str], named: str) -> None:
+    done = run_cli(tmp_path / "events.db", "serve", "--port", "0", *arguments)
+    assert done.returncode == 2
+    assert named in done.stderr
+    assert "Traceback" not in done.stderr

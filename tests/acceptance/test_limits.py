@@ -1,0 +1,136 @@
+"""What senders may take: one who never ends a request, one whose head never ends, and a crowd."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import uvicorn
+
+from projector.http import protocol
+from projector.http.protocol import GuardedProtocol
+from tests.processes.traffic import callback
+from tests.running import serving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+HEAD = b"POST /callback HTTP/1.1\r\nHost: x\r\n"
+
+
+@contextlib.contextmanager
+def guarded() -> Iterator[tuple[str, int]]:
+    """A server of the web server's own that says how much it was sent."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            more = message.get("more_body", False)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    config = uvicorn.Config(app, http=GuardedProtocol, lifespan="off", log_config=None)
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])))
+        thread.start()
+        try:
+            yield listening.getsockname()
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def everything(connection: socket.socket) -> bytes:
+    """What is answered until the connection ends, as an error if it is cut."""
+    found = b""
+    with contextlib.suppress(ConnectionResetError):
+        while some := connection.recv(65536):
+            found += some
+    return found
+
+
+def is_answered(connection: socket.socket) -> bool:
+    found = b""
+    while not found.endswith(b"ok"):
+        found += connection.recv(65536)
+    return found.startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"P", HEAD, HEAD + b"Content-Length: 10\r\n\r\n", HEAD + b"Content-Length: 10\r\n\r\n12345"]
+)
+def test_who_never_ends_a_request_is_dropped(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "REQUEST_S", 0.05)
+    with guarded() as address, socket.create_connection(address, timeout=30) as connection:
+        connection.sendall(sent)
+        assert everything(connection) == b""
+
+
+def test_who_sends_byte_by_byte_is_dropped_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "REQUEST_S", 0.05)
+    with guarded() as address, socket.create_connection(address, timeout=30) as connection:
+        connection.sendall(HEAD)
+        with pytest.raises(OSError, match=r"reset|pipe"):  # noqa: PT012 - whichever byte it is
+            while True:
+                connection.sendall(b"x")
+        assert everything(connection) == b""
+
+
+def test_a_head_that_never_ends_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    with guarded() as address, socket.create_connection(address, timeout=30) as connection:
+        connection.sendall(HEAD)
+        sent = 0
+        with contextlib.suppress(OSError):
+            while sent < 100 * protocol.MOST_HEAD_BYTES:
+                connection.sendall(b"X-More: " + b"x" * 1_000 + b"\r\n")
+                sent += 1_000
+        assert everything(connection) == b""
+        assert sent < 100 * protocol.MOST_HEAD_BYTES
+
+
+def test_requests_that_end_are_answered_one_after_the_other_whatever_their_bodies(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(protocol, "MOST_HEAD_BYTES", 1_000)
+    with guarded() as address, socket.create_connection(address, timeout=30) as connection:
+        for length in (0, 1, 100_000, 2):
+            connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % length + b"x" * length)
+            assert is_answered(connection)
+
+
+def test_of_a_crowd_some_are_dropped_and_the_rest_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "MOST_CONNECTIONS", 5)
+    with guarded() as address, contextlib.ExitStack() as crowd:
+        first = [crowd.enter_context(socket.create_connection(address, timeout=30)) for _ in range(5)]
+        for connection in first:
+            connection.sendall(HEAD + b"Content-Length: 0\r\n\r\n")
+            assert is_answered(connection)
+        for _ in range(20):
+            with socket.create_connection(address, timeout=30) as another:
+                assert everything(another) == b""
+        first[0].sendall(HEAD + b"Content-Length: 0\r\n\r\n")
+        assert is_answered(first[0])
+
+
+@pytest.mark.slow
+def test_a_server_that_is_stopped_does_not_wait_for_who_never_ends(tmp_path: Path) -> None:
+    with serving(tmp_path / "events.db") as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=30) as connection:
+            target = f"/callback?SdkAppid={server.app_id}&CallbackCommand=Group.CallbackAfterGroupFull".encode()
+            connection.sendall(HEAD.replace(b"/callback", target) + b"Content-Length: 10\r\n\r\n12345")
+            assert server.post(callback(1, 1)).status_code == 200
+            assert server.stop() == 0
+            assert everything(connection) == b""
+        assert [line for line in server.raw_log if "Traceback" in line] == []
+        assert json.loads(server.raw_log[-1])["event"] == "stopped"

@@ -1,0 +1,77 @@
+"""`projector verify`: beside a running server it finds what a careless or malicious hand changed, and nothing else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.kinds import change_events, on_postgresql
+from tests.processes.databases import change_read_model, write
+from tests.processes.traffic import Ledger, pouring
+from tests.running import run_cli, serving
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("kind")]  # every test here starts processes
+
+SEED = 20241101
+
+
+@pytest.fixture
+def database(kind: str, tmp_path: Path) -> Path:
+    database = tmp_path / "events.db"
+    write(database, range(1, 301), SEED)
+    assert run_cli(database, "replay").returncode == 0
+    return database
+
+
+def test_what_is_whole_is_said_to_be_whole_while_callbacks_come_in(database: Path) -> None:
+    ledger = Ledger(SEED + 1)
+    with serving(database) as server, pouring(server, ledger=ledger, senders=2):
+        ledger.wait_for(answers=20)
+        verified = run_cli(database, "verify")
+        assert verified.returncode == 0, verified.stdout
+        history, model = verified.stdout.splitlines()
+        assert history.endswith("events of 6 groups, whole")
+        assert model.endswith("the read model is what the events say")
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ("DELETE FROM stored_events WHERE {position} = 7", "behind position 6 comes 8"),
+        ("UPDATE stored_events SET state = 'rubbish' WHERE {position} = 9", "position 9 cannot be decoded"),
+        ("UPDATE stored_events SET topic = 'FromTomorrow' WHERE {position} = 9", "position 9 cannot be decoded"),
+        ("UPDATE stored_events SET originator_version = 999 WHERE {position} = 11", "position 11 has version 999"),
+        (
+            "UPDATE stored_events SET originator_id = 'elsewhere' WHERE {position} = 11",
+            "position 11 cannot be decoded: it is of another",
+        ),
+        ("UPDATE identities SET position = 400 WHERE position = 12", "1 identities of callbacks stand at no event"),
+        ("UPDATE identities SET position = 13 WHERE position = 14", "1 identities of callbacks stand at no event"),
+    ],
+)
+def test_what_was_changed_in_the_history_is_found(database: Path, change: str, fault: str) -> None:
+    change_events(database, change.format(position="notification_id" if on_postgresql() else "rowid"))
+    verified = run_cli(database, "verify", "--log-only")
+    assert verified.returncode == 1
+    assert any(line.startswith(fault) for line in verified.stdout.splitlines()), verified.stdout
+    assert "fault(s)" in verified.stdout.splitlines()[-1]
+
+
+def test_what_was_changed_in_the_read_model_is_found_and_left_as_it_is(database: Path) -> None:
+    with serving(database):
+        change_read_model(database, "UPDATE rosters SET member_count = 99 WHERE group_id = '@TGS#1'")
+        for _ in range(2):
+            verified = run_cli(database, "verify")
+            assert verified.returncode == 1
+            assert "group @TGS#1" in verified.stdout
+            assert verified.stdout.splitlines()[-1].endswith("1 row(s) differed")
+
+
+def test_where_there_is_no_database_it_says_so_in_one_line(tmp_path: Path) -> None:
+    if not on_postgresql():
+        done = run_cli(tmp_path / "none.db", "verify")
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
