@@ -87,7 +87,7 @@ def batches(draw: st.DrawFn, history: Sequence[Recorded]) -> list[Sequence[Recor
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=45)
 @given(st.data())
 def test_any_history_in_any_batches_over_any_restarts_shows_what_the_oracle_says(data: st.DataObject) -> None:
     history = data.draw(any_history)
@@ -100,7 +100,7 @@ def test_any_history_in_any_batches_over_any_restarts_shows_what_the_oracle_says
             assert now.positions() == dict.fromkeys(VERSIONS, len(history))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=30)
 @given(st.data())
 def test_the_state_between_two_batches_is_that_of_the_events_so_far(data: st.DataObject) -> None:
     history = data.draw(any_history)
@@ -110,7 +110,7 @@ def test_the_state_between_two_batches_is_that_of_the_events_so_far(data: st.Dat
             assert_shows(database, history[: batch[-1].position if batch else 0])
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=30)
 @given(st.data())
 def test_one_by_one_and_all_at_once_leave_the_same_rows(data: st.DataObject) -> None:
     history = data.draw(any_history)
@@ -158,7 +158,7 @@ def test_a_dismissal_and_a_late_creation_in_later_batches_move_those_already_in_
 # --- a projection that fails -----------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=45)
 @given(st.data())
 def test_what_one_projection_cannot_apply_waits_while_all_else_moves_on_and_is_right_after_its_retry(
     data: st.DataObject,
@@ -328,7 +328,7 @@ def test_rows_of_another_version_are_left_to_it(database: Path) -> None:
 # --- questions -------------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=45)
 @given(st.data())
 def test_every_filter_and_every_page_size_lists_what_the_oracle_lists(data: st.DataObject) -> None:
     history = [
@@ -405,7 +405,7 @@ def test_members_and_a_users_groups_come_in_pages_without_gap_or_repeat(database
         assert not now.knows_user("u99")
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=30)
 @given(any_history.filter(bool))
 def test_a_group_folded_again_has_the_rows_it_had(history: list[Recorded]) -> None:
     with scratch() as database, opened(database) as read_model:
