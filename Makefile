@@ -48,11 +48,11 @@ check: $(VENV)/dev  ## Run every check and every test, as CI does
 	$(MAKE) test
 
 bench: $(VENV)/bench  ## Measure side by side, about a quarter of an hour, and draw docs/bench
-	$(BIN)/python -m scripts.bench.receiving --results docs/bench/receiving.json
+	$(BIN)/python -m scripts.bench.receiving --seconds 3 --results docs/bench/receiving.json
 	$(BIN)/python -m scripts.bench.visible
-	$(BIN)/python -m scripts.bench.asking --results docs/bench/asking.json
+	$(BIN)/python -m scripts.bench.asking --rounds 2 --seconds 2 --results docs/bench/asking.json
 	$(BIN)/python -m scripts.bench.growing
-	$(BIN)/python -m scripts.bench.rebuild --events 10000,100000,1000000,3000000 --rounds 2 --results docs/bench/rebuild.json
+	$(BIN)/python -m scripts.bench.rebuild --events 10000,100000,1000000 --rounds 2 --results docs/bench/rebuild.json
 	$(BIN)/python -m scripts.bench.charts
 
 format: $(VENV)/dev  ## Format the code, and mend what can be mended

@@ -25,7 +25,7 @@ _POLL_S: Final = 1.0
 """The store tells of what others append; it is looked at as well, for safety."""
 
 _TRY_AGAIN_S: Final = 0.1
-REST_S: Final = 0.02
+REST_S: Final = 0.015
 """What comes within so short a time is projected together: a transaction costs as much as some ten events."""
 
 _TAKE_OVER_S: Final = 1.0

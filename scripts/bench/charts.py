@@ -45,7 +45,7 @@ def asking() -> None:
         (0.27, "large", "#79b8ff", "ours, 100,000 groups, a million events"),
     ):
         axes.bar([place + shift for place in places], [row[which] for row in found], 0.25, color=colour, label=label)
-    axes.set_xticks(list(places), [row["question"] for row in found])
+    axes.set_xticks(list(places), [row["question"] for row in found], fontsize=8)
     axes.set_title("Answers per second, one core, 32 connections, read model unchanged")
     axes.legend(frameon=False, fontsize=8)
     _saved(figure, axes, "asking")

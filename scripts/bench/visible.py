@@ -57,8 +57,8 @@ def main() -> None:
         serving(f"sqlite:///{Path(folder, 'bench.db')}", cores=server_core) as served,
     ):
         load.post(served.url, connections=CONNECTIONS, seconds=2, cores=load_core)
-        top = load.post(served.url, connections=CONNECTIONS, seconds=options.seconds, cores=load_core)["rate"]
-        pause_ms = max(1, round(CONNECTIONS / (top / 2) * 1_000))
+        top = load.post(served.url, connections=CONNECTIONS, seconds=options.seconds, cores=load_core)
+        pause_ms = max(1, round(CONNECTIONS / (top["rate"] / 2) * 1_000 - top["p50_ms"]))
         ended, found = threading.Event(), []
         probing = threading.Thread(target=lambda: found.extend(probes(served.url, ended)))
         probing.start()
@@ -69,7 +69,7 @@ def main() -> None:
         probing.join()
     hundredths = statistics.quantiles(found, n=100)
     print(f"\n{machine()}; load: {load.generator()}\n")
-    row = [f"{top:,.0f}", f"{beside['rate']:,.0f}", f"{len(found)}"]
+    row = [f"{top['rate']:,.0f}", f"{beside['rate']:,.0f}", f"{len(found)}"]
     row += [f"{hundredths[place - 1]:.1f}" for place in (50, 90, 99)]
     print(table(["top rate, /s", "rate beside, /s", "probes", "seen after ms: p50", "p90", "p99"], [row]))
 

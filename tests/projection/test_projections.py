@@ -87,7 +87,7 @@ def batches(draw: st.DrawFn, history: Sequence[Recorded]) -> list[Sequence[Recor
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=45)
+@settings(deadline=None, max_examples=80)
 @given(st.data())
 def test_any_history_in_any_batches_over_any_restarts_shows_what_the_oracle_says(data: st.DataObject) -> None:
     history = data.draw(any_history)
