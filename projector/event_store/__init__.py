@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import contextmanager
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
@@ -141,3 +143,16 @@ class Quarantine(Protocol):
 
     def count(self) -> int:
         """Return how many requests wait."""
+
+
+@contextmanager
+def in_background(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Have a thread work until the context is left; it is told so by the event that it is given."""
+    stopping = threading.Event()
+    thread = threading.Thread(target=work, args=(stopping,), name="watch", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        thread.join()

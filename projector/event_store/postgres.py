@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, LiteralString
 from weakref import WeakKeyDictionary
 
@@ -14,11 +14,21 @@ from eventsourcing.persistence import PersistenceError
 from psycopg.rows import dict_row, tuple_row
 
 from projector.domain.events import Recorded
-from projector.event_store import EVERY_GROUP, Appended, Bounds, Quarantined, StoreUnavailable, bounds_between, digest
+from projector.event_store import (
+    EVERY_GROUP,
+    Appended,
+    Bounds,
+    Quarantined,
+    StoreUnavailable,
+    bounds_between,
+    digest,
+    in_background,
+)
 from projector.event_store.mapper import MAPPER_TOPIC, mapper_of
 from projector.postgres import CONNECT_TIMEOUT_S, connect, connection_info, decoded, encoded, one_line
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from projector.event_store import Candidate
@@ -204,14 +214,8 @@ class PostgresEventStore:
     @contextmanager
     def watching(self, wake: Callable[[], None]) -> Iterator[None]:
         """See `EventStore`."""
-        stopping = threading.Event()
-        thread = threading.Thread(target=_listen, args=(self._url, wake, stopping), name="listen", daemon=True)
-        thread.start()
-        try:
+        with in_background(partial(_listen, self._url, wake)):
             yield
-        finally:
-            stopping.set()
-            thread.join()
 
     def close(self) -> None:
         """See `EventStore`."""

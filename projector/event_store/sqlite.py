@@ -7,8 +7,8 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from eventsourcing import sqlite as library
@@ -28,11 +28,13 @@ from projector.event_store import (
     StoreUnavailable,
     bounds_between,
     digest,
+    in_background,
 )
 from projector.event_store.mapper import MAPPER_TOPIC, mapper_of
 from projector.sqlite_files import switch_to_wal
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from projector.event_store.mapper import EventMapper
@@ -287,15 +289,8 @@ class SQLiteEventStore:
     @contextmanager
     def watching(self, wake: Callable[[], None]) -> Iterator[None]:
         """See `EventStore`. A file tells nobody; a number in it, which is cheap to look at, says whether it changed."""
-        stopping = threading.Event()
-        told = (self._recorder.datastore.pool.db_name, wake, stopping)
-        thread = threading.Thread(target=_watch, args=told, name="watch", daemon=True)
-        thread.start()
-        try:
+        with in_background(partial(_watch, self._recorder.datastore.pool.db_name, wake)):
             yield
-        finally:
-            stopping.set()
-            thread.join()
 
     def close(self) -> None:
         """See `EventStore`."""
