@@ -14,6 +14,8 @@ from tests.running import Server, run_cli, serving, signature
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow  # every test here starts processes
+
 SECRETS = {"old-secret", "new-secret", "reading-secret", "plain-secret"}
 
 

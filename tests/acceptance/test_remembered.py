@@ -95,6 +95,7 @@ def whole(server: Server, path: str, **headers: str) -> tuple[int, bytes, dict[s
     return answer.status_code, answer.content, {name: value for name, value in answer.headers.items() if name != "date"}
 
 
+@pytest.mark.slow
 def test_the_second_answer_is_the_first_to_the_byte_and_so_is_a_304(tmp_path: Path) -> None:
     with serving(tmp_path / "events.db") as server:
         for serial in range(1, 40):
@@ -111,6 +112,7 @@ def test_the_second_answer_is_the_first_to_the_byte_and_so_is_a_304(tmp_path: Pa
             assert server.client.head(f"{server.url}{path}").content == b""
 
 
+@pytest.mark.slow
 def test_a_change_is_seen_whoever_makes_it(tmp_path: Path) -> None:
     database = tmp_path / "events.db"
     roster = "/v1/groups/g/members"

@@ -158,6 +158,7 @@ def test_a_dismissal_and_a_late_creation_in_later_batches_move_those_already_in_
 # --- a projection that fails -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=45)
 @given(st.data())
 def test_what_one_projection_cannot_apply_waits_while_all_else_moves_on_and_is_right_after_its_retry(
