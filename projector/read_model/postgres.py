@@ -77,7 +77,7 @@ class PostgresConnection:
 
     def find(self, columns: str, table: str, keys: Iterable[Sequence[Any]]) -> Iterator[tuple[Any, ...]]:
         """See `Connection`. All keys go in one round trip."""
-        if given := [[encoded(value) for value in column] for column in zip(*keys, strict=True)]:
+        if given := _columns(keys):
             question = f"SELECT {columns} FROM {table} WHERE {_KEYS[table]}"
             yield from map(_row, self._connection.execute(question, given))
 
@@ -86,8 +86,7 @@ class PostgresConnection:
         width = TABLES[table].width
         given = {tuple(row[:width]): row for row in rows}
         if given:
-            columns = [[encoded(value) for value in column] for column in zip(*given.values(), strict=True)]
-            self._connection.execute(_UPSERTS[table], columns)
+            self._connection.execute(_UPSERTS[table], _columns(given.values()))
 
     def errors(self) -> AbstractContextManager[None]:
         """See `Connection`."""
@@ -323,6 +322,11 @@ def _ended(connection: psycopg.Connection[Any]) -> Iterator[psycopg.Connection[A
 
 def _row(row: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(map(decoded, row))
+
+
+def _columns(rows: Iterable[Sequence[Any]]) -> list[list[Any]]:
+    """Return rows as arrays, one for each column."""
+    return [[encoded(value) for value in column] for column in zip(*rows, strict=True)]
 
 
 @lru_cache(maxsize=1_000)

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import http.client
-import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -21,7 +19,7 @@ from projector.domain.events import Event, GroupCreated
 from scripts.bench import load
 from scripts.bench.logs import START_MS, Town, write_log
 from scripts.bench.rounds import keep, machine, median, some_cores, table
-from scripts.bench.serving import APP_ID, Served, contender, serving
+from scripts.bench.serving import Served, build_read_model, contender, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,8 +74,7 @@ def measure(
         database = folder / f"{which}.db"
         print(f"writing the {which} database", file=sys.stderr, flush=True)
         write_log(database, (town, counts[which]))
-        settings = {"PROJECTOR_DATABASE_URL": f"sqlite:///{database}", "PROJECTOR_SDK_APP_ID": APP_ID}
-        subprocess.run([sys.executable, "-m", "projector", "replay"], env={**os.environ, **settings}, check=True)
+        build_read_model(database)
     for number in range(rounds):
         print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)
         for which in towns:

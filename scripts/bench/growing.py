@@ -7,9 +7,7 @@ events, until it is ready; and what that server takes while nothing happens.
 from __future__ import annotations
 
 import argparse
-import os
 import random
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,7 +20,7 @@ from projector.event_store import Candidate
 from projector.event_store.sqlite import open_sqlite
 from scripts.bench.logs import Town, write_log
 from scripts.bench.rounds import machine, median, some_cores, table
-from scripts.bench.serving import APP_ID, ask, serving
+from scripts.bench.serving import ask, build_read_model, serving
 
 if TYPE_CHECKING:
     from projector.event_store import EventStore
@@ -96,9 +94,7 @@ def main() -> None:
         database = Path(folder, "events.db")
         print("writing the log", file=sys.stderr, flush=True)
         write_log(database, (huge, 1_000_000), (others, options.events))
-        settings = {"PROJECTOR_DATABASE_URL": f"sqlite:///{database}", "PROJECTOR_SDK_APP_ID": APP_ID}
-        replay = [sys.executable, "-m", "projector", "replay"]
-        subprocess.run(replay, env={**os.environ, **settings}, check=True, stdout=subprocess.DEVNULL)
+        build_read_model(database)
         started = start_up(database, options.rounds)
         appended = appends(database, huge.ids[0], options.batches)
     print(f"\n{machine()}; a log of {1_000_000 + options.events:,} events\n")

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import argparse
 import http.client
-import os
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,7 +18,7 @@ from urllib.parse import quote, urlsplit
 
 from scripts.bench.logs import START_MS, Town, write_log
 from scripts.bench.rounds import machine, some_cores, table
-from scripts.bench.serving import APP_ID, serving
+from scripts.bench.serving import build_read_model, serving
 
 SMALL, LARGE, PEOPLE = 1_000, 1_000_000, 100_000
 QUESTIONS = {
@@ -87,8 +85,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         database = Path(folder, "events.db")
         write_log(database, (small, SMALL), (large, LARGE))
-        settings = {"PROJECTOR_DATABASE_URL": f"sqlite:///{database}", "PROJECTOR_SDK_APP_ID": APP_ID}
-        subprocess.run([sys.executable, "-m", "projector", "replay"], env={**os.environ, **settings}, check=True)
+        build_read_model(database)
         measure(database, {SMALL: (small.ids[0], 0), LARGE: (large.ids[0], SMALL)}, options.questions)
 
 

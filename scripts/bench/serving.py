@@ -49,6 +49,13 @@ def contender(name: str, database: str, *, cores: set[int]) -> contextlib.Abstra
     return _started(["scripts.bench.contenders", name], {"DATABASE_URL": database}, cores)
 
 
+def build_read_model(database: Path) -> None:
+    """Project all that is in an SQLite file."""
+    told = {"PROJECTOR_DATABASE_URL": f"sqlite:///{database}", "PROJECTOR_SDK_APP_ID": APP_ID}
+    replay = [sys.executable, "-m", "projector", "replay"]
+    subprocess.run(replay, env={**os.environ, **told}, check=True, stdout=subprocess.DEVNULL)
+
+
 @contextlib.contextmanager
 def _started(command: list[str], settings: dict[str, str], cores: set[int]) -> Iterator[Served]:
     process = subprocess.Popen(
