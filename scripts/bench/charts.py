@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 
@@ -13,6 +14,9 @@ mpl.use("agg")
 from matplotlib import pyplot as plt
 
 FOLDER = Path(__file__).parents[2] / "docs" / "bench"
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 OURS, OTHERS, LIMIT = "#1f6feb", "#9aa4b2", "#d0d7de"
 _INCHES = (8, 3.6)
 
@@ -21,73 +25,78 @@ def rows(name: str) -> list[dict[str, Any]]:
     return json.loads((FOLDER / f"{name}.json").read_text())["rows"]
 
 
+@contextmanager
+def _chart(name: str, title: str) -> Iterator[Any]:
+    """Give axes to draw on, and save what was drawn."""
+    figure, axes = plt.subplots(figsize=_INCHES)
+    yield axes
+    axes.set_title(title)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(FOLDER / f"{name}.png", dpi=110, bbox_inches="tight", metadata={"Software": None})
+    plt.close(figure)
+
+
 def receiving() -> None:
     """How many callbacks are acknowledged a second, by contender."""
     found = [row for row in rows("receiving") if row["connections"] == 32]
     names, rates = [row["name"] for row in found], [row["rate"] for row in found]
-    figure, axes = plt.subplots(figsize=_INCHES)
-    colours = [LIMIT if name == "ceiling" else OURS if name.startswith("ours") else OTHERS for name in names]
-    bars = axes.barh(names[::-1], rates[::-1], color=colours[::-1])
-    axes.bar_label(bars, [f"{rate:,.0f}" for rate in rates[::-1]], padding=4)
-    axes.set_title("Callbacks acknowledged per second, one core, 32 connections")
-    axes.set_xlim(right=max(rates) * 1.15)
-    _saved(figure, axes, "receiving")
+    with _chart("receiving", "Callbacks acknowledged per second, one core, 32 connections") as axes:
+        colours = [LIMIT if name == "ceiling" else OURS if name.startswith("ours") else OTHERS for name in names]
+        bars = axes.barh(names[::-1], rates[::-1], color=colours[::-1])
+        axes.bar_label(bars, [f"{rate:,.0f}" for rate in rates[::-1]], padding=4)
+        axes.set_xlim(right=max(rates) * 1.15)
 
 
 def asking() -> None:
     """Questions a second beside a server that only sends as many bytes."""
     found = [row for row in rows("asking") if row["question"] != "a page of groups"]
     places = range(len(found))
-    figure, axes = plt.subplots(figsize=_INCHES)
-    for shift, which, colour, label in (
-        (-0.27, "ceiling", LIMIT, "only sends the bytes"),
-        (0, "small", OURS, "ours, small database"),
-        (0.27, "large", "#79b8ff", "ours, 100,000 groups, a million events"),
-    ):
-        axes.bar([place + shift for place in places], [row[which] for row in found], 0.25, color=colour, label=label)
-    axes.set_xticks(list(places), [row["question"] for row in found], fontsize=8)
-    axes.set_title("Answers per second, one core, 32 connections, read model unchanged")
-    axes.legend(frameon=False, fontsize=8)
-    _saved(figure, axes, "asking")
+    with _chart("asking", "Answers per second, one core, 32 connections, read model unchanged") as axes:
+        for shift, which, colour, label in (
+            (-0.27, "ceiling", LIMIT, "only sends the bytes"),
+            (0, "small", OURS, "ours, small database"),
+            (0.27, "large", "#79b8ff", "ours, 100,000 groups, a million events"),
+        ):
+            axes.bar(
+                [place + shift for place in places], [row[which] for row in found], 0.25, color=colour, label=label
+            )
+        axes.set_xticks(list(places), [row["question"] for row in found], fontsize=8)
+        axes.legend(frameon=False, fontsize=8)
 
 
 def rebuild() -> None:
     """Events a second against the length of the log."""
     found = rows("rebuild")
-    figure, axes = plt.subplots(figsize=_INCHES)
-    for which, colour, label in (
-        ("two", OURS, "ours, 2 cores"),
-        ("one", "#79b8ff", "ours, 1 core"),
-        ("stock", OTHERS, "stock"),
-    ):
-        axes.loglog([row["events"] for row in found], [row[which] for row in found], "o-", color=colour, label=label)
-    axes.set_title("Rebuilding the read model: events per second against the length of the log")
-    axes.set_xlabel("events in the log")
-    axes.legend(frameon=False, fontsize=8)
-    _saved(figure, axes, "rebuild")
+    with _chart("rebuild", "Rebuilding the read model: events per second against the length of the log") as axes:
+        for which, colour, label in (
+            ("two", OURS, "ours, 2 cores"),
+            ("one", "#79b8ff", "ours, 1 core"),
+            ("stock", OTHERS, "stock"),
+        ):
+            axes.loglog(
+                [row["events"] for row in found], [row[which] for row in found], "o-", color=colour, label=label
+            )
+        axes.set_xlabel("events in the log")
+        axes.legend(frameon=False, fontsize=8)
 
 
 def callback() -> None:
     """Where one callback's time goes, before and after."""
     found = rows("callback")
-    figure, axes = plt.subplots(figsize=_INCHES)
-    left = [0.0, 0.0]
-    shades = plt.get_cmap("Blues")
-    for number, row in enumerate(found):
-        widths = [row["after"], row["before"]]
-        axes.barh(
-            ["after", "before"], widths, left=left, color=shades(0.9 - number / len(found) * 0.75), label=row["part"]
-        )
-        left = [start + width for start, width in zip(left, widths, strict=True)]
-    axes.set_title("Microseconds of a core per callback")
-    axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.1))
-    _saved(figure, axes, "callback")
-
-
-def _saved(figure: Any, axes: Any, name: str) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(FOLDER / f"{name}.png", dpi=110, bbox_inches="tight", metadata={"Software": None})
-    plt.close(figure)
+    with _chart("callback", "Microseconds of a core per callback") as axes:
+        left = [0.0, 0.0]
+        shades = plt.get_cmap("Blues")
+        for number, row in enumerate(found):
+            widths = [row["after"], row["before"]]
+            axes.barh(
+                ["after", "before"],
+                widths,
+                left=left,
+                color=shades(0.9 - number / len(found) * 0.75),
+                label=row["part"],
+            )
+            left = [start + width for start, width in zip(left, widths, strict=True)]
+        axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.1))
 
 
 if __name__ == "__main__":
