@@ -22,8 +22,9 @@ class LinkedFile:
 
     def __init__(self, path: str, schema_version: int, patience_s: float = 1) -> None:
         self._patience_s = patience_s
-        self._path = os.path.abspath(path)  # noqa: PTH100 - looked up for every question: pathlib takes ten times as long
-        self._folder = os.path.dirname(self._path)  # noqa: PTH120
+        # Looked up for every question, by plain strings: pathlib takes ten times as long.
+        self._path = os.path.abspath(path)  # noqa: PTH100 - as said
+        self._folder = os.path.dirname(self._path)  # noqa: PTH120 - as said
         self._schema_version = schema_version
         self._named: str | None = None
         self._connection: sqlite3.Connection | None = None
@@ -63,7 +64,7 @@ class LinkedFile:
 
     def _look_up(self) -> str:
         try:
-            return os.path.join(self._folder, os.readlink(self._path))  # noqa: PTH115, PTH118
+            return os.path.join(self._folder, os.readlink(self._path))  # noqa: PTH115, PTH118 - as said above
         except OSError:
             return self._path
 
