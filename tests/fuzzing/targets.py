@@ -1,0 +1,199 @@
+"""What must hold for any bytes at all: each target takes some, and raises where a promise is broken.
+
+`scripts/fuzz.py` drives them with a fuzzer, by the million; `test_corpus.py` with all that a fuzzer ever found worth
+keeping.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qsl, quote
+
+import structlog
+import uvicorn
+from uvicorn.server import ServerState
+
+from projector.callbacks import Unreadable, carries_group_state, command_of, translate
+from projector.event_store import Appended, StoreUnavailable
+from projector.event_store.mapper import EventMapper
+from projector.http import ingest
+from projector.http.app import Parts, create_app
+from projector.http.metrics import Metrics
+from projector.http.protocol import GuardedProtocol
+from projector.settings import Settings
+from tests.callbacks.payloads import PAYLOADS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    import pytest
+
+    from projector.event_store import Candidate
+
+NOW: Final = 1_700_000_000_000
+APP_ID: Final = 1400000000
+COMMANDS: Final = sorted({payload.query.get("CallbackCommand", "") for payload in PAYLOADS})
+MAX_BODY: Final = 2_000
+_STEPS: Final = 30
+"""After so many turns of the loop, whoever still waits does so for the rest of a request, which does not come."""
+
+_MAPPER: Final = EventMapper(None, None)  # type: ignore[arg-type]
+
+
+def translation(data: bytes) -> None:
+    """A first byte that chooses the command of the URL, and a body: it is an event that can be stored, or refused."""
+    if not data:
+        return
+    named, body = COMMANDS[data[0] % len(COMMANDS)], data[1:]
+    try:
+        command = command_of({"callbackcommand": named}, body)
+        if not carries_group_state(command):
+            return
+        event, identity, from_future = translate(command, body, platform=None, received_at=NOW)
+    except Unreadable as error:
+        assert str(error), "refused without a reason"
+        return
+    assert event.callback.encode() == body, "the body is not kept as it came"
+    assert _MAPPER.to_domain_event(_MAPPER.to_stored_event(event)) == event, "it is not stored as it was read"
+    again = translate(command, body, platform=None, received_at=NOW)
+    assert (again.event, again.identity, again.from_future) == (event, identity, from_future)
+    assert event.occurred_at <= NOW + 5 * 60 * 1000, "a time from the future is believed"
+
+
+class _Transport(asyncio.Transport):
+    """A connection of which only what is answered matters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answered = b""
+        self.gone = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.answered += bytes(data)
+
+    def close(self) -> None:
+        self.gone = True
+
+    def abort(self) -> None:
+        self.gone = True
+
+    def is_closing(self) -> bool:
+        return self.gone
+
+    def pause_reading(self) -> None:
+        """As much as is sent is there already."""
+
+    def resume_reading(self) -> None:
+        """See above."""
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return {"sockname": ("127.0.0.1", 80), "peername": ("127.0.0.1", 1024)}.get(name, default)
+
+
+class Receiver:
+    """The application behind its own HTTP protocol, over lists in the stead of databases."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        structlog.configure(processors=[self._hear], cache_logger_on_first_use=False)
+        patch.setattr(ingest, "to_thread", self)  # all is done when nothing more happens
+        self.unexpected: list[str] = []
+        self.events: list[str] = []
+        self.kept: list[bytes] = []
+        self._loop = asyncio.new_event_loop()
+        metrics = Metrics(self._no_health)
+        settings = Settings(sdk_app_id=APP_ID, max_body_bytes=MAX_BODY)
+        door = ingest.Ingest(settings, self, self, metrics)  # type: ignore[arg-type]
+        app = create_app(Parts(self._no_health, metrics, self._no_health, ingest=door))
+        self._config = uvicorn.Config(app, http=GuardedProtocol, lifespan="off", log_config=None, server_header=False)
+        self._config.load()
+
+    async def append(self, candidate: Candidate) -> Appended:
+        """In the stead of group commit."""
+        self.events.append(candidate.event.callback)
+        return Appended(len(self.events), repeated=False)
+
+    def keep(self, *, body: bytes, **_: Any) -> int:
+        """In the stead of the quarantine."""
+        self.kept.append(body)
+        return len(self.kept)
+
+    async def run_sync(self, work: Callable[[], Any]) -> Any:
+        """In the stead of threads."""
+        return work()
+
+    def talk(self, sent: Iterable[bytes]) -> bytes:
+        """Return what is answered to pieces of a connection."""
+        self.events.clear()
+        self.kept.clear()
+        return self._loop.run_until_complete(self._talk(sent))
+
+    def any_bytes(self, data: bytes) -> None:
+        """Bytes on a connection, in two pieces: no answer is a fault of ours, and nothing goes wrong unseen."""
+        half = len(data) // 2
+        self._check(self.talk([data[:half], data[half:]]))
+
+    def any_request(self, data: bytes) -> None:
+        """A first byte that chooses the command, a query up to a line's end, and a body: authentic ones are kept."""
+        if not data:
+            return
+        query, _, body = data[1:].partition(b"\n")
+        named = quote(COMMANDS[data[0] % len(COMMANDS)])
+        target = f"/callback?SdkAppid={APP_ID}&CallbackCommand={named}&{quote(query, safe='&=%+')}"
+        head = f"POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        statuses = self._check(self.talk([head, body]))
+        assert len(statuses) == 1, "one request, one answer"
+        given = {name.lower(): value for name, value in parse_qsl(target.partition("?")[2], keep_blank_values=True)}
+        if given["sdkappid"] != str(APP_ID):
+            assert statuses == [403]
+        elif len(body) > MAX_BODY:
+            assert statuses == [413]
+        elif statuses == [200]:
+            recorded = [event.encode() for event in self.events]
+            expected = [body] if carries_group_state(_command(given, body)) else []
+            assert recorded == expected, "acknowledged, and another event recorded, or none"
+        else:
+            assert statuses == [400]
+            assert self.kept == [body], "refused, authentic, and not kept"
+
+    def _check(self, answered: bytes) -> list[int]:
+        assert not self.unexpected, self.unexpected
+        statuses = [int(status) for status in re.findall(rb"(?:^|\n|})HTTP/1\.1 (\d{3})", answered)]
+        assert all(status < 500 for status in statuses), answered
+        return statuses
+
+    async def _talk(self, sent: Iterable[bytes]) -> bytes:
+        transport, state = _Transport(), ServerState()
+        self._loop.set_exception_handler(lambda _, context: self.unexpected.append(str(context)))
+        protocol = GuardedProtocol(self._config, state, {}, self._loop)
+        protocol.connection_made(transport)
+        for piece in sent:
+            if not transport.gone:
+                protocol.data_received(piece)
+            await asyncio.sleep(0)
+        for _ in range(_STEPS):
+            await asyncio.sleep(0)
+        protocol.connection_lost(None)
+        if state.tasks:
+            await asyncio.wait(state.tasks)
+        return transport.answered
+
+    def _hear(self, _: Any, name: str, line: dict[str, Any]) -> Any:
+        if name in ("error", "exception", "critical"):
+            self.unexpected.append(str(line))
+        raise structlog.DropEvent
+
+    def _no_health(self) -> Any:
+        raise StoreUnavailable("there is no store here")
+
+
+def _command(given: dict[str, str], body: bytes) -> str:
+    return str(json.loads(body.decode(errors="replace"), strict=False).get("CallbackCommand") or given.get("callbackcommand"))
+
+
+def targets(patch: pytest.MonkeyPatch) -> dict[str, Callable[[bytes], None]]:
+    """Return every target by its name."""
+    receiver = Receiver(patch)
+    return {"translation": translation, "requests": receiver.any_request, "connections": receiver.any_bytes}
