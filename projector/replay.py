@@ -86,6 +86,15 @@ class Replay:
             needed = [one for one in self._projections if self._unfit(live, [one])]
             return self._replay(fresh, live, needed, check=False) if needed else None
 
+    def renew(self) -> int:
+        """Build a fresh model, make it the live one, and keep none from before; return the position it is at."""
+        with self._building() as (fresh, live):
+            self._build(fresh, self._projections, through=self._store.head())
+            with closing(fresh.finished()) as rebuilt:
+                position = self._swap(fresh, rebuilt, live)
+            self._generations.drop_previous()
+            return position
+
     def group(self, group_id: str, *, only: str | None = None, check: bool = False) -> Replayed:
         """Compare one group; unless it is a check, put it right in one transaction."""
         projections = self._chosen(only)
@@ -122,7 +131,7 @@ class Replay:
         if others := [one for one in self._projections if one not in chosen]:
             self._require_fit(live, others)
         through, reasons = self._compared_at(live, chosen)
-        build(self._store, fresh, chosen, self._versions(), through=through, told=self._told, jobs=self._jobs)
+        self._build(fresh, chosen, through=through)
         with closing(fresh.finished()) as rebuilt:
             replayed = Replayed(through, 0, tuple(reasons))
             if not reasons:
@@ -134,6 +143,9 @@ class Replay:
             if not check:
                 self._swap(fresh, rebuilt, live)
         return replayed
+
+    def _build(self, fresh: Generation, chosen: Sequence[Projection], *, through: int) -> None:
+        build(self._store, fresh, chosen, self._versions(), through=through, told=self._told, jobs=self._jobs)
 
     def _compared_at(self, live: ReadModel, chosen: Sequence[Projection]) -> tuple[int, list[str]]:
         """Return up to which position to build before comparing, and the reasons not to compare."""

@@ -2,57 +2,108 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from projector.domain.events import UndecodableEvent
+from projector.event_store import fingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    from projector.domain.events import Recorded
     from projector.event_store import EventStore
 
 _AT_ONCE: Final = 2_000
 
 
+class Digest(NamedTuple):
+    """A hash of all events up to a position: each event's fingerprint, hashed with what those before it came to."""
+
+    position: int
+    value: bytes
+
+    def __str__(self) -> str:
+        """Return it as people keep it."""
+        return f"{self.position}:{self.value.hex()}"
+
+
 class Verified(NamedTuple):
-    """What was looked at: events, up to the newest when it began, of so many groups; and how many faults there were."""
+    """What was looked at: events, up to the newest when it began, of so many groups; and how many faults there were.
+
+    `redacted` is how many events are no longer what they were when they were appended, because somebody is forgotten.
+    """
 
     events: int
     groups: int
+    redacted: int
     faults: int
+    digest: Digest
 
 
 def verify_log(
-    store: EventStore, *, found: Callable[[str], None], advanced: Callable[[int], None] = lambda _: None
+    store: EventStore,
+    *,
+    found: Callable[[str], None],
+    advanced: Callable[[int], None] = lambda _: None,
+    expected: Digest | None = None,
 ) -> Verified:
     """Look at every event: positions and versions without a gap, states that decode, identities that stand for one.
 
-    `found` is told each fault in a line, `advanced` how many more events were looked at. Others may append meanwhile.
+    `found` is told each fault in a line, `advanced` how many more events were looked at; `expected` is a digest from
+    before. Others may append meanwhile.
 
     Raises StoreUnavailable.
     """
-    head, position, faults = store.head(), 0, 0
-    versions: dict[str, int] = {}
-
-    def fault(line: str) -> None:
-        nonlocal faults
-        faults += 1
-        found(line)
-
-    while position < head and (batch := store.read(position, min(_AT_ONCE, head - position))):
+    head, look = store.head(), _Look(store.redactions(), expected, found)
+    while look.position < head and (batch := store.read(look.position, min(_AT_ONCE, head - look.position))):
         for recorded in batch:
-            if recorded.position != position + 1:
-                fault(f"behind position {position} comes {recorded.position}")
-            position, event = recorded.position, recorded.event
-            expected = versions.get(event.group_id, 0) + 1
-            if recorded.version != expected:
-                fault(f"position {position} has version {recorded.version} of its group, and must have {expected}")
-            versions[event.group_id] = recorded.version
-            if isinstance(event, UndecodableEvent):
-                fault(f"position {position} cannot be decoded: {event.reason}")
+            look.at(recorded)
         advanced(len(batch))
-    if position < head:
-        fault(f"behind position {position} comes nothing, and there must be {head}")
+    if look.position < head:
+        look.fault(f"behind position {look.position} comes nothing, and there must be {head}")
+    if expected and expected.position > look.position:
+        look.fault(f"there is no position {expected.position}, of which there is a digest")
     if astray := store.identities_astray():
-        fault(f"{astray} identities of callbacks stand at no event, or at another's")
-    return Verified(position, len(versions), faults)
+        look.fault(f"{astray} identities of callbacks stand at no event, or at another's")
+    return look.verified()
+
+
+class _Look:
+    """What was seen so far."""
+
+    def __init__(self, redactions: Mapping[int, bytes], expected: Digest | None, found: Callable[[str], None]) -> None:
+        self.position = 0
+        self._redactions = redactions
+        self._expected = expected
+        self._found = found
+        self._versions: dict[str, int] = {}
+        self._digest = b""
+        self._redacted = self._faults = 0
+
+    def at(self, recorded: Recorded) -> None:
+        """Look at the next event."""
+        if recorded.position != self.position + 1:
+            self.fault(f"behind position {self.position} comes {recorded.position}")
+        self.position, event = recorded.position, recorded.event
+        version = self._versions.get(event.group_id, 0) + 1
+        if recorded.version != version:
+            self.fault(f"position {self.position} has version {recorded.version} of its group, and must have {version}")
+        self._versions[event.group_id] = recorded.version
+        if isinstance(event, UndecodableEvent):
+            self.fault(f"position {self.position} cannot be decoded: {event.reason}")
+        was = self._redactions.get(self.position)
+        self._redacted += was is not None
+        self._digest = sha256(self._digest + (was or fingerprint(recorded))).digest()
+        if self._expected and self._expected.position == self.position and self._expected.value != self._digest:
+            self.fault(f"the events up to position {self.position} are not those of the digest")
+
+    def fault(self, line: str) -> None:
+        """Tell, and count, a fault."""
+        self._faults += 1
+        self._found(line)
+
+    def verified(self) -> Verified:
+        """Return what was seen."""
+        digest = Digest(self.position, self._digest)
+        return Verified(self.position, len(self._versions), self._redacted, self._faults, digest)

@@ -57,7 +57,7 @@ def empty_database(directory: Path, name: str = "emptied") -> Path:
         schemas = "SELECT nspname FROM pg_namespace WHERE nspname ~ '^read_model_[0-9]+$'"
         for (schema,) in server.execute(schemas).fetchall():
             server.execute(f"DROP SCHEMA {schema} CASCADE")
-        for table in ("stored_events", "identities", "quarantine", "read_models"):
+        for table in ("stored_events", "identities", "quarantine", "forgotten", "redactions", "read_models"):
             if server.execute("SELECT to_regclass(%s)", (table,)).fetchone() != (None,):
                 server.execute(f"TRUNCATE {table}")
     return database
@@ -117,6 +117,18 @@ def change_events(database: Path, *statements: str) -> None:
         with closing(sqlite3.connect(database, isolation_level=None)) as file:
             for statement in statements:
                 file.execute(statement)
+
+
+def asked(database: Path, question: str) -> tuple[Any, ...]:
+    """The first row of an answer of the database that keeps the events."""
+    if _server is not None:
+        with psycopg.connect(url_of(database)) as server:
+            row = server.execute(question).fetchone()
+    else:
+        with closing(sqlite3.connect(database)) as file:
+            row = file.execute(question).fetchone()
+    assert row is not None
+    return tuple(row)
 
 
 def settings(database: Path) -> Settings:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from projector import __version__, logs
-from projector.cli import events, quarantine, replay, serve, simulate, status, verify
+from projector.cli import events, forget, quarantine, replay, serve, simulate, status, verify
 from projector.event_store import StoreUnavailable
 from projector.read_model import ReadModelUnavailable
 from projector.replay import CannotReplay
@@ -18,7 +18,7 @@ from projector.settings import WrongSetting, read_settings
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_COMMANDS = (serve, replay, verify, status, quarantine, simulate, events)
+_COMMANDS = (serve, replay, verify, status, quarantine, forget, simulate, events)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -17,8 +17,10 @@ from projector.replay import Replay
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
     from typing import Self
 
+    from projector.event_store import EventStore
     from projector.read_model import Building, Generations
     from projector.replay import Difference, Replayed
     from projector.settings import Settings
@@ -53,17 +55,7 @@ def add_jobs_to(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Replay, print each difference, and return 1 if there was one."""
-    generations = open_generations(settings)
-    with closing(open_events(settings)) as store, _Teller(generations) as teller:
-        replay = Replay(
-            store,
-            generations,
-            PROJECTIONS,
-            found=_Report().add,
-            told=teller.tell,
-            waits=_say_who_waits,
-            jobs=Jobs(options.jobs, partial(open_events, settings)),
-        )
+    with closing(open_events(settings)) as store, _replaying(options, settings, store) as replay:
         if options.rollback:
             _say(f"position {replay.roll_back()}: the read model before is live again")
             return 0
@@ -73,6 +65,27 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
         return 0
     _say(_outcome(replayed, check=options.check))
     return 1 if replayed.differences else 0
+
+
+def renew(options: argparse.Namespace, settings: Settings, store: EventStore) -> None:
+    """Build the read model anew, and keep none from before."""
+    with _replaying(options, settings, store) as replay:
+        _say(f"position {replay.renew()}: the read model is built anew, and none from before is left")
+
+
+@contextmanager
+def _replaying(options: argparse.Namespace, settings: Settings, store: EventStore) -> Iterator[Replay]:
+    generations = open_generations(settings)
+    with _Teller(generations) as teller:
+        yield Replay(
+            store,
+            generations,
+            PROJECTIONS,
+            found=_Report().add,
+            told=teller.tell,
+            waits=_say_who_waits,
+            jobs=Jobs(options.jobs, partial(open_events, settings)),
+        )
 
 
 def _jobs() -> int:

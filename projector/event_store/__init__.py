@@ -1,4 +1,4 @@
-"""The event store: append a batch once, read after a position, know the head. Nothing is ever changed."""
+"""The event store: append a batch once, read after a position, know the head. Only who is forgotten is changed."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+import msgspec
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from projector.domain.events import Event, Recorded
@@ -94,6 +96,21 @@ class EventStore(Protocol):
     def identities_astray(self) -> int:
         """Return how many identities of callbacks stand at no event, or at one at which another stands."""
 
+    def forget(self, account: str) -> str:
+        """Write a pseudonym instead of an account in all that is appended, or quarantined, from now on; return it.
+
+        What was stored before stays as it is; see `redact`. The same account always has the same pseudonym.
+        """
+
+    def redact(self, positions: Sequence[int], names: Mapping[str, str]) -> None:
+        """Write pseudonyms instead of accounts in the events at these positions, in one transaction.
+
+        What an event was is kept as its fingerprint.
+        """
+
+    def redactions(self) -> dict[int, bytes]:
+        """Return the fingerprints that redacted events had, by position."""
+
     def head(self) -> int:
         """Return the position of the newest event, 0 if there is none."""
 
@@ -113,6 +130,13 @@ def bounds_between(ends: Iterable[str | None]) -> list[Bounds]:
 def digest(command: str | None, body: bytes) -> bytes:
     """Return what makes a request in the quarantine the same as another: its command and its bytes."""
     return blake2b(f"{command}\n".encode() + body, digest_size=16).digest()
+
+
+def fingerprint(recorded: Recorded) -> bytes:
+    """Return what tells an event at its place from any other, however it is stored."""
+    event = recorded.event
+    told = (recorded.position, recorded.version, event.TOPIC, event)
+    return blake2b(msgspec.json.encode(told, order="sorted"), digest_size=32).digest()
 
 
 def stream(store: EventStore, group_id: str, through: int) -> Iterator[list[Recorded]]:
@@ -140,6 +164,9 @@ class Quarantine(Protocol):
 
     def release(self, quarantine_id: int, position: int) -> None:
         """Note that a request became the event at that position."""
+
+    def redact(self, names: Mapping[str, str]) -> int:
+        """Write pseudonyms instead of accounts in all that is kept, waiting or not; return in how much of it."""
 
     def count(self) -> int:
         """Return how many requests wait."""

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, LiteralString
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 from eventsourcing import postgres as library
-from eventsourcing.persistence import PersistenceError
-from psycopg.rows import dict_row, tuple_row
+from psycopg.rows import tuple_row
 
 from projector.domain.events import Recorded
+from projector.domain.redaction import redact
 from projector.event_store import (
     EVERY_GROUP,
     Appended,
     Bounds,
-    Quarantined,
     StoreUnavailable,
     bounds_between,
-    digest,
+    fingerprint,
     in_background,
 )
 from projector.event_store.mapper import MAPPER_TOPIC, mapper_of
-from projector.postgres import CONNECT_TIMEOUT_S, connect, connection_info, decoded, encoded, one_line
+from projector.event_store.postgres_quarantine import PostgresQuarantine
+from projector.event_store.postgres_recorder import Datastore, GroupRecorder, alone, pseudonyms, rows, unavailable
+from projector.event_store.pseudonyms import Pseudonyms, hashed, new_key, new_pseudonym
+from projector.postgres import connect, decoded, encoded
 
 if TYPE_CHECKING:
     import threading
@@ -35,111 +35,16 @@ if TYPE_CHECKING:
     from projector.event_store.mapper import EventMapper
 
 _LISTEN_S: Final = 0.5
-_RESTED_S: Final = 0.5
 STREAMS_BATCH_SIZE: Final = 2_000
 _OLDEST: Final = 130_000
 _SCHEMA_LOCK: Final = 0x70726F6A
 """Whoever creates the tables holds this advisory lock: `IF NOT EXISTS` alone does not go together with itself."""
 
-_TABLES: Final[tuple[LiteralString, ...]] = (
-    "CREATE TABLE IF NOT EXISTS identities (identity bytea PRIMARY KEY, position bigint NOT NULL)",
-    """CREATE TABLE IF NOT EXISTS quarantine (
-        id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-        digest bytea NOT NULL UNIQUE,
-        received_at bigint NOT NULL,
-        times bigint NOT NULL,
-        reason text NOT NULL,
-        command text,
-        platform text,
-        body bytea NOT NULL,
-        position bigint)""",
-    "CREATE INDEX IF NOT EXISTS quarantine_waiting ON quarantine (id) WHERE position IS NULL",
-    # A plan is made when the tables are empty, and kept; what is looked up one by one is never read whole.
-    # Under the lock positions are given one by one and commits follow in the same order, so that no reader ever
-    # steps over an event. The sequence is set back to the newest: what a failed transaction took leaves no gap.
-    """CREATE OR REPLACE FUNCTION append_to_groups(ids text[], topics text[], states bytea[], identities_ bytea[])
-    RETURNS TABLE (at_position bigint, is_repeated boolean) LANGUAGE plpgsql AS $$
-    DECLARE
-        head bigint;
-    BEGIN
-        LOCK TABLE stored_events IN EXCLUSIVE MODE;
-        SELECT COALESCE(MAX(notification_id), 0) INTO head FROM stored_events;
-        RETURN QUERY WITH given AS MATERIALIZED (
-            SELECT told.*, (SELECT position FROM identities WHERE identities.identity = told.identity) AS known,
-                CASE WHEN told.identity IS NULL THEN 1
-                    ELSE ROW_NUMBER() OVER (PARTITION BY told.identity ORDER BY told.nth) END AS time
-            FROM unnest(ids, topics, states, identities_) WITH ORDINALITY AS told (id, topic, state, identity, nth)),
-        newest AS MATERIALIZED (
-            SELECT streams.id, (SELECT MAX(originator_version) FROM stored_events WHERE originator_id = streams.id)
-                AS version
-            FROM (SELECT DISTINCT given.id FROM given) AS streams),
-        fresh AS MATERIALIZED (
-            SELECT given.*, head + ROW_NUMBER() OVER (ORDER BY given.nth) AS position,
-                COALESCE(newest.version, 0) + ROW_NUMBER() OVER (PARTITION BY given.id ORDER BY given.nth) AS version
-            FROM given JOIN newest ON newest.id = given.id
-            WHERE given.known IS NULL AND given.time = 1),
-        appended AS (
-            INSERT INTO stored_events (originator_id, originator_version, topic, state, notification_id)
-            SELECT fresh.id, fresh.version, fresh.topic, fresh.state, fresh.position FROM fresh ORDER BY fresh.nth),
-        remembered AS (
-            INSERT INTO identities
-            SELECT fresh.identity, fresh.position FROM fresh WHERE fresh.identity IS NOT NULL)
-        SELECT COALESCE(given.known, mine.position, first.position), mine.position IS NULL
-            FROM given
-            LEFT JOIN fresh AS mine ON mine.nth = given.nth
-            LEFT JOIN fresh AS first ON first.identity = given.identity
-            ORDER BY given.nth;
-        PERFORM setval(pg_get_serial_sequence('stored_events', 'notification_id'), MAX(notification_id))
-            FROM stored_events HAVING MAX(notification_id) > 0;
-        NOTIFY stored_events;
-    END $$""",
-)
 _APPEND: Final = (
-    "SELECT at_position, is_repeated FROM append_to_groups(%b::text[], %b::text[], %b::bytea[], %b::bytea[])"
+    "SELECT at_position, is_repeated FROM append_to_groups(%b::text[], %b::text[], %b::bytea[], %b::bytea[], %s)"
 )
 _EVENTS: Final = "SELECT notification_id, originator_id, originator_version, topic, state FROM stored_events"
 _IN_ORDER: Final = 'originator_id COLLATE "C"'
-
-
-class Datastore(library.PostgresDatastore):
-    """The library's, with connections as the URL says, several hosts and all."""
-
-    def __init__(self, url: str, pool_size: int) -> None:
-        super().__init__("", "", "", "", "", originator_id_type="text", connect_timeout=CONNECT_TIMEOUT_S)
-        self.pool = library.ConnectionPool(
-            connection_info(url),
-            connection_class=psycopg.Connection[Any],
-            kwargs={"row_factory": dict_row},
-            min_size=1,
-            max_size=pool_size,
-            open=False,
-            configure=self.after_connect_func(),
-            timeout=CONNECT_TIMEOUT_S,
-            check=_Rested().check,
-        )
-
-
-class _Rested:
-    """Checks a connection before it is used, if it was not used just now: each check is a round trip."""
-
-    def __init__(self) -> None:
-        self._used: WeakKeyDictionary[psycopg.Connection[Any], float] = WeakKeyDictionary()
-
-    def check(self, connection: psycopg.Connection[Any]) -> None:
-        """Raise psycopg.Error if the connection is broken, as far as that is looked at."""
-        now = time.monotonic()
-        if now - self._used.get(connection, -_RESTED_S) >= _RESTED_S:
-            library.ConnectionPool.check_connection(connection)
-        self._used[connection] = now
-
-
-class GroupRecorder(library.PostgresApplicationRecorder):
-    """The library's recorder, with what stands beside its table."""
-
-    def _create_table(self, curs: psycopg.Cursor[Any]) -> None:
-        super()._create_table(curs)
-        for statement in _TABLES:
-            curs.execute(statement, prepare=False)
 
 
 class PostgresEventStore:
@@ -149,6 +54,7 @@ class PostgresEventStore:
         self._datastore = recorder.datastore
         self._mapper = mapper
         self._url = url
+        self._pseudonyms = Pseudonyms()
 
     @property
     def mapper(self) -> EventMapper:
@@ -157,14 +63,21 @@ class PostgresEventStore:
 
     def append(self, batch: Sequence[Candidate]) -> list[Appended]:
         """See `EventStore`."""
-        stored = [self._mapper.to_stored_event(event) for event, _ in batch]
-        columns = (
-            [encoded(one.originator_id) for one in stored],
-            [one.topic for one in stored],
-            [one.state for one in stored],
-            [identity for _, identity in batch],
-        )
-        return [Appended(position, repeated=repeated) for position, repeated in self._rows(_APPEND, columns)]
+        while True:
+            known = self._pseudonyms
+            stored = [self._mapper.to_stored_event(known.instead(event)) for event, _ in batch]
+            columns = (
+                [encoded(one.originator_id) for one in stored],
+                [one.topic for one in stored],
+                [one.state for one in stored],
+                [identity for _, identity in batch],
+                known.through,
+            )
+            appended = self._rows(_APPEND, columns)
+            if len(appended) == len(batch):
+                return [Appended(position, repeated=repeated) for position, repeated in appended]
+            with unavailable(), self._datastore.get_connection() as connection:
+                self._pseudonyms = pseudonyms(connection.cursor(row_factory=tuple_row))
 
     def read(self, after: int, limit: int) -> list[Recorded]:
         """See `EventStore`."""
@@ -184,7 +97,7 @@ class PostgresEventStore:
             condition += f" AND {_IN_ORDER} < %s"
             arguments.append(encoded(bounds.end))
         question = f"{_EVENTS}{condition} ORDER BY {_IN_ORDER}, originator_version"
-        with _unavailable(), connect(self._url) as connection:
+        with unavailable(), connect(self._url) as connection:
             connection.execute("SET statement_timeout = 0")
             with connection.transaction(), connection.cursor("streams", row_factory=tuple_row) as cursor:
                 cursor.execute(question, arguments)
@@ -211,6 +124,39 @@ class PostgresEventStore:
         )
         return int(astray)
 
+    def forget(self, account: str) -> str:
+        """See `EventStore`."""
+        with alone(self._datastore) as cursor:
+            known = pseudonyms(cursor)
+            if account in (there := known.of({account})):
+                return there[account]
+            key, pseudonym = known.key or new_key(), new_pseudonym()
+            cursor.execute(
+                "INSERT INTO forgotten (digest, key, pseudonym) VALUES (%s, %s, %s)",
+                (hashed(account, key), key, pseudonym),
+            )
+            return pseudonym
+
+    def redact(self, positions: Sequence[int], names: Mapping[str, str]) -> None:
+        """See `EventStore`."""
+        with alone(self._datastore) as cursor:
+            cursor.execute(f"{_EVENTS} WHERE notification_id = ANY(%s)", (list(positions),))
+            for recorded in self._recorded(cursor.fetchall()):
+                state = self._mapper.to_stored_event(redact(recorded.event, names)).state
+                cursor.execute(
+                    "UPDATE stored_events SET state = %s WHERE notification_id = %s", (state, recorded.position)
+                )
+                cursor.execute(
+                    "INSERT INTO redactions VALUES (%s, %s) ON CONFLICT DO NOTHING",
+                    (recorded.position, fingerprint(recorded)),
+                )
+
+    def redactions(self) -> dict[int, bytes]:
+        """See `EventStore`."""
+        return {
+            position: bytes(was) for position, was in self._rows("SELECT position, fingerprint FROM redactions", ())
+        }
+
     @contextmanager
     def watching(self, wake: Callable[[], None]) -> Iterator[None]:
         """See `EventStore`."""
@@ -231,60 +177,6 @@ class PostgresEventStore:
         ]
 
 
-class PostgresQuarantine:
-    """`Quarantine` in a table beside the events; bodies go through the same compressor and cipher."""
-
-    def __init__(self, recorder: GroupRecorder, mapper: EventMapper) -> None:
-        self._datastore = recorder.datastore
-        self._mapper = mapper
-
-    def keep(self, *, body: bytes, reason: str, command: str | None, platform: str | None, received_at: int) -> int:
-        """See `Quarantine`."""
-        told = (
-            digest(command, body),
-            received_at,
-            encoded(reason),
-            encoded(command),
-            encoded(platform),
-            self._mapper.seal(body),
-        )
-        ((quarantine_id,),) = rows(
-            self._datastore,
-            "INSERT INTO quarantine (digest, received_at, times, reason, command, platform, body)"
-            " VALUES (%s, %s, 1, %s, %s, %s, %s)"
-            " ON CONFLICT (digest) DO UPDATE SET times = quarantine.times + 1 RETURNING id",
-            told,
-        )
-        return int(quarantine_id)
-
-    def waiting(self, after: int = 0, limit: int = 100) -> list[Quarantined]:
-        """See `Quarantine`."""
-        return self._select("position IS NULL AND id > %s ORDER BY id LIMIT %s", (after, limit))
-
-    def find(self, quarantine_id: int) -> Quarantined | None:
-        """See `Quarantine`."""
-        return next(iter(self._select("id = %s", (quarantine_id,))), None)
-
-    def release(self, quarantine_id: int, position: int) -> None:
-        """See `Quarantine`."""
-        rows(
-            self._datastore,
-            "UPDATE quarantine SET position = %s WHERE id = %s RETURNING id",
-            (position, quarantine_id),
-        )
-
-    def count(self) -> int:
-        """See `Quarantine`."""
-        ((count,),) = rows(self._datastore, "SELECT COUNT(*) FROM quarantine WHERE position IS NULL", ())
-        return int(count)
-
-    def _select(self, condition: str, arguments: tuple[int, ...]) -> list[Quarantined]:
-        columns = "id, received_at, times, reason, command, platform, body, position"
-        found = rows(self._datastore, f"SELECT {columns} FROM quarantine WHERE {condition}", arguments)
-        entries = [Quarantined(*map(decoded, row)) for row in found]
-        return [self._mapper.unsealed(entry) for entry in entries]
-
-
 def open_postgres(
     url: str, library_environment: Mapping[str, str], pool_size: int = 5
 ) -> tuple[PostgresEventStore, PostgresQuarantine]:
@@ -294,7 +186,7 @@ def open_postgres(
 
     Raises StoreUnavailable if the database cannot be reached or is no such store.
     """
-    with _unavailable(), connect(url) as alone:
+    with unavailable(), connect(url) as alone:
         if alone.info.server_version < _OLDEST:
             theirs = alone.info.server_version // 10_000
             raise StoreUnavailable(f"PostgreSQL {_OLDEST // 10_000} or newer is needed, and this is {theirs}")
@@ -314,12 +206,6 @@ def open_postgres(
     return PostgresEventStore(recorder, mapper, url), PostgresQuarantine(recorder, mapper)
 
 
-def rows(datastore: library.PostgresDatastore, statement: str, arguments: Sequence[Any]) -> list[tuple[Any, ...]]:
-    """Return the rows of a statement, which is a transaction of its own. Raises StoreUnavailable."""
-    with _unavailable(), datastore.get_connection() as connection, connection.cursor(row_factory=tuple_row) as cursor:
-        return cursor.execute(statement, arguments).fetchall()
-
-
 def _listen(url: str, wake: Callable[[], None], stopping: threading.Event) -> None:
     """Wake somebody at every notice of an append, until stopped, through every loss of the connection."""
     while not stopping.is_set():
@@ -332,13 +218,3 @@ def _listen(url: str, wake: Callable[[], None], stopping: threading.Event) -> No
                         wake()
         except psycopg.Error:
             stopping.wait(_LISTEN_S)
-
-
-@contextmanager
-def _unavailable() -> Iterator[None]:
-    try:
-        yield
-    except psycopg.Error as error:
-        raise StoreUnavailable(one_line(error)) from error
-    except PersistenceError as error:
-        raise StoreUnavailable("PostgreSQL: " + " ".join(str(error).split())) from error

@@ -31,6 +31,7 @@ PATIENCE_S: Final = 1.0
 
 _AT_ONCE: Final = 500
 _LOOK_AGAIN_S: Final = 0.5
+_PRAGMAS: Final = ("PRAGMA synchronous=FULL", "PRAGMA fullfsync=ON", "PRAGMA secure_delete=ON")
 _TABLE: Final = """CREATE TABLE IF NOT EXISTS spool (
     id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, state BLOB NOT NULL, identity BLOB NOT NULL,
     spooled_at INTEGER NOT NULL)"""
@@ -61,7 +62,7 @@ class Spool:
         with _unavailable():
             switch_to_wal(path)
             self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0.5)
-            for statement in ("PRAGMA synchronous=FULL", "PRAGMA fullfsync=ON", _TABLE):
+            for statement in (*_PRAGMAS, _TABLE):
                 self._connection.execute(statement)
 
     def keep(self, batch: Sequence[Candidate]) -> None:

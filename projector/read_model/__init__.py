@@ -289,6 +289,9 @@ class Generations(Protocol):
     def previous(self) -> Generation | None:
         """Return the one before, None if there is none; only while the right to build is held."""
 
+    def drop_previous(self) -> None:
+        """Have none before the live one; only while the right to build is held."""
+
     def tell(self, building: Building) -> None:
         """Let everybody know how far the building is; only while the right to build is held."""
 

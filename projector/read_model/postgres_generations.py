@@ -126,6 +126,11 @@ class PostgresGenerations:
             number = _pointed(connection, _PREVIOUS)
         return None if number is None else PostgresGeneration(self._url, number)
 
+    def drop_previous(self) -> None:
+        """See `Generations`. Its schema goes when the building ends."""
+        with unavailable(), connect(self._url) as connection:
+            connection.execute("DELETE FROM public.read_models WHERE name = %s", (_PREVIOUS,))
+
     def tell(self, building: Building) -> None:
         """See `Generations`."""
         with unavailable(), connect(self._url) as connection:

@@ -81,6 +81,10 @@ class SQLiteGenerations:
         """See `Generations`."""
         return SQLiteGeneration(self._links.previous, self._links) if self._links.previous else None
 
+    def drop_previous(self) -> None:
+        """See `Generations`."""
+        self._links.drop_previous()
+
     def tell(self, building: Building) -> None:
         """See `Generations`."""
         with self._lock.open("r+b") as file:
@@ -136,6 +140,12 @@ class Links:
             if self.live is not None:
                 _link(self._previous, self.live)
             _link(self._live, path)
+
+    def drop_previous(self) -> None:
+        """Have none before the live one. Raises ReadModelUnavailable."""
+        with _errors_named():
+            self._previous.unlink(missing_ok=True)
+        self.sweep()
 
     def unused(self) -> Path:
         """Return a name that no reader can take for one it knows: the newest ever live is still live or previous."""

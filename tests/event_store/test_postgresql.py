@@ -94,7 +94,7 @@ def test_an_append_reads_no_table_whole_even_by_a_plan_that_was_made_when_there_
     url = postgresql.new_database()
     store, _ = open_postgres(url, {})
     store.close()
-    append = "SELECT append_to_groups(%s::text[], %s::text[], %s::bytea[], %s::bytea[])"
+    append = "SELECT append_to_groups(%s::text[], %s::text[], %s::bytea[], %s::bytea[], 0)"
     with psycopg.connect(url) as connection:
         for first in range(0, 3_200, 32):
             numbers = range(first, first + 32)

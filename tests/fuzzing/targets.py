@@ -53,8 +53,7 @@ def translation(data: bytes) -> None:
         if not carries_group_state(command):
             return
         event, identity, from_future = translate(command, body, platform=None, received_at=NOW)
-    except Unreadable as error:
-        assert str(error), "refused without a reason"
+    except Unreadable:
         return
     assert event.callback.encode() == body, "the body is not kept as it came"
     assert _MAPPER.to_domain_event(_MAPPER.to_stored_event(event)) == event, "it is not stored as it was read"
@@ -190,7 +189,9 @@ class Receiver:
 
 
 def _command(given: dict[str, str], body: bytes) -> str:
-    return str(json.loads(body.decode(errors="replace"), strict=False).get("CallbackCommand") or given.get("callbackcommand"))
+    return str(
+        json.loads(body.decode(errors="replace"), strict=False).get("CallbackCommand") or given.get("callbackcommand")
+    )
 
 
 def targets(patch: pytest.MonkeyPatch) -> dict[str, Callable[[bytes], None]]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 BATCH_SIZE = 6
 NEVER = 0
 SEED = 20221209
+FORGOTTEN = "user25"
 
 
 def catch_up(database: Path) -> None:
@@ -59,6 +60,10 @@ def replay_a_group(database: Path) -> None:
 
 def roll_back(database: Path) -> None:
     _run(database, "replay", "--rollback")
+
+
+def forget(database: Path) -> None:
+    _run(database, "forget", FORGOTTEN)
 
 
 def keep_readable(database: Path, body: dict[str, Any]) -> None:

@@ -171,6 +171,29 @@ def test_dying_before_any_step_of_a_rollback_leaves_the_one_or_the_other_live(tm
     assert each_step(tmp_path, prepared, dying.roll_back, check) > 5
 
 
+def test_dying_before_any_step_of_forgetting_leaves_the_history_whole_and_the_next_time_it_is_done(
+    tmp_path: Path,
+) -> None:
+    prepared = tmp_path / "events.db"
+    write(prepared, range(1, 2 * dying.BATCH_SIZE + 3), SEED)
+    begin_read_model(prepared).close()
+    assert dying.does(dying.catch_up, prepared)
+    before = history(prepared)
+    named = sum(f'"{dying.FORGOTTEN}"' in one.event.callback for one in before)
+    assert named >= 2
+
+    def check(database: Path) -> None:
+        left = history(copied(database, database.parent / "left"))
+        changed = [one for one, was in zip(left, before, strict=True) if one != was]
+        assert len(changed) in (0, named), "in one transaction"
+        assert dying.does(dying.forget, database)
+        assert dying.FORGOTTEN not in repr(history(database)) + repr(rows(database))
+        assert projected(database) == shown.folded(history(database))
+        assert len(generations(database)) == 1
+
+    assert each_step(tmp_path, prepared, dying.forget, check) > 20
+
+
 def test_dying_before_any_step_of_a_retry_from_the_quarantine_leaves_the_callback_recorded_once_or_waiting(
     tmp_path: Path,
 ) -> None:

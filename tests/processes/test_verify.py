@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.kinds import change_events, on_postgresql
+from tests.kinds import asked, change_events, on_postgresql
 from tests.processes.databases import change_read_model, write
 from tests.processes.traffic import Ledger, pouring
 from tests.running import run_cli, serving
@@ -33,7 +33,8 @@ def test_what_is_whole_is_said_to_be_whole_while_callbacks_come_in(database: Pat
         ledger.wait_for(answers=20)
         verified = run_cli(database, "verify")
         assert verified.returncode == 0, verified.stdout
-        history, model = verified.stdout.splitlines()
+        history, digest, model = verified.stdout.splitlines()
+        assert digest.startswith("digest: ")
         assert history.endswith("events of 6 groups, whole")
         assert model.endswith("the read model is what the events say")
 
@@ -58,7 +59,31 @@ def test_what_was_changed_in_the_history_is_found(database: Path, change: str, f
     verified = run_cli(database, "verify", "--log-only")
     assert verified.returncode == 1
     assert any(line.startswith(fault) for line in verified.stdout.splitlines()), verified.stdout
-    assert "fault(s)" in verified.stdout.splitlines()[-1]
+    assert "fault(s)" in verified.stdout.splitlines()[-2]
+
+
+def test_a_history_that_was_changed_so_that_it_is_whole_is_not_that_of_its_digest(database: Path) -> None:
+    digest = run_cli(database, "verify", "--log-only").stdout.splitlines()[-1].removeprefix("digest: ")
+    write(database, range(301, 320), SEED)
+    assert run_cli(database, "verify", "--log-only", "--expect", digest).returncode == 0
+    position = "notification_id" if on_postgresql() else "rowid"
+    states = f"(SELECT state FROM stored_events WHERE {position} = {{}})"
+    same_group = (
+        "SELECT a.{0}, b.{0} FROM stored_events a JOIN stored_events b USING (originator_id, topic)"
+        " WHERE a.{0} < b.{0} LIMIT 1"
+    )
+    first, second = asked(database, same_group.format(position))
+    change_events(database, f"UPDATE stored_events SET state = {states.format(second)} WHERE {position} = {first}")
+    assert run_cli(database, "verify", "--log-only").returncode == 0
+    verified = run_cli(database, "verify", "--log-only", "--expect", digest)
+    assert verified.returncode == 1
+    assert verified.stdout.startswith("the events up to position 300 are not those of the digest")
+
+
+def test_a_digest_of_more_than_there_is_and_one_that_is_none_are_told_apart(database: Path) -> None:
+    assert run_cli(database, "verify", "--log-only", "--expect", f"999:{'0' * 64}").returncode == 1
+    refused = run_cli(database, "verify", "--expect", "999")
+    assert (refused.returncode, "no digest" in refused.stderr) == (2, True)
 
 
 def test_what_was_changed_in_the_read_model_is_found_and_left_as_it_is(database: Path) -> None:

@@ -1,0 +1,81 @@
+"""The quarantine on PostgreSQL: a table beside the events."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from projector.event_store import Quarantined, digest
+from projector.event_store.postgres_recorder import alone, pseudonyms, rows
+from projector.event_store.pseudonyms import Rubbish, redacted_rubbish
+from projector.postgres import decoded, encoded
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from projector.event_store.mapper import EventMapper
+    from projector.event_store.postgres_recorder import GroupRecorder
+
+
+class PostgresQuarantine:
+    """`Quarantine` in a table beside the events; bodies go through the same compressor and cipher."""
+
+    def __init__(self, recorder: GroupRecorder, mapper: EventMapper) -> None:
+        self._datastore = recorder.datastore
+        self._mapper = mapper
+
+    def keep(self, *, body: bytes, reason: str, command: str | None, platform: str | None, received_at: int) -> int:
+        """See `Quarantine`."""
+        with alone(self._datastore) as cursor:
+            told, kept = pseudonyms(cursor).instead_of_rubbish(Rubbish((reason, command, platform), body))
+            cursor.execute(
+                "INSERT INTO quarantine (digest, received_at, times, reason, command, platform, body)"
+                " VALUES (%s, %s, 1, %s, %s, %s, %s)"
+                " ON CONFLICT (digest) DO UPDATE SET times = quarantine.times + 1 RETURNING id",
+                (digest(command, body), received_at, *map(encoded, told), self._mapper.seal(kept)),
+            )
+            ((quarantine_id,),) = cursor.fetchall()
+            return int(quarantine_id)
+
+    def redact(self, names: Mapping[str, str]) -> int:
+        """See `Quarantine`."""
+        redacted = 0
+        with alone(self._datastore) as cursor:
+            for (entry_id,) in cursor.execute("SELECT id FROM quarantine").fetchall():
+                question = "SELECT reason, command, platform, body FROM quarantine WHERE id = %s"
+                ((*told, sealed),) = cursor.execute(question, (entry_id,)).fetchall()
+                before = Rubbish(tuple(map(decoded, told)), self._mapper.unseal(bytes(sealed)))
+                texts, body = after = redacted_rubbish(before, names)
+                if after != before:
+                    cursor.execute(
+                        "UPDATE quarantine SET reason = %s, command = %s, platform = %s, body = %s WHERE id = %s",
+                        (*map(encoded, texts), self._mapper.seal(body), entry_id),
+                    )
+                    redacted += 1
+        return redacted
+
+    def waiting(self, after: int = 0, limit: int = 100) -> list[Quarantined]:
+        """See `Quarantine`."""
+        return self._select("position IS NULL AND id > %s ORDER BY id LIMIT %s", (after, limit))
+
+    def find(self, quarantine_id: int) -> Quarantined | None:
+        """See `Quarantine`."""
+        return next(iter(self._select("id = %s", (quarantine_id,))), None)
+
+    def release(self, quarantine_id: int, position: int) -> None:
+        """See `Quarantine`."""
+        rows(
+            self._datastore,
+            "UPDATE quarantine SET position = %s WHERE id = %s RETURNING id",
+            (position, quarantine_id),
+        )
+
+    def count(self) -> int:
+        """See `Quarantine`."""
+        ((count,),) = rows(self._datastore, "SELECT COUNT(*) FROM quarantine WHERE position IS NULL", ())
+        return int(count)
+
+    def _select(self, condition: str, arguments: tuple[int, ...]) -> list[Quarantined]:
+        columns = "id, received_at, times, reason, command, platform, body, position"
+        found = rows(self._datastore, f"SELECT {columns} FROM quarantine WHERE {condition}", arguments)
+        entries = [Quarantined(*map(decoded, row)) for row in found]
+        return [self._mapper.unsealed(entry) for entry in entries]

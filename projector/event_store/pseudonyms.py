@@ -1,0 +1,96 @@
+"""Who is forgotten, and what is written in their stead: by keyed hashes, so that nobody's id can be read off."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from projector.domain.redaction import mentioned, mentioned_in_rubbish, redact, redact_rubbish
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from collections.abc import Set as AbstractSet
+
+    from projector.domain.events import Event
+
+_KEY_BYTES: Final = 16
+_MOST_OTHERS: Final = 20_000
+_SHORT: Final = 64
+"""Of so many texts up to this length it is remembered that they are nobody's who is forgotten: a hash takes longer."""
+
+
+class Pseudonym(NamedTuple):
+    """A row: the hash of an account's id, the key of that hash, the same for all, and the pseudonym."""
+
+    id: int
+    digest: bytes
+    key: bytes
+    pseudonym: str
+
+
+class Rubbish(NamedTuple):
+    """An authentic request that could not be read, as far as it may name people: what is said of it, and its body."""
+
+    texts: tuple[str | None, ...]
+    body: bytes
+
+
+class Pseudonyms:
+    """All rows that there were up to, and with, one. It never changes."""
+
+    def __init__(self, rows: Iterable[Pseudonym] = ()) -> None:
+        known = [Pseudonym(row[0], bytes(row[1]), bytes(row[2]), row[3]) for row in rows]
+        self.through = max((row.id for row in known), default=0)
+        self.key = known[0].key if known else b""
+        self._by_digest = {row.digest: row.pseudonym for row in known}
+        self._others: set[str] = set()
+
+    def of(self, accounts: AbstractSet[str]) -> dict[str, str]:
+        """Return the pseudonyms of those among these accounts that are forgotten."""
+        unknown = accounts - self._others
+        found = ((account, self._by_digest.get(hashed(account, self.key))) for account in unknown)
+        names = {account: pseudonym for account, pseudonym in found if pseudonym}
+        if len(self._others) > _MOST_OTHERS:
+            self._others = set()
+        self._others |= {other for other in unknown - names.keys() if len(other) <= _SHORT}
+        return names
+
+    def instead(self, event: Event) -> Event:
+        """Return what is to be recorded instead of an event: the event itself if nobody in it is forgotten."""
+        names = self.of(mentioned(event)) if self._by_digest else None
+        return redact(event, names) if names else event
+
+    def instead_of_rubbish(self, told: Rubbish) -> Rubbish:
+        """Return what is to be kept instead of what could not be read."""
+        if not self._by_digest:
+            return told
+        told_of = [told.body, *(_bytes(text) for text in told.texts if text)]
+        names = self.of({word for some in told_of for word in mentioned_in_rubbish(some)})
+        return redacted_rubbish(told, names) if names else told
+
+
+def redacted_rubbish(told: Rubbish, names: Mapping[str, str]) -> Rubbish:
+    """Return what could not be read, and what is said of it, with accounts replaced by pseudonyms."""
+    texts = [text and redact_rubbish(_bytes(text), names).decode(errors="surrogatepass") for text in told.texts]
+    return Rubbish(tuple(texts), redact_rubbish(told.body, names))
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="surrogatepass")
+
+
+def hashed(account: str, key: bytes) -> bytes:
+    """Return the hash by which an account is known."""
+    return blake2b(account.encode(errors="surrogatepass"), key=key, digest_size=16).digest()
+
+
+def new_key() -> bytes:
+    """Return a key for the hashes of a store."""
+    return os.urandom(_KEY_BYTES)
+
+
+def new_pseudonym() -> str:
+    """Return a name that nobody has had."""
+    return f"forgotten-{secrets.token_hex(8)}"

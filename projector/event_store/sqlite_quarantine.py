@@ -1,0 +1,79 @@
+"""The quarantine on SQLite: a table beside the events."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from projector.event_store import Quarantined, digest
+from projector.event_store.pseudonyms import Rubbish, redacted_rubbish
+from projector.event_store.sqlite_recorder import pseudonyms, unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from projector.event_store.mapper import EventMapper
+from projector.event_store.sqlite_recorder import GroupRecorder
+
+
+class SQLiteQuarantine:
+    """`Quarantine` in a table beside the events; bodies go through the same compressor and cipher."""
+
+    def __init__(self, recorder: GroupRecorder, mapper: EventMapper) -> None:
+        self._recorder = recorder
+        self._mapper = mapper
+
+    def keep(self, *, body: bytes, reason: str, command: str | None, platform: str | None, received_at: int) -> int:
+        """See `Quarantine`."""
+        with unavailable(), self._recorder.writing() as cursor:
+            told, kept = pseudonyms(cursor).instead_of_rubbish(Rubbish((reason, command, platform), body))
+            cursor.execute(
+                "INSERT INTO quarantine (digest, received_at, times, reason, command, platform, body)"
+                " VALUES (?, ?, 1, ?, ?, ?, ?) ON CONFLICT (digest) DO UPDATE SET times = times + 1 RETURNING id",
+                (digest(command, body), received_at, *told, self._mapper.seal(kept)),
+            )
+            return int(cursor.fetchone()[0])
+
+    def redact(self, names: Mapping[str, str]) -> int:
+        """See `Quarantine`."""
+        redacted = 0
+        with unavailable():
+            with self._recorder.writing() as cursor:
+                for (entry_id,) in cursor.execute("SELECT id FROM quarantine").fetchall():
+                    question = "SELECT reason, command, platform, body FROM quarantine WHERE id = ?"
+                    *told, sealed = cursor.execute(question, (entry_id,)).fetchone()
+                    before = Rubbish(tuple(told), self._mapper.unseal(sealed))
+                    texts, body = after = redacted_rubbish(before, names)
+                    if after != before:
+                        cursor.execute(
+                            "UPDATE quarantine SET reason = ?, command = ?, platform = ?, body = ? WHERE id = ?",
+                            (*texts, self._mapper.seal(body), entry_id),
+                        )
+                        redacted += 1
+            self._recorder.empty_log()
+        return redacted
+
+    def waiting(self, after: int = 0, limit: int = 100) -> list[Quarantined]:
+        """See `Quarantine`."""
+        return self._select("position IS NULL AND id > ? ORDER BY id LIMIT ?", (after, limit))
+
+    def find(self, quarantine_id: int) -> Quarantined | None:
+        """See `Quarantine`."""
+        return next(iter(self._select("id = ?", (quarantine_id,))), None)
+
+    def release(self, quarantine_id: int, position: int) -> None:
+        """See `Quarantine`."""
+        with unavailable(), self._recorder.writing() as cursor:
+            cursor.execute("UPDATE quarantine SET position = ? WHERE id = ?", (position, quarantine_id))
+
+    def count(self) -> int:
+        """See `Quarantine`."""
+        with unavailable(), self._recorder.datastore.transaction(commit=False) as cursor:
+            cursor.execute("SELECT COUNT(*) FROM quarantine WHERE position IS NULL")
+            return int(cursor.fetchone()[0])
+
+    def _select(self, condition: str, arguments: tuple[int, ...]) -> list[Quarantined]:
+        columns = "id, received_at, times, reason, command, platform, body, position"
+        with unavailable(), self._recorder.datastore.transaction(commit=False) as cursor:
+            cursor.execute(f"SELECT {columns} FROM quarantine WHERE {condition}", arguments)
+            rows = [Quarantined(*row) for row in cursor.fetchall()]
+        return [self._mapper.unsealed(row) for row in rows]

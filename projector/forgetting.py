@@ -1,0 +1,69 @@
+"""Forgetting people: their ids leave the history and the quarantine, and pseudonyms stand in their stead.
+
+What is appended meanwhile, and ever after, has pseudonyms too. The read models are built anew by `Replay.renew`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from projector.domain.events import UndecodableEvent
+from projector.domain.redaction import redact
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from projector.event_store import EventStore, Quarantine
+
+_AT_ONCE: Final = 2_000
+
+
+class Found(NamedTuple):
+    """Where people are named: in so many events of so many groups, and in so many entries of the quarantine.
+
+    `undecodable` counts the events of which nobody can tell.
+    """
+
+    events: int
+    groups: int
+    undecodable: int
+    quarantined: int = 0
+
+
+def look_for(store: EventStore, accounts: Iterable[str], *, advanced: Callable[[int], None]) -> Found:
+    """Return where accounts are named in the history, and change nothing. Raises StoreUnavailable."""
+    return _search(store, dict.fromkeys(accounts, ""), advanced, lambda _: None)
+
+
+def forget(
+    store: EventStore, quarantine: Quarantine, accounts: Iterable[str], *, advanced: Callable[[int], None]
+) -> tuple[Found, dict[str, str]]:
+    """Write pseudonyms instead of accounts, beside running servers; return where, and the pseudonyms.
+
+    `advanced` is told how many more events were looked at. Cut short at any point, it is done by doing it again.
+
+    Raises StoreUnavailable.
+    """
+    names = {account: store.forget(account) for account in accounts}
+    found = _search(store, names, advanced, lambda positions: store.redact(positions, names))
+    return found._replace(quarantined=quarantine.redact(names)), names
+
+
+def _search(
+    store: EventStore,
+    names: Mapping[str, str],
+    advanced: Callable[[int], None],
+    act: Callable[[list[int]], None],
+) -> Found:
+    head, position, events, undecodable = store.head(), 0, 0, 0
+    groups: set[str] = set()
+    while position < head and (batch := store.read(position, _AT_ONCE)):
+        mentioning = [one for one in batch if redact(one.event, names) is not one.event]
+        if mentioning:
+            act([one.position for one in mentioning])
+        events += len(mentioning)
+        groups |= {one.event.group_id for one in mentioning}
+        undecodable += sum(isinstance(one.event, UndecodableEvent) for one in batch)
+        position = batch[-1].position
+        advanced(len(batch))
+    return Found(events, len(groups), undecodable)

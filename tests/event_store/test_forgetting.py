@@ -1,0 +1,145 @@
+"""Forgetting, on every database: from one moment on nothing that is stored names the account."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import TYPE_CHECKING
+
+from projector.callbacks import translate
+from projector.event_store import Candidate, fingerprint
+from projector.forgetting import forget, look_for
+from tests.domain import facts as f
+
+if TYPE_CHECKING:
+    from projector.event_store import EventStore
+    from tests.event_store.databases import Database
+
+
+def joins(user: str, at: int) -> Candidate:
+    body = {"GroupId": f.GROUP, "EventTime": f.EPOCH + at, "NewMemberList": [{"Member_Account": user}]}
+    told = json.dumps(body).encode()
+    event, identity, _ = translate("Group.CallbackAfterNewMemberJoin", told, platform=None, received_at=f.EPOCH + 10**9)
+    return Candidate(event, identity)
+
+
+def members(store: EventStore) -> list[str]:
+    return [one.event.members[0] for one in store.read(0, 1_000)]  # type: ignore[attr-defined]
+
+
+def nothing(_: int) -> None:
+    pass
+
+
+def test_what_is_appended_after_it_names_a_pseudonym_whoever_appends_and_others_stay(database: Database) -> None:
+    store, other = database.open(), database.open()
+    other.append([joins("ann", 1)])
+    pseudonym = store.forget("ann")
+    other.append([joins("ann", 2), joins("bob", 3)])
+    store.append([joins("ann", 4)])
+    assert members(store) == ["ann", pseudonym, "bob", pseudonym]
+    assert "ann" not in store.read(1, 1)[0].event.callback
+
+
+def test_an_account_has_one_pseudonym_for_ever_and_every_account_its_own(database: Database) -> None:
+    store = database.open()
+    pseudonyms = [store.forget(account) for account in ("ann", "bob", "ann", "\u0000\u4e2d")]
+    assert pseudonyms[0] == pseudonyms[2]
+    assert len({*pseudonyms}) == 3
+    store.close()
+    again = database.open()
+    assert again.forget("ann") == pseudonyms[0]
+    again.append([joins("\u0000\u4e2d", 1)])
+    assert members(again) == [pseudonyms[3]]
+
+
+def test_a_repeat_of_what_was_redacted_is_still_a_repeat(database: Database) -> None:
+    store, quarantine = database.open_both()
+    store.append([joins("ann", 1), joins("bob", 2)])
+    forget(store, quarantine, ["ann"], advanced=nothing)
+    assert [(one.position, one.repeated) for one in store.append([joins("ann", 1), joins("ann", 3)])] == [
+        (1, True),
+        (3, False),
+    ]
+
+
+def test_only_events_that_name_the_account_are_changed_and_what_they_were_is_kept_as_a_fingerprint(
+    database: Database,
+) -> None:
+    store, quarantine = database.open_both()
+    store.append([joins(user, at) for at, user in enumerate(["ann", "bob", "ann", "annie"], 1)])
+    before = store.read(0, 10)
+    assert look_for(store, ["ann", "nobody"], advanced=nothing)[:3] == (2, 1, 0)
+    assert store.read(0, 10) == before
+    found, names = forget(store, quarantine, ["ann", "nobody"], advanced=nothing)
+    assert (found, {*names}) == ((2, 1, 0, 0), {"ann", "nobody"})
+    after = store.read(0, 10)
+    assert [old == new for old, new in zip(before, after, strict=True)] == [False, True, False, True]
+    assert members(store) == [names["ann"], "bob", names["ann"], "annie"]
+    assert store.redactions() == {1: fingerprint(before[0]), 3: fingerprint(before[2])}
+    assert [(one.position, one.version, one.event.occurred_at) for one in after] == [
+        (one.position, one.version, one.event.occurred_at) for one in before
+    ]
+    assert forget(store, quarantine, ["ann"], advanced=nothing)[0] == (0, 0, 0, 0)
+
+
+def test_of_an_event_that_is_redacted_twice_the_first_fingerprint_stays(database: Database) -> None:
+    store, quarantine = database.open_both()
+    body = '{"GroupId":"g","NewMemberList":[{"Member_Account":"ann"},{"Member_Account":"bob"}]}'
+    event = translate("Group.CallbackAfterNewMemberJoin", body.encode(), platform=None, received_at=1).event
+    store.append([Candidate(event, None)])
+    was = fingerprint(store.read(0, 1)[0])
+    for account in ("ann", "bob"):
+        forget(store, quarantine, [account], advanced=nothing)
+    assert store.redactions() == {1: was}
+    (now,) = store.read(0, 1)
+    assert "ann" not in now.event.callback
+    assert "bob" not in now.event.callback
+
+
+def test_what_is_in_the_quarantine_loses_the_account_before_and_after(database: Database) -> None:
+    store, quarantine = database.open_both()
+
+    def keep(body: bytes, reason: str = "why") -> bytes:
+        kept = quarantine.keep(body=body, reason=reason, command="ann's", platform=None, received_at=1)
+        found = quarantine.find(kept)
+        assert found is not None
+        return found.body
+
+    keep(b'{"a":"ann"')
+    keep(b"bob \xff")
+    assert forget(store, quarantine, ["ann"], advanced=nothing)[0].quarantined == 2
+    pseudonym = store.forget("ann")
+    assert [one.body for one in quarantine.waiting()] == [f'{{"a":"{pseudonym}"'.encode(), b"bob \xff"]
+    assert {one.command for one in quarantine.waiting()} == {f"{pseudonym}'s"}
+    assert keep(b"ann \xff", "ann?") == f"{pseudonym} ".encode() + b"\xff"
+    assert quarantine.waiting()[-1].reason == f"{pseudonym}?"
+    keep(b'{"a":"ann"')
+    assert [one.times for one in quarantine.waiting()] == [2, 1, 1]
+
+
+def test_while_others_append_nobody_gets_the_account_in_afterwards(database: Database) -> None:
+    store, quarantine = database.open_both()
+    started, enough = threading.Barrier(3), threading.Event()
+
+    def pour(writer: int) -> None:
+        mine, at = database.open(), writer
+        started.wait()
+        while not enough.is_set():
+            mine.append([joins("ann", at), joins("bob", at)])
+            at += 2
+
+    writers = [threading.Thread(target=pour, args=(number,)) for number in range(2)]
+    for writer in writers:
+        writer.start()
+    started.wait()
+    while store.head() < 40:
+        pass
+    _, names = forget(store, quarantine, ["ann"], advanced=nothing)
+    reached = store.head()
+    while store.head() < reached + 40:
+        pass
+    enough.set()
+    for writer in writers:
+        writer.join()
+    assert {*members(store)} == {names["ann"], "bob"}
