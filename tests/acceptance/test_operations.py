@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.slow  # every test here starts processes
 
 SEED = 20240901
 OPERATIONS = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
-SQLITE_OUT, SQLITE_IN, POSTGRESQL_OUT, POSTGRESQL_IN = re.findall(r"```sh\n(.*?)```", OPERATIONS, re.DOTALL)
+SQLITE_OUT, SQLITE_IN, POSTGRESQL_OUT, POSTGRESQL_IN, FORGET = re.findall(r"```sh\n(.*?)```", OPERATIONS, re.DOTALL)
 
 
 def shell(commands: str, folder: Path, **environment: str) -> None:
@@ -40,6 +41,14 @@ def test_a_backup_of_sqlite_made_beside_the_server_is_restored_and_projected_aga
     with serving(database) as server:
         assert_served_as_recorded(server, database)
     assert run_cli(database, "replay", "--check").returncode == 0
+
+
+def test_the_commands_that_forget_people_do_so(tmp_path: Path) -> None:
+    database = tmp_path / "projector.db"
+    write(database, range(1, 101), SEED)
+    tools = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    shell(FORGET, tmp_path, PROJECTOR_DATABASE_URL=url_of(database), PATH=tools)
+    assert {"user7", "user8"}.isdisjoint(re.findall(r"\w+", repr(history(database))))
 
 
 @pytest.mark.usefixtures("kind")
