@@ -80,10 +80,10 @@ def open_stores(settings: Settings) -> Stores:
 
 def _open_stores(settings: Settings) -> Stores:
     if settings.postgres_url is None:
-        return Stores(*open_sqlite(settings.database_path, dict(settings.library)))
+        return Stores(*open_sqlite(settings.database_path, dict(settings.library), settings.most_quarantined))
     store = _postgres("projector.event_store.postgres")
     url = _connection_string(settings, settings.postgres_url)
-    return Stores(*store.open_postgres(url, dict(settings.library), settings.pool_size))
+    return Stores(*store.open_postgres(url, dict(settings.library), settings.most_quarantined, settings.pool_size))
 
 
 def _connection_string(settings: Settings, url: str) -> str:

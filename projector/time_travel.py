@@ -14,6 +14,7 @@ from projector.domain.fullness import Fullness
 from projector.domain.lives import NEVER, Lives
 from projector.domain.membership import Member, Standing
 from projector.domain.profile import Profile
+from projector.event_store import group_history
 from projector.read_model import GroupState, Membership, Roster, RosterState, blocks
 
 if TYPE_CHECKING:
@@ -192,11 +193,9 @@ class PastGroup:
     def _spoken_of(self) -> set[str]:
         """Whoever is spoken of since the users were stored."""
         found = set(self._about)
-        version = self._stored_users.version
-        while version < self._base.version:
-            events = self._store.read_group(self._group_id, version, self._base.version - version)
-            found.update(user for one in events if _is_evidence(one) for user in membership.users(one.event))
-            version = events[-1].version if events else self._base.version
+        for one in self._versions(self._stored_users.version, self._base.version):
+            if _is_evidence(one):
+                found.update(membership.users(one.event))
         return found
 
     @cached_property
@@ -237,10 +236,13 @@ class PastGroup:
 
     def _read(self, stretches: Iterable[Block]) -> Iterator[Recorded]:
         for block in stretches:
-            events = self._store.read_group(self._group_id, block.before, blocks.SPACING)
-            yield from events
-            if events and events[-1].position > self.cut.position:
-                return
+            for recorded in self._versions(block.before, block.before + blocks.SPACING):
+                if recorded.position > self.cut.position:
+                    return
+                yield recorded
+
+    def _versions(self, after: int, last: int) -> Iterator[Recorded]:
+        return islice(group_history(self._store, self._group_id, after, last - after), last - after)
 
 
 def unique(ordered: Iterable[str]) -> Iterator[str]:
@@ -287,9 +289,9 @@ def events_between(
     for block in past.blocks(group_id):
         if block.last_version <= after_version or earlier.includes_all(block) or not later.may_include(block):
             continue
-        for recorded in store.read_group(group_id, max(block.before, after_version), blocks.SPACING):
-            if recorded.version > block.last_version:
-                break
+        after = max(block.before, after_version)
+        count = block.last_version - after
+        for recorded in islice(group_history(store, group_id, after, count), count):
             if later.includes(recorded) and not earlier.includes(recorded):
                 yield recorded
 

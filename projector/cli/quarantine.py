@@ -31,6 +31,9 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     retrying = actions.add_parser("retry", help="read them again, after an upgrade that can")
     retrying.add_argument("id", type=whole_number(1), nargs="?", help="only this one")
     retrying.set_defaults(run=_retry, needs_database=True)
+    dropping = actions.add_parser("drop", help="let go of some for good")
+    dropping.add_argument("ids", type=whole_number(1), nargs="+", metavar="id")
+    dropping.set_defaults(run=_drop, needs_database=True)
 
 
 def _list(_: argparse.Namespace, settings: Settings) -> int:
@@ -51,6 +54,13 @@ def _show(options: argparse.Namespace, settings: Settings) -> int:
         sys.stdout.write(f"released as the event at position {entry.position}\n")
     sys.stdout.flush()
     sys.stdout.buffer.write(entry.body + b"\n")
+    return 0
+
+
+def _drop(options: argparse.Namespace, settings: Settings) -> int:
+    with _opened(settings) as stores:
+        for quarantine_id in options.ids:
+            stores.quarantine.drop(quarantine_id)
     return 0
 
 

@@ -8,7 +8,7 @@ import ipaddress
 import resource
 import signal
 import socket
-from typing import TYPE_CHECKING, Final, get_args
+from typing import TYPE_CHECKING, Final, NamedTuple, get_args
 
 import structlog
 import uvicorn
@@ -50,7 +50,13 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "--callbacks-address",
         type=_address,
         metavar="HOST:PORT",
-        help="receive callbacks here and nothing else; questions are then asked at --host and --port",
+        help="receive callbacks here and nothing else; all else is then at --host and --port",
+    )
+    parser.add_argument(
+        "--queries-address",
+        type=_address,
+        metavar="HOST:PORT",
+        help="all but callbacks here; callbacks are then received at --host and --port",
     )
     parser.add_argument("--only", choices=_PARTS, help="serve one part in this process")
     parser.add_argument("--insecure", action="store_true", help="allow a public address without tokens")
@@ -62,20 +68,18 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     parts: tuple[Part, ...] = (options.only,) if options.only else _PARTS
     if "callbacks" in parts and settings.sdk_app_id is None:
         raise WrongSetting("PROJECTOR_SDK_APP_ID is not set; set it to the SDKAppID of your app in the console")
-    callbacks = options.callbacks_address
-    if callbacks and options.only:
-        raise WrongSetting("--callbacks-address sets callbacks apart from questions, and --only leaves one of them out")
+    wanted = _wanted(options, parts)
     if not options.insecure:
-        _require_tokens(options, settings, parts)
+        _require_tokens(wanted, settings, parts)
     _allow_files()
     with contextlib.ExitStack() as held:
-        listening = [held.enter_context(_listen(options.host, options.port))]
-        if callbacks:
-            listening.append(held.enter_context(_listen(*callbacks)))
+        listening = [held.enter_context(_listen(*address)) for address in wanted.distinct()]
         addresses = [one.getsockname()[:2] for one in listening]
-        if callbacks and addresses[0][1] == addresses[1][1]:
-            raise WrongSetting("--callbacks-address and --port name the same port; give them different ones")
-        server = _server(create_server_app(settings, parts, addresses[1][1] if callbacks else None))
+        if len({port for _, port in addresses}) < len(addresses):
+            raise WrongSetting(
+                "callbacks and questions are to have addresses of their own, on the same port: change one"
+            )
+        server = _server(create_server_app(settings, parts, addresses[1][1] if len(addresses) > 1 else None))
         address, *others = [
             f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}" for host, port in addresses
         ]
@@ -117,13 +121,31 @@ def _address(text: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), whole_number(0, _LAST_PORT)(port)
 
 
-def _require_tokens(options: argparse.Namespace, settings: Settings, parts: tuple[Part, ...]) -> None:
-    callbacks_host = options.callbacks_address[0] if options.callbacks_address else options.host
+class _Wanted(NamedTuple):
+    """Where callbacks are to be received, and where all else is to be answered."""
+
+    callbacks: tuple[str, int]
+    queries: tuple[str, int]
+    apart: bool
+
+    def distinct(self) -> list[tuple[str, int]]:
+        return [self.queries, self.callbacks] if self.apart else [self.queries]
+
+
+def _wanted(options: argparse.Namespace, parts: tuple[Part, ...]) -> _Wanted:
+    usual = (options.host, options.port)
+    callbacks, queries = options.callbacks_address, options.queries_address
+    if (callbacks or queries) and "callbacks" not in parts:
+        raise WrongSetting(f"with --only {options.only} there are no callbacks to receive at an address of their own")
+    return _Wanted(callbacks or usual, queries or usual, apart=bool(callbacks or queries))
+
+
+def _require_tokens(wanted: _Wanted, settings: Settings, parts: tuple[Part, ...]) -> None:
     missing = {}
-    if "callbacks" in parts and not settings.callback_tokens and not _is_loopback(callbacks_host):
-        missing["PROJECTOR_CALLBACK_TOKEN"] = callbacks_host
-    if not settings.read_tokens and not _is_loopback(options.host):
-        missing["PROJECTOR_READ_TOKENS"] = options.host
+    if "callbacks" in parts and not settings.callback_tokens and not _is_loopback(wanted.callbacks[0]):
+        missing["PROJECTOR_CALLBACK_TOKEN"] = wanted.callbacks[0]
+    if not settings.read_tokens and not _is_loopback(wanted.queries[0]):
+        missing["PROJECTOR_READ_TOKENS"] = wanted.queries[0]
     if missing:
         raise WrongSetting(
             f"{next(iter(missing.values()))} is not a loopback address and {' and '.join(missing)} is not set;"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from contextlib import contextmanager
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -17,11 +17,23 @@ if TYPE_CHECKING:
     from projector.event_store.mapper import EventMapper
 
 
+_T = TypeVar("_T")
+
 _STREAM_BATCH_SIZE: Final = 500
+MOST_QUARANTINED: Final = 10_000
+MOST_BYTES: Final = 4 * 1024 * 1024
+"""A thousand events of the usual size are below one mebibyte; one alone may be larger than this."""
 
 
 class StoreUnavailable(Exception):
     """The store did not take or give what was asked; nothing of the batch was kept. The text says why."""
+
+
+class QuarantineFull(StoreUnavailable):
+    """As many requests wait in the quarantine as may."""
+
+    def __init__(self, waiting: int) -> None:
+        super().__init__(f"the quarantine is full: {waiting} callbacks wait in it; see `projector quarantine list`")
 
 
 class Candidate(NamedTuple):
@@ -79,10 +91,10 @@ class EventStore(Protocol):
         """Make the batch durable in one transaction; positions are contiguous, in the order given."""
 
     def read(self, after: int, limit: int) -> list[Recorded]:
-        """Return up to `limit` events of all groups behind a position, in order."""
+        """Return up to `limit` events of all groups behind a position, in order: fewer if they are large."""
 
     def read_group(self, group_id: str, after_version: int, limit: int) -> list[Recorded]:
-        """Return up to `limit` events of one group, in order, behind its first `after_version` events."""
+        """Return up to `limit` events of one group behind a version, in order: fewer if they are large."""
 
     def read_streams(self, through: int, bounds: Bounds = EVERY_GROUP) -> Iterator[list[Recorded]]:
         """Give all events up to a position, one stream after the other, in order of group id and of version.
@@ -132,11 +144,36 @@ def digest(command: str | None, body: bytes) -> bytes:
     return blake2b(f"{command}\n".encode() + body, digest_size=16).digest()
 
 
+def bounded(things: Iterable[_T], size_of: Callable[[_T], int]) -> list[_T]:
+    """Return the first of these things, as many as MOST_BYTES hold, and the one with which they are more."""
+    found, size = [], 0
+    for thing in things:
+        found.append(thing)
+        size += size_of(thing)
+        if size > MOST_BYTES:
+            break
+    return found
+
+
 def fingerprint(recorded: Recorded) -> bytes:
     """Return what tells an event at its place from any other, however it is stored."""
     event = recorded.event
     told = (recorded.position, recorded.version, event.TOPIC, event)
     return blake2b(msgspec.json.encode(told, order="sorted"), digest_size=32).digest()
+
+
+def history(store: EventStore, after: int, at_once: int) -> Iterator[Recorded]:
+    """Give all events behind a position, in order, reading so many at once. Raises StoreUnavailable."""
+    while batch := store.read(after, at_once):
+        yield from batch
+        after = batch[-1].position
+
+
+def group_history(store: EventStore, group_id: str, after_version: int, at_once: int) -> Iterator[Recorded]:
+    """Give one group's events behind a version, in order, reading so many at once. Raises StoreUnavailable."""
+    while batch := store.read_group(group_id, after_version, at_once):
+        yield from batch
+        after_version = batch[-1].version
 
 
 def stream(store: EventStore, group_id: str, through: int) -> Iterator[list[Recorded]]:
@@ -147,14 +184,17 @@ def stream(store: EventStore, group_id: str, through: int) -> Iterator[list[Reco
             yield wanted
         if len(wanted) < len(batch):
             return
-        version += len(batch)
+        version = batch[-1].version
 
 
 class Quarantine(Protocol):
-    """Where authentic but unreadable requests wait. All methods may raise StoreUnavailable."""
+    """Where authentic but unreadable requests wait, so many at most. All methods may raise StoreUnavailable."""
 
     def keep(self, *, body: bytes, reason: str, command: str | None, platform: str | None, received_at: int) -> int:
-        """Make a request durable and return its id; the same bytes again are counted, not kept twice."""
+        """Make a request durable and return its id; the same bytes again are counted, not kept twice.
+
+        Raises QuarantineFull.
+        """
 
     def waiting(self, after: int = 0, limit: int = 100) -> list[Quarantined]:
         """Return requests not yet released whose id is greater than `after`, by id."""
@@ -164,6 +204,9 @@ class Quarantine(Protocol):
 
     def release(self, quarantine_id: int, position: int) -> None:
         """Note that a request became the event at that position."""
+
+    def drop(self, quarantine_id: int) -> None:
+        """Let go of a request for good."""
 
     def redact(self, names: Mapping[str, str]) -> int:
         """Write pseudonyms instead of accounts in all that is kept, waiting or not; return in how much of it."""

@@ -14,6 +14,8 @@ from projector.domain.events import Recorded
 from projector.domain.redaction import redact
 from projector.event_store import (
     EVERY_GROUP,
+    MOST_BYTES,
+    MOST_QUARANTINED,
     Appended,
     Bounds,
     StoreUnavailable,
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 _LISTEN_S: Final = 0.5
 STREAMS_BATCH_SIZE: Final = 2_000
+_FIRST_BATCH_SIZE: Final = 32
 _OLDEST: Final = 130_000
 _SCHEMA_LOCK: Final = 0x70726F6A
 """Whoever creates the tables holds this advisory lock: `IF NOT EXISTS` alone does not go together with itself."""
@@ -81,13 +84,14 @@ class PostgresEventStore:
 
     def read(self, after: int, limit: int) -> list[Recorded]:
         """See `EventStore`."""
-        condition = " WHERE notification_id > %s ORDER BY notification_id LIMIT %s"
-        return self._recorded(self._rows(_EVENTS + condition, (after, limit)))
+        condition = "notification_id > %s ORDER BY notification_id LIMIT %s"
+        return self._recorded(self._rows(_bounded(condition, "notification_id"), (after, limit, MOST_BYTES)))
 
     def read_group(self, group_id: str, after_version: int, limit: int) -> list[Recorded]:
         """See `EventStore`."""
-        condition = " WHERE originator_id = %s AND originator_version > %s ORDER BY originator_version LIMIT %s"
-        return self._recorded(self._rows(_EVENTS + condition, (encoded(group_id), after_version, limit)))
+        condition = "originator_id = %s AND originator_version > %s ORDER BY originator_version LIMIT %s"
+        question = _bounded(condition, "originator_version")
+        return self._recorded(self._rows(question, (encoded(group_id), after_version, limit, MOST_BYTES)))
 
     def read_streams(self, through: int, bounds: Bounds = EVERY_GROUP) -> Iterator[list[Recorded]]:
         """See `EventStore`."""
@@ -101,8 +105,11 @@ class PostgresEventStore:
             connection.execute("SET statement_timeout = 0")
             with connection.transaction(), connection.cursor("streams", row_factory=tuple_row) as cursor:
                 cursor.execute(question, arguments)
-                while rows := cursor.fetchmany(STREAMS_BATCH_SIZE):
+                size = _FIRST_BATCH_SIZE
+                while rows := cursor.fetchmany(size):
                     yield self._recorded(rows)
+                    is_small = sum(len(row[4]) for row in rows) < MOST_BYTES // 2
+                    size = min(size * 2, STREAMS_BATCH_SIZE) if is_small else max(size // 2, 1)
 
     def split(self, through: int, parts: int) -> list[Bounds]:
         """See `EventStore`."""
@@ -177,8 +184,16 @@ class PostgresEventStore:
         ]
 
 
+def _bounded(condition: str, order: str) -> str:
+    """Return a question for events that meet a condition, in order, fewer if they are large; the last `%s` says how."""
+    before = f"SUM(LENGTH(state)) OVER (ORDER BY {order}) - LENGTH(state) AS before"
+    columns = "notification_id, originator_id, originator_version, topic, state"
+    found = f"SELECT {columns}, {before} FROM (SELECT * FROM stored_events WHERE {condition}) AS some"
+    return f"SELECT {columns} FROM ({found}) AS summed WHERE before <= %s ORDER BY {order}"
+
+
 def open_postgres(
-    url: str, library_environment: Mapping[str, str], pool_size: int = 5
+    url: str, library_environment: Mapping[str, str], most_quarantined: int = MOST_QUARANTINED, pool_size: int = 5
 ) -> tuple[PostgresEventStore, PostgresQuarantine]:
     """Open, and create where missing, the store in the database at `url`; any number of processes may at once.
 
@@ -203,7 +218,7 @@ def open_postgres(
         }
     )
     mapper = mapper_of(factory)
-    return PostgresEventStore(recorder, mapper, url), PostgresQuarantine(recorder, mapper)
+    return PostgresEventStore(recorder, mapper, url), PostgresQuarantine(recorder, mapper, most_quarantined)
 
 
 def _listen(url: str, wake: Callable[[], None], stopping: threading.Event) -> None:

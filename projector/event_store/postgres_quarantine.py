@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from projector.event_store import Quarantined, digest
+from projector.event_store import Quarantined, QuarantineFull, digest
 from projector.event_store.postgres_recorder import alone, pseudonyms, rows
 from projector.event_store.pseudonyms import Rubbish, redacted_rubbish
 from projector.postgres import decoded, encoded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import psycopg
 
     from projector.event_store.mapper import EventMapper
     from projector.event_store.postgres_recorder import GroupRecorder
@@ -19,22 +21,30 @@ if TYPE_CHECKING:
 class PostgresQuarantine:
     """`Quarantine` in a table beside the events; bodies go through the same compressor and cipher."""
 
-    def __init__(self, recorder: GroupRecorder, mapper: EventMapper) -> None:
+    def __init__(self, recorder: GroupRecorder, mapper: EventMapper, capacity: int) -> None:
         self._datastore = recorder.datastore
         self._mapper = mapper
+        self._capacity = capacity
 
     def keep(self, *, body: bytes, reason: str, command: str | None, platform: str | None, received_at: int) -> int:
         """See `Quarantine`."""
         with alone(self._datastore) as cursor:
+            request = digest(command, body)
+            self._require_room(cursor, request)
             told, kept = pseudonyms(cursor).instead_of_rubbish(Rubbish((reason, command, platform), body))
             cursor.execute(
                 "INSERT INTO quarantine (digest, received_at, times, reason, command, platform, body)"
                 " VALUES (%s, %s, 1, %s, %s, %s, %s)"
                 " ON CONFLICT (digest) DO UPDATE SET times = quarantine.times + 1 RETURNING id",
-                (digest(command, body), received_at, *map(encoded, told), self._mapper.seal(kept)),
+                (request, received_at, *map(encoded, told), self._mapper.seal(kept)),
             )
             ((quarantine_id,),) = cursor.fetchall()
             return int(quarantine_id)
+
+    def drop(self, quarantine_id: int) -> None:
+        """See `Quarantine`."""
+        with alone(self._datastore) as cursor:
+            cursor.execute("DELETE FROM quarantine WHERE id = %s", (quarantine_id,))
 
     def redact(self, names: Mapping[str, str]) -> int:
         """See `Quarantine`."""
@@ -73,6 +83,15 @@ class PostgresQuarantine:
         """See `Quarantine`."""
         ((count,),) = rows(self._datastore, "SELECT COUNT(*) FROM quarantine WHERE position IS NULL", ())
         return int(count)
+
+    def _require_room(self, cursor: psycopg.Cursor[Any], request: bytes) -> None:
+        question = (
+            "SELECT (SELECT COUNT(*) FROM quarantine WHERE position IS NULL),"
+            " EXISTS (SELECT 1 FROM quarantine WHERE digest = %s)"
+        )
+        ((waiting, is_known),) = cursor.execute(question, (request,)).fetchall()
+        if waiting >= self._capacity and not is_known:
+            raise QuarantineFull(waiting)
 
     def _select(self, condition: str, arguments: tuple[int, ...]) -> list[Quarantined]:
         columns = "id, received_at, times, reason, command, platform, body, position"

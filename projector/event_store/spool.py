@@ -18,7 +18,7 @@ from uuid import uuid4
 import structlog
 from eventsourcing.persistence import MapperDeserialisationError
 
-from projector.event_store import Appended, Candidate, StoreUnavailable
+from projector.event_store import Appended, Candidate, StoreUnavailable, bounded
 from projector.sqlite_files import switch_to_wal
 
 if TYPE_CHECKING:
@@ -80,11 +80,14 @@ class Spool:
             )
 
     def oldest(self, after: int, limit: int) -> list[tuple[int, Candidate]]:
-        """Return events behind an id, oldest first, with their ids. Raises StoreUnavailable."""
+        """Return events behind an id, oldest first, with their ids: fewer if large. Raises StoreUnavailable."""
         with _unavailable(), self._lock:
-            rows = self._connection.execute(
-                "SELECT id, topic, state, identity FROM spool WHERE id > ? ORDER BY id LIMIT ?", (after, limit)
-            ).fetchall()
+            rows = bounded(
+                self._connection.execute(
+                    "SELECT id, topic, state, identity FROM spool WHERE id > ? ORDER BY id LIMIT ?", (after, limit)
+                ),
+                lambda row: len(row[2]),
+            )
         try:
             return [
                 (place, Candidate(self._mapper.decode(topic, state), identity))

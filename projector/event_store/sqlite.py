@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from projector.domain.events import Recorded
 from projector.domain.redaction import redact
-from projector.event_store import EVERY_GROUP, Bounds, bounds_between, fingerprint, in_background
+from projector.event_store import EVERY_GROUP, MOST_QUARANTINED, Bounds, bounds_between, fingerprint, in_background
 from projector.event_store.mapper import MAPPER_TOPIC, mapper_of
 from projector.event_store.pseudonyms import Pseudonyms, hashed, new_key, new_pseudonym
 from projector.event_store.sqlite_quarantine import SQLiteQuarantine
@@ -22,7 +22,6 @@ from projector.event_store.sqlite_recorder import (
     LOCK_TIMEOUT_S,
     Factory,
     GroupRecorder,
-    notifications,
     pseudonyms,
     unavailable,
 )
@@ -32,10 +31,9 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from eventsourcing.persistence import Notification
-
     from projector.event_store import Appended, Candidate
     from projector.event_store.mapper import EventMapper
+    from projector.event_store.sqlite_recorder import Row
 
 STREAMS_BATCH_SIZE: Final = 2_000
 
@@ -72,24 +70,21 @@ class SQLiteEventStore:
     def read(self, after: int, limit: int) -> list[Recorded]:
         """See `EventStore`."""
         with unavailable():
-            rows = self._recorder.select_notifications(after, limit, inclusive_of_start=False)
-        return [self._recorded(row) for row in rows]
+            rows = self._recorder.select("rowid > ? ORDER BY rowid LIMIT ?", (after, limit))
+        return self._recorded(rows)
 
     def read_group(self, group_id: str, after_version: int, limit: int) -> list[Recorded]:
         """See `EventStore`."""
         with unavailable():
-            rows = self._recorder.select_stream(group_id, after_version, limit)
-        return [self._recorded(row) for row in rows]
+            condition = "originator_id = ? AND originator_version > ? ORDER BY originator_version LIMIT ?"
+            rows = self._recorder.select(condition, (group_id, after_version, limit))
+        return self._recorded(rows)
 
     def read_streams(self, through: int, bounds: Bounds = EVERY_GROUP) -> Iterator[list[Recorded]]:
         """See `EventStore`."""
-        decode = self._mapper.decode_or_mark
         with unavailable():
             for rows in self._sorted(through, bounds) if through >= SORTED_FROM else self._looked_up(through, bounds):
-                yield [
-                    Recorded(position, decode(group_id, topic, state), version)
-                    for position, group_id, version, topic, state in rows
-                ]
+                yield self._recorded(rows)
 
     def _looked_up(self, through: int, bounds: Bounds) -> Iterator[list[Any]]:
         behind = (bounds.first, 0)
@@ -129,9 +124,10 @@ class SQLiteEventStore:
         table = self._recorder.events_table_name
         with unavailable():
             with self._recorder.writing() as cursor:
+                columns = "rowid, originator_id, originator_version, topic, state"
                 for position in positions:
-                    cursor.execute(f"SELECT rowid, * FROM {table} WHERE rowid = ?", (position,))
-                    (recorded,) = map(self._recorded, notifications(cursor))
+                    rows = cursor.execute(f"SELECT {columns} FROM {table} WHERE rowid = ?", (position,)).fetchall()
+                    (recorded,) = self._recorded(rows)
                     state = self._mapper.to_stored_event(redact(recorded.event, names)).state
                     cursor.execute(f"UPDATE {table} SET state = ? WHERE rowid = ?", (state, position))
                     cursor.execute("INSERT OR IGNORE INTO redactions VALUES (?, ?)", (position, fingerprint(recorded)))
@@ -162,12 +158,17 @@ class SQLiteEventStore:
         """See `EventStore`."""
         self._recorder.datastore.close()
 
-    def _recorded(self, row: Notification) -> Recorded:
-        version = row.originator_version
-        return Recorded(row.id, self._mapper.decode_or_mark(str(row.originator_id), row.topic, row.state), version)
+    def _recorded(self, rows: list[Row]) -> list[Recorded]:
+        decode = self._mapper.decode_or_mark
+        return [
+            Recorded(position, decode(group_id, topic, state), version)
+            for position, group_id, version, topic, state in rows
+        ]
 
 
-def open_sqlite(path: str, library_environment: Mapping[str, str]) -> tuple[SQLiteEventStore, SQLiteQuarantine]:
+def open_sqlite(
+    path: str, library_environment: Mapping[str, str], most_quarantined: int = MOST_QUARANTINED
+) -> tuple[SQLiteEventStore, SQLiteQuarantine]:
     """Open, and create where missing, the store in the SQLite file at `path`.
 
     `library_environment` carries the event-sourcing library's own settings: compressor, cipher and its key.
@@ -188,7 +189,7 @@ def open_sqlite(path: str, library_environment: Mapping[str, str]) -> tuple[SQLi
         recorder = factory.application_recorder()
     assert isinstance(recorder, GroupRecorder)
     mapper = mapper_of(factory)
-    return SQLiteEventStore(recorder, mapper), SQLiteQuarantine(recorder, mapper)
+    return SQLiteEventStore(recorder, mapper), SQLiteQuarantine(recorder, mapper, most_quarantined)
 
 
 def _watch(path: str, wake: Callable[[], None], stopping: threading.Event) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from projector.event_store import Quarantined, digest
+from projector.event_store import Quarantined, QuarantineFull, digest
 from projector.event_store.pseudonyms import Rubbish, redacted_rubbish
 from projector.event_store.sqlite_recorder import pseudonyms, unavailable
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Mapping
 
     from projector.event_store.mapper import EventMapper
@@ -18,20 +19,28 @@ from projector.event_store.sqlite_recorder import GroupRecorder
 class SQLiteQuarantine:
     """`Quarantine` in a table beside the events; bodies go through the same compressor and cipher."""
 
-    def __init__(self, recorder: GroupRecorder, mapper: EventMapper) -> None:
+    def __init__(self, recorder: GroupRecorder, mapper: EventMapper, capacity: int) -> None:
         self._recorder = recorder
         self._mapper = mapper
+        self._capacity = capacity
 
     def keep(self, *, body: bytes, reason: str, command: str | None, platform: str | None, received_at: int) -> int:
         """See `Quarantine`."""
         with unavailable(), self._recorder.writing() as cursor:
+            request = digest(command, body)
+            self._require_room(cursor, request)
             told, kept = pseudonyms(cursor).instead_of_rubbish(Rubbish((reason, command, platform), body))
             cursor.execute(
                 "INSERT INTO quarantine (digest, received_at, times, reason, command, platform, body)"
                 " VALUES (?, ?, 1, ?, ?, ?, ?) ON CONFLICT (digest) DO UPDATE SET times = times + 1 RETURNING id",
-                (digest(command, body), received_at, *told, self._mapper.seal(kept)),
+                (request, received_at, *told, self._mapper.seal(kept)),
             )
             return int(cursor.fetchone()[0])
+
+    def drop(self, quarantine_id: int) -> None:
+        """See `Quarantine`."""
+        with unavailable(), self._recorder.writing() as cursor:
+            cursor.execute("DELETE FROM quarantine WHERE id = ?", (quarantine_id,))
 
     def redact(self, names: Mapping[str, str]) -> int:
         """See `Quarantine`."""
@@ -70,6 +79,15 @@ class SQLiteQuarantine:
         with unavailable(), self._recorder.datastore.transaction(commit=False) as cursor:
             cursor.execute("SELECT COUNT(*) FROM quarantine WHERE position IS NULL")
             return int(cursor.fetchone()[0])
+
+    def _require_room(self, cursor: sqlite3.Cursor, request: bytes) -> None:
+        waiting, is_known = cursor.execute(
+            "SELECT (SELECT COUNT(*) FROM quarantine WHERE position IS NULL),"
+            " EXISTS (SELECT 1 FROM quarantine WHERE digest = ?)",
+            (request,),
+        ).fetchone()
+        if waiting >= self._capacity and not is_known:
+            raise QuarantineFull(waiting)
 
     def _select(self, condition: str, arguments: tuple[int, ...]) -> list[Quarantined]:
         columns = "id, received_at, times, reason, command, platform, body, position"

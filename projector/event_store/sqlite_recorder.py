@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from eventsourcing import sqlite as library
-from eventsourcing.persistence import Notification, PersistenceError, StoredEvent
+from eventsourcing.persistence import PersistenceError, StoredEvent
 
-from projector.event_store import Appended, Bounds, StoreUnavailable
+from projector.event_store import Appended, Bounds, StoreUnavailable, bounded
 from projector.event_store.pseudonyms import Pseudonym, Pseudonyms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+Row: TypeAlias = tuple[int, str, int, str, bytes]
+"""Position, group id, version, topic, state."""
 
 LOCK_TIMEOUT_S: Final = 1
 """A sender waits two seconds: it must hear within them that the store is locked."""
@@ -119,10 +123,8 @@ class GroupRecorder(library.SQLiteApplicationRecorder):
             cursor.executemany("INSERT INTO identities VALUES (?, ?)", identities)
             return appended
 
-    def select_streams(
-        self, through: int, behind: tuple[str, int], end: str | None, limit: int
-    ) -> list[tuple[int, str, int, str, bytes]]:
-        """Return (position, group id, version, topic, state) of events behind a place in the order of streams."""
+    def select_streams(self, through: int, behind: tuple[str, int], end: str | None, limit: int) -> list[Row]:
+        """Return events behind a place in the order of streams."""
         bounds, arguments = ("", ()) if end is None else (" AND originator_id < ?", (end,))
         with self.datastore.get_connection(commit=False) as connection, connection.cursor() as cursor:
             cursor.row_factory = None
@@ -132,9 +134,9 @@ class GroupRecorder(library.SQLiteApplicationRecorder):
                 " ORDER BY originator_id, originator_version LIMIT ?",
                 (*behind, *arguments, through, limit),
             )
-            return cursor.fetchall()
+            return bounded(cursor, _size)
 
-    def scan_streams(self, through: int, bounds: Bounds, size: int) -> Iterator[list[tuple[int, str, int, str, bytes]]]:
+    def scan_streams(self, through: int, bounds: Bounds, size: int) -> Iterator[list[Row]]:
         """Give the same as `select_streams`, in lists, from one pass over the table that is sorted on the way."""
         condition, arguments = ("", ()) if bounds.end is None else (" AND originator_id < ?", (bounds.end,))
         with self.datastore.get_connection(commit=False) as connection, connection.cursor() as cursor:
@@ -147,7 +149,7 @@ class GroupRecorder(library.SQLiteApplicationRecorder):
                     " ORDER BY originator_id, originator_version",
                     (through, bounds.first, *arguments),
                 )
-                while rows := cursor.fetchmany(size):
+                while rows := bounded(islice(cursor, size), _size):
                     yield rows
             finally:
                 cursor.execute(f"PRAGMA cache_size={-CACHE_KIB}")
@@ -163,15 +165,13 @@ class GroupRecorder(library.SQLiteApplicationRecorder):
             row = cursor.fetchone()
             return str(row[0]) if row else None
 
-    def select_stream(self, group_id: str, after_version: int, limit: int) -> list[Notification]:
-        """Return events of one stream with their positions."""
-        with self.datastore.transaction(commit=False) as cursor:
-            cursor.execute(
-                f"SELECT rowid, * FROM {self.events_table_name}"
-                " WHERE originator_id = ? AND originator_version > ? ORDER BY originator_version LIMIT ?",
-                (group_id, after_version, limit),
-            )
-            return notifications(cursor)
+    def select(self, condition: str, arguments: Sequence[Any]) -> list[Row]:
+        """Return events that meet a condition, fewer if they are large."""
+        with self.datastore.get_connection(commit=False) as connection, connection.cursor() as cursor:
+            cursor.row_factory = None
+            question = f"SELECT rowid, originator_id, originator_version, topic, state FROM {self.events_table_name}"
+            cursor.execute(f"{question} WHERE {condition}", arguments)
+            return bounded(cursor, _size)
 
     def empty_log(self) -> None:
         """Move all that is in the log into the file, and cut the log; as far as nobody reads from it just now."""
@@ -203,18 +203,14 @@ class Factory(library.SQLiteFactory):
         self.datastore.pool = DurablePool(db_name=library_pool.db_name, lock_timeout=library_pool.lock_timeout)
 
 
+def _size(row: Row) -> int:
+    return len(row[4])
+
+
 def pseudonyms(cursor: library.SQLiteCursor | sqlite3.Cursor) -> Pseudonyms:
     """Return who is forgotten, as a transaction sees it."""
     cursor.execute(_FORGOTTEN)
     return Pseudonyms(Pseudonym(*row) for row in cursor.fetchall())
-
-
-def notifications(cursor: library.SQLiteCursor | sqlite3.Cursor) -> list[Notification]:
-    """Return the events that were selected, with their positions."""
-    return [
-        Notification(row["originator_id"], row["originator_version"], row["topic"], row["state"], row["rowid"])
-        for row in cursor.fetchall()
-    ]
 
 
 @contextmanager

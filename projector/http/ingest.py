@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 import structlog
@@ -30,17 +30,33 @@ if TYPE_CHECKING:
     from projector.settings import Settings
 
 _OK: Final = b'{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":0}'
+_Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
 _RETRY: Final = ((b"retry-after", b"1"),)
+_CLOSE: Final = ((b"connection", b"close"),)
 
 log = structlog.get_logger(__name__)
 
 
+MOST_HELD_BYTES: Final = 16 * 1024 * 1024
+"""The bodies of all requests that are not answered yet: those of some thirty thousand callbacks of the usual size."""
+
+
 class _TooLarge(Exception):
-    pass
+    """A body is larger than is taken."""
+
+
+class _NoRoom(Exception):
+    """All bodies together are larger than is held."""
 
 
 class _Gone(Exception):
     """The sender hung up before its body was whole."""
+
+
+class _Held:
+    """How much of a body is there."""
+
+    size = 0
 
 
 class Ingest:
@@ -58,6 +74,7 @@ class Ingest:
         self._commit = commit
         self._quarantine = quarantine
         self._metrics = metrics
+        self._held_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request with the vendor's three fields."""
@@ -72,20 +89,45 @@ class Ingest:
             await _answer(send, 405, "callbacks are POSTed", ((b"allow", b"POST"),))
             return
         query, now_ms = parameters(scope["query_string"]), time.time_ns() // 1_000_000
+        held = _Held()
         try:
             authenticate(query, sdk_app_id=self._sdk_app_id, tokens=self._tokens, now_ms=now_ms)
-            body = await _read(scope, receive, self._max_body_bytes)
+            body = await self._read(scope, receive, held)
+            await self._take(scope, send, query, body, now_ms)
         except Forbidden as error:
             self._note("refused", scope, str(error))
             await _answer(send, 403, str(error))
         except _TooLarge:
             reason = f"the body is larger than {self._max_body_bytes} bytes"
             self._note("too_large", scope, reason)
-            await _answer(send, 413, reason, ((b"connection", b"close"),))
+            await _answer(send, 413, reason, _CLOSE)
+        except _NoRoom:
+            await self._unavailable(scope, send, "more is being received at once than is held", _CLOSE)
         except _Gone:
             return
-        else:
-            await self._take(scope, send, query, body, now_ms)
+        finally:
+            self._held_bytes -= held.size
+
+    async def _read(self, scope: Scope, receive: Receive, held: _Held) -> bytes:
+        for name, value in scope["headers"]:
+            if name == b"content-length" and value.isdigit() and int(value) > self._max_body_bytes:
+                raise _TooLarge
+        chunks: list[bytes] = []
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise _Gone
+            chunk = message.get("body", b"")
+            chunks.append(chunk)
+            held.size += len(chunk)
+            self._held_bytes += len(chunk)
+            if held.size > self._max_body_bytes:
+                raise _TooLarge
+            if self._held_bytes > MOST_HELD_BYTES:
+                raise _NoRoom
+            more = message.get("more_body", False)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def _take(self, scope: Scope, send: Send, query: dict[str, str], body: bytes, now_ms: int) -> None:
         platform = query.get("optplatform")
@@ -134,9 +176,9 @@ class Ingest:
         self._note("quarantined", scope, reason, quarantine_id=quarantine_id)
         await _answer(send, 400, reason)
 
-    async def _unavailable(self, scope: Scope, send: Send, reason: str) -> None:
+    async def _unavailable(self, scope: Scope, send: Send, reason: str, headers: _Headers = ()) -> None:
         self._note("unavailable", scope, reason)
-        await _answer(send, 503, reason, _RETRY)
+        await _answer(send, 503, reason, (*_RETRY, *headers))
 
     def _note(self, result: str, scope: Scope, reason: str, **more: Any) -> None:
         self._metrics.count(result)
@@ -144,25 +186,7 @@ class Ingest:
         log.warning("callback not recorded", result=result, reason=reason, client=client and client[0], **more)
 
 
-async def _read(scope: Scope, receive: Receive, limit: int) -> bytes:
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit() and int(value) > limit:
-            raise _TooLarge
-    chunks: list[bytes] = []
-    size, more = 0, True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise _Gone
-        chunks.append(message.get("body", b""))
-        size += len(chunks[-1])
-        if size > limit:
-            raise _TooLarge
-        more = message.get("more_body", False)
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-
-async def _answer(send: Send, status: int, reason: str = "", headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+async def _answer(send: Send, status: int, reason: str = "", headers: _Headers = ()) -> None:
     body = _OK
     if status != 200:
         body = msgspec.json.encode({"ActionStatus": "FAIL", "ErrorInfo": reason, "ErrorCode": 1})

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 _RESULTS: Final = ("recorded", "repeated", "spooled", "ignored", "refused", "too_large", "quarantined", "unavailable")
 _MOST_COMMANDS: Final = 100
-"""Names beyond these are counted together: a sender may make up as many as it likes."""
+_LONGEST_COMMAND: Final = 100
+"""Names beyond these are counted together: a sender may make up as many, and as long ones, as it likes."""
 
 
 class Metrics:
@@ -52,7 +53,7 @@ class Metrics:
 
     def count_ignored(self, command: str) -> None:
         """Count a command that is acknowledged and not recorded."""
-        if len(self._commands) < _MOST_COMMANDS:
+        if len(self._commands) < _MOST_COMMANDS and len(command) <= _LONGEST_COMMAND:
             self._commands.add(command)
         self._ignored.labels(command if command in self._commands else "(other)").inc()
         self.count("ignored")

@@ -9,7 +9,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 if TYPE_CHECKING:
     import asyncio
 
-MOST_HEAD_BYTES: Final = 64 * 1024
+MOST_HEAD_BYTES: Final = 16 * 1024
 """The vendor's addresses and headers are below one kilobyte."""
 
 REQUEST_S: Final = 10.0

@@ -16,6 +16,7 @@ from anyio import CapacityLimiter, to_thread
 from starlette.responses import Response
 from starlette.routing import Route
 
+from projector.event_store import MOST_BYTES, group_history, history
 from projector.http import answers
 from projector.http.parameters import NOW, Parameters, encode_cursor, segment
 from projector.http.problems import Problem
@@ -24,7 +25,7 @@ from projector.read_model import GroupFilter
 from projector.time_travel import Cut, PastGroup, PastGroups, differing_members, events_between
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from starlette.requests import Request
 
@@ -175,13 +176,15 @@ class Questions:
 
         def answer(snapshot: Snapshot) -> answers.Events:
             if (start, end) == (None, None):
-                found = self._store.read_group(group_id, after, limit + 1)
+                found = group_history(self._store, group_id, after, limit + 1)
             else:
                 span = _cuts(snapshot, start, end)
-                found = list(islice(events_between(self._store, snapshot.past, group_id, span, after), limit + 1))
-            if not found and not self._store.read_group(group_id, 0, 1):
+                found = events_between(self._store, snapshot.past, group_id, span, after)
+            page, is_last = _events(found, limit)
+            if not page and not self._store.read_group(group_id, 0, 1):
                 raise Problem(404, "This group was never heard of.")
-            return _events(found, limit, "group_events", found[limit - 1].version if len(found) > limit else 0)
+            following = None if is_last else encode_cursor("group_events", page[-1].version)
+            return answers.Events([answers.event(recorded) for recorded in page], following)
 
         return await self._answer(request, parameters, answer, from_store=True)
 
@@ -192,8 +195,9 @@ class Questions:
         limit = parameters.limit()
 
         def answer(_: Snapshot) -> answers.Events:
-            found = self._store.read(after, limit + 1)
-            return _events(found, limit, "events", found[limit - 1].position if len(found) > limit else 0)
+            page, is_last = _events(history(self._store, after, limit + 1), limit)
+            following = None if is_last else encode_cursor("events", page[-1].position)
+            return answers.Events([answers.event(recorded) for recorded in page], following)
 
         return await self._answer(request, parameters, answer, from_store=True)
 
@@ -296,9 +300,16 @@ def _page(
     return page, encode_cursor(kind, key(page[-1])) if len(found) > limit else None
 
 
-def _events(found: Sequence[Recorded], limit: int, kind: str, last: int) -> answers.Events:
-    following = encode_cursor(kind, last) if len(found) > limit else None
-    return answers.Events([answers.event(recorded) for recorded in found[:limit]], following)
+def _events(found: Iterable[Recorded], limit: int) -> tuple[list[Recorded], bool]:
+    """Return a page, of fewer if they are large, and whether it is the last."""
+    page: list[Recorded] = []
+    size = 0
+    for recorded in found:
+        if len(page) == limit or size > MOST_BYTES:
+            return page, False
+        page.append(recorded)
+        size += len(recorded.event.callback)
+    return page, True
 
 
 def _next_address(request: Request, following: str) -> str:

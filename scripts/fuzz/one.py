@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 
 import atheris
@@ -12,6 +13,6 @@ with atheris.instrument_imports(include=["projector.callbacks", "projector.http"
 
 if __name__ == "__main__":
     _, name, *sys.argv = sys.argv
-    target = targets(pytest.MonkeyPatch())[name]
+    target = targets(pytest.MonkeyPatch(), asyncio.new_event_loop())[name]
     atheris.Setup(sys.argv, target)
     atheris.Fuzz()

@@ -107,12 +107,28 @@ def test_callbacks_can_have_an_address_of_their_own_at_which_nothing_is_told(tmp
             assert httpx2.get(f"{inside}{path}").status_code == 200
 
 
+def test_questions_can_have_an_address_of_their_own_and_a_receiver_its_numbers_inside(tmp_path: Path) -> None:
+    database = tmp_path / "events.db"
+    both = ["--queries-address", "127.0.0.1:0", "--callbacks-address", "127.0.0.1:0"]
+    for arguments in (["--queries-address", "127.0.0.1:0"], both, [*both[2:], "--only", "callbacks"]):
+        with serving(database, *arguments) as server:
+            inside, outside = server.url, server.log[-1]["callbacks_address"]
+            body = callback(1, 1)
+            query = {"CallbackCommand": body["CallbackCommand"], "SdkAppid": str(server.app_id)}
+            assert httpx2.post(f"{outside}/callback", params=query, json=body).status_code == 200
+            assert httpx2.post(f"{inside}/callback", params=query, json=body).status_code == 404
+            assert httpx2.get(f"{inside}/metrics").status_code == 200
+            assert httpx2.get(f"{outside}/metrics").status_code == 404
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
+        (["--queries-address", "0.0.0.0:0"], "PROJECTOR_READ_TOKENS"),
+        (["--queries-address", "127.0.0.1:0", "--only", "projections"], "--only"),
         (["--callbacks-address", "8000"], "HOST:PORT"),
         (["--callbacks-address", "127.0.0.1:99999"], "--callbacks-address"),
-        (["--callbacks-address", "127.0.0.1:0", "--only", "callbacks"], "--only"),
+        (["--callbacks-address", "127.0.0.1:0", "--only", "queries"], "--only"),
         (["--callbacks-address", "0.0.0.0:0"], "PROJECTOR_CALLBACK_TOKEN"),
     ],
 )

@@ -172,7 +172,7 @@ def test_the_settings_say_how_long_is_waited_and_the_url_comes_before_them(postg
 
 
 def test_a_process_keeps_no_more_connections_than_it_is_told(tmp_path: Path, postgresql: PostgreSQL) -> None:
-    store, _ = open_postgres(there := postgresql.new_database(), {}, 2)
+    store, _ = open_postgres(there := postgresql.new_database(), {}, pool_size=2)
     name = there.rpartition("/")[2]
     with closing(store), ThreadPoolExecutor(8) as readers:
         assert list(readers.map(lambda _: store.read(0, 10), range(200))) == [[]] * 200

@@ -95,13 +95,13 @@ class _Transport(asyncio.Transport):
 class Receiver:
     """The application behind its own HTTP protocol, over lists in the stead of databases."""
 
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+    def __init__(self, patch: pytest.MonkeyPatch, loop: asyncio.AbstractEventLoop) -> None:
         structlog.configure(processors=[self._hear], cache_logger_on_first_use=False)
         patch.setattr(ingest, "to_thread", self)  # all is done when nothing more happens
         self.unexpected: list[str] = []
         self.events: list[str] = []
         self.kept: list[bytes] = []
-        self._loop = asyncio.new_event_loop()
+        self._loop = loop
         metrics = Metrics(self._no_health)
         settings = Settings(sdk_app_id=APP_ID, max_body_bytes=MAX_BODY)
         door = ingest.Ingest(settings, self, self, metrics)  # type: ignore[arg-type]
@@ -194,7 +194,7 @@ def _command(given: dict[str, str], body: bytes) -> str:
     )
 
 
-def targets(patch: pytest.MonkeyPatch) -> dict[str, Callable[[bytes], None]]:
+def targets(patch: pytest.MonkeyPatch, loop: asyncio.AbstractEventLoop) -> dict[str, Callable[[bytes], None]]:
     """Return every target by its name."""
-    receiver = Receiver(patch)
+    receiver = Receiver(patch, loop)
     return {"translation": translation, "requests": receiver.any_request, "connections": receiver.any_bytes}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +20,8 @@ CORPUS = Path(__file__).with_name("corpus")
 
 @pytest.fixture(scope="module")
 def every_target() -> Iterator[dict[str, Callable[[bytes], None]]]:
-    with pytest.MonkeyPatch.context() as patch:
-        yield targets(patch)
+    with pytest.MonkeyPatch.context() as patch, closing(asyncio.new_event_loop()) as loop:
+        yield targets(patch, loop)
     structlog.reset_defaults()
 
 
