@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _LISTEN_S: Final = 0.5
 STREAMS_BATCH_SIZE: Final = 2_000
-_FIRST_BATCH_SIZE: Final = 32
+_FIRST_BATCH_SIZE: Final = 4
 _OLDEST: Final = 130_000
 _SCHEMA_LOCK: Final = 0x70726F6A
 """Whoever creates the tables holds this advisory lock: `IF NOT EXISTS` alone does not go together with itself."""
@@ -188,7 +188,7 @@ def _bounded(condition: str, order: str) -> str:
     """Return a question for events that meet a condition, in order, fewer if they are large; the last `%s` says how."""
     before = f"SUM(LENGTH(state)) OVER (ORDER BY {order}) - LENGTH(state) AS before"
     columns = "notification_id, originator_id, originator_version, topic, state"
-    found = f"SELECT {columns}, {before} FROM (SELECT * FROM stored_events WHERE {condition}) AS some"
+    found = f"SELECT {columns}, {before} FROM (SELECT * FROM stored_events WHERE {condition}) AS chosen"
     return f"SELECT {columns} FROM ({found}) AS summed WHERE before <= %s ORDER BY {order}"
 
 

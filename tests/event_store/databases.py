@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from projector.event_store import EventStore, Quarantine
 
-    Opener = Callable[[str, Mapping[str, str]], tuple[EventStore, Quarantine]]
+    Opener = Callable[..., tuple[EventStore, Quarantine]]
 
 OPENERS: dict[str, Opener] = {"sqlite": open_sqlite, "postgresql": open_postgres}
 

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from projector.domain import events
 from projector.domain.events import TYPES, Event
-from projector.event_store import Appended, Candidate
+from projector.event_store import MOST_BYTES, Appended, Candidate, QuarantineFull, group_history, history, stream
 from tests.domain import facts as f
 from tests.domain.strategies import any_event
+from tests.event_store.databases import OPENERS
 from tests.event_store.processes import append_batches, open_each
 
 if TYPE_CHECKING:
@@ -382,3 +383,31 @@ def test_keeping_a_request_takes_no_position_from_the_events(database: Database)
     store, quarantine = both(database)
     keep(quarantine, b"x")
     assert positions(store.append(new(f.filled(0)))) == [1]
+
+
+def test_a_quarantine_that_is_full_keeps_nothing_new_and_still_counts_what_it_has(database: Database) -> None:
+    store, quarantine = OPENERS[database.kind](database.location, {}, 2)
+    first, _ = keep(quarantine, b"1"), keep(quarantine, b"2")
+    with pytest.raises(QuarantineFull, match="2 callbacks wait"):
+        keep(quarantine, b"3")
+    assert keep(quarantine, b"1") == first
+    quarantine.release(first, 1)
+    third = keep(quarantine, b"3")
+    with pytest.raises(QuarantineFull):
+        keep(quarantine, b"4")
+    quarantine.drop(third)
+    assert quarantine.find(third) is None
+    assert quarantine.count() == 1
+    store.close()
+
+
+def test_large_events_come_a_few_at_a_time_and_none_is_left_out(database: Database) -> None:
+    store = database.open()
+    large = [f.joined(at, "ann", callback="x" * (MOST_BYTES // 4)) for at in range(12)]
+    store.append(new(*large))
+    for few in (store.read(0, 100), store.read_group(f.GROUP, 0, 100), next(store.read_streams(12))):
+        assert 1 <= len(few) < 12
+    assert [one.position for one in history(store, 0, 100)] == list(range(1, 13))
+    assert [one.version for one in group_history(store, f.GROUP, 3, 100)] == list(range(4, 13))
+    assert [one.version for some in store.read_streams(12) for one in some] == list(range(1, 13))
+    assert [one.version for some in stream(store, f.GROUP, 10) for one in some] == list(range(1, 11))

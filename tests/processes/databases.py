@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from projector import event_store
 from projector.bootstrap import PROJECTIONS, open_generations, open_queries, open_stores
 from projector.read_model import NoReadModel
 from projector.read_model.schema import TABLES
@@ -46,11 +47,8 @@ def write(database: Path, serials: Sequence[int], seed: int) -> None:
 
 def history(database: Path) -> list[Recorded]:
     """Everything recorded, in order."""
-    events = open_stores(settings(database)).events
-    try:
-        return events.read(0, 1_000_000)
-    finally:
-        events.close()
+    with closing(open_stores(settings(database)).events) as events:
+        return [*event_store.history(events, 0, 10_000)]
 
 
 def checkpoints(database: Path) -> dict[str, int]:
