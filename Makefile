@@ -7,7 +7,7 @@ DEMO_APP_ID := 1400000000
 export PROJECTOR_SDK_APP_ID ?= $(DEMO_APP_ID)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test quick check bench format clean
+.PHONY: help run demo test quick check bench fuzz soak lock audit format clean
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,13 +18,21 @@ $(VENV)/run: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
-$(VENV)/dev: $(VENV)/run
+$(VENV)/dev: $(VENV)/run scripts/dev.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement scripts/dev.lock
 	@touch $@
 
 $(VENV)/bench: $(VENV)/dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
+	@touch $@
+
+$(VENV)/fuzz: $(VENV)/dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group fuzz
+	@touch $@
+
+$(VENV)/supply: $(VENV)/dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group supply
 	@touch $@
 
 run: $(VENV)/run  ## Install into .venv and serve on http://127.0.0.1:8000
@@ -54,6 +62,18 @@ bench: $(VENV)/bench  ## Measure side by side, about a quarter of an hour, and d
 	$(BIN)/python -m scripts.bench.growing
 	$(BIN)/python -m scripts.bench.rebuild --events 10000,100000,1000000 --rounds 2 --results docs/bench/rebuild.json
 	$(BIN)/python -m scripts.bench.charts
+
+fuzz: $(VENV)/fuzz  ## Throw five million inputs at the translation and at the receiver, about eight minutes
+	$(BIN)/python -m scripts.fuzz
+
+soak: $(VENV)/bench  ## Twenty minutes of mixed traffic; draws memory, lag and rate into docs/bench
+	$(BIN)/python -m scripts.soak --minutes 20 --results docs/bench
+
+lock: $(VENV)/supply  ## Choose anew what developers and CI install, within the ranges of pyproject.toml
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock' --group dev pyproject.toml --output-file scripts/dev.lock
+
+audit: $(VENV)/supply  ## Ask PyPI whether anything that is installed is known to be vulnerable
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement scripts/dev.lock
 
 format: $(VENV)/dev  ## Format the code, and mend what can be mended
 	$(BIN)/ruff format .
