@@ -1,8 +1,9 @@
-"""Pictures of what was measured: `python -m scripts.bench.charts`, from docs/bench/*.json to docs/bench/*.png."""
+"""Pictures of what was measured, from docs/bench/*.json to *.png: `python -m scripts.bench.charts [NAME…]`."""
 
 from __future__ import annotations
 
 import json
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,6 +100,33 @@ def callback() -> None:
         axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.1))
 
 
+def soak() -> None:
+    """Memory, lag and rate over the minutes of a soak."""
+    found = rows("soak")
+    minutes = [row["seconds"] / 60 for row in found]
+    window = 10
+    rates = [
+        (found[at]["head"] - found[at - window]["head"]) / (found[at]["seconds"] - found[at - window]["seconds"])
+        for at in range(window, len(found))
+    ]
+    figure, parts = plt.subplots(3, 1, sharex=True, figsize=(8, 6))
+    parts[0].plot(minutes, [row["rss_mb"] for row in found], color=OURS)
+    parts[0].set_ylabel("memory, MB")
+    parts[0].set_ylim(0, 200)
+    parts[1].plot(minutes, [row["lag_events"] for row in found], color=OURS, linewidth=0.6)
+    parts[1].set_ylabel("lag, events")
+    parts[1].set_ylim(bottom=0)
+    parts[2].plot(minutes[window:], rates, color=OURS)
+    parts[2].set_ylabel("recorded per second")
+    parts[2].set_ylim(bottom=0)
+    parts[2].set_xlabel("minutes of mixed traffic")
+    for part in parts:
+        part.spines[["top", "right"]].set_visible(False)
+    figure.savefig(FOLDER / "soak.png", dpi=110, bbox_inches="tight", metadata={"Software": None})
+    plt.close(figure)
+
+
 if __name__ == "__main__":
-    for chart in (receiving, asking, rebuild, callback):
-        chart()
+    known = {chart.__name__: chart for chart in (receiving, asking, rebuild, callback, soak)}
+    for name in sys.argv[1:] or known:
+        known[name]()
