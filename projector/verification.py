@@ -55,7 +55,8 @@ def verify_log(
 
     Raises StoreUnavailable.
     """
-    head, look = store.head(), _Look(store.redactions(), expected, found)
+    head, redactions = store.head(), store.redactions()
+    look = _Look(redactions, expected, found)
     while look.position < head and (batch := store.read(look.position, min(_AT_ONCE, head - look.position))):
         for recorded in batch:
             look.at(recorded)
@@ -64,6 +65,8 @@ def verify_log(
         look.fault(f"behind position {look.position} comes nothing, and there must be {head}")
     if expected and expected.position > look.position:
         look.fault(f"there is no position {expected.position}, of which there is a digest")
+    if store.redactions() != redactions:
+        look.fault("somebody was forgotten meanwhile: the digest is of neither before nor after; verify again")
     if astray := store.identities_astray():
         look.fault(f"{astray} identities of callbacks stand at no event, or at another's")
     return look.verified()

@@ -141,6 +141,11 @@ class Ingest:
         except Unreadable as error:
             await self._keep_unreadable(scope, send, query, body, now_ms, str(error))
             return
+        except Exception as error:
+            log.warning("reading a callback met something unexpected", exc_info=True)
+            reason = f"reading it met something unexpected: {type(error).__name__}"
+            await self._keep_unreadable(scope, send, query, body, now_ms, reason)
+            return
         if translation.from_future:
             self._metrics.future_event_times.inc()
             log.warning("an EventTime from the future was not believed", command=command)

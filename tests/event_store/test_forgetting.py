@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from projector.callbacks import translate
 from projector.event_store import Candidate, fingerprint
 from projector.forgetting import forget, look_for
+from projector.verification import verify_log
 from tests.domain import facts as f
 
 if TYPE_CHECKING:
@@ -143,3 +144,11 @@ def test_while_others_append_nobody_gets_the_account_in_afterwards(database: Dat
     for writer in writers:
         writer.join()
     assert {*members(store)} == {names["ann"], "bob"}
+
+
+def test_a_digest_is_not_given_out_for_good_while_somebody_is_forgotten(database: Database) -> None:
+    store, quarantine = database.open_both()
+    store.append([joins("ann", at) for at in range(5)])
+    faults: list[str] = []
+    verify_log(store, found=faults.append, advanced=lambda _: forget(store, quarantine, ["ann"], advanced=nothing))
+    assert [fault.partition(":")[0] for fault in faults] == ["somebody was forgotten meanwhile"]

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 import structlog
 
-from tests.fuzzing.targets import targets
+from projector.http import ingest
+from tests.fuzzing.targets import APP_ID, Receiver, targets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,3 +35,20 @@ def test_what_a_fuzzer_found_breaks_nothing(every_target: dict[str, Callable[[by
             every_target[name](file.read_bytes())
         except Exception as error:
             raise AssertionError(f"{file} broke it") from error
+
+
+def test_a_callback_that_meets_a_fault_of_ours_is_kept_for_a_version_without_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fault(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    with closing(asyncio.new_event_loop()) as loop:
+        receiver = Receiver(monkeypatch, loop)
+        monkeypatch.setattr(ingest, "translate", fault)
+        body = b'{"CallbackCommand":"Group.CallbackAfterGroupFull","GroupId":"g"}'
+        target = f"/callback?SdkAppid={APP_ID}"
+        head = f"POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        assert receiver.talk([head, body]).startswith(b"HTTP/1.1 400")
+        assert receiver.kept == [body]
+    structlog.reset_defaults()
