@@ -5,10 +5,13 @@ What is appended meanwhile, and ever after, has pseudonyms too. The read models 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from projector.domain.events import UndecodableEvent
 from projector.domain.redaction import redact
+from projector.event_store import StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -16,6 +19,9 @@ if TYPE_CHECKING:
     from projector.event_store import EventStore, Quarantine
 
 _AT_ONCE: Final = 2_000
+_PATIENCE_S: Final = 30
+
+_T = TypeVar("_T")
 
 
 class Found(NamedTuple):
@@ -44,9 +50,20 @@ def forget(
 
     Raises StoreUnavailable.
     """
-    names = {account: store.forget(account) for account in accounts}
-    found = _search(store, names, advanced, lambda positions: store.redact(positions, names))
-    return found._replace(quarantined=quarantine.redact(names)), names
+    names = {account: _patiently(partial(store.forget, account)) for account in accounts}
+    found = _search(store, names, advanced, lambda positions: _patiently(partial(store.redact, positions, names)))
+    return found._replace(quarantined=_patiently(partial(quarantine.redact, names))), names
+
+
+def _patiently(act: Callable[[], _T]) -> _T:
+    """Do what may be done again, and again while receivers write: they are in a hurry, and this is not."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            return act()
+        except StoreUnavailable:
+            if time.monotonic() > deadline:
+                raise
 
 
 def _search(

@@ -123,26 +123,27 @@ def test_while_others_append_nobody_gets_the_account_in_afterwards(database: Dat
     store, quarantine = database.open_both()
     started, enough = threading.Barrier(3), threading.Event()
 
-    def pour(writer: int) -> None:
-        mine, at = database.open(), writer
+    def pour(mine: EventStore, at: int) -> None:
         started.wait()
         while not enough.is_set():
             mine.append([joins("ann", at), joins("bob", at)])
             at += 2
 
-    writers = [threading.Thread(target=pour, args=(number,)) for number in range(2)]
+    writers = [threading.Thread(target=pour, args=(database.open(), number)) for number in range(2)]
     for writer in writers:
         writer.start()
-    started.wait()
-    while store.head() < 40:
-        pass
-    _, names = forget(store, quarantine, ["ann"], advanced=nothing)
-    reached = store.head()
-    while store.head() < reached + 40:
-        pass
-    enough.set()
-    for writer in writers:
-        writer.join()
+    try:
+        started.wait()
+        while store.head() < 40:
+            pass
+        _, names = forget(store, quarantine, ["ann"], advanced=nothing)
+        reached = store.head()
+        while store.head() < reached + 40:
+            pass
+    finally:
+        enough.set()
+        for writer in writers:
+            writer.join()
     assert {*members(store)} == {names["ann"], "bob"}
 
 
