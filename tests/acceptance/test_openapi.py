@@ -9,6 +9,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
+from tests.processes.campaign import rounds
 from tests.running import serving
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def test_nothing_the_document_allows_or_forbids_finds_a_fault(town: Server) -> N
         for strategy in (case_strategy, operation.as_strategy(generation_mode=schemathesis.GenerationMode.NEGATIVE)):
 
             @settings(
-                max_examples=40,
+                max_examples=rounds(40),
                 derandomize=True,
                 database=None,
                 deadline=None,

@@ -19,6 +19,7 @@ from tests import oracle, shown
 from tests.domain import facts as f
 from tests.domain.facts import GROUP, time
 from tests.domain.strategies import any_history, deliveries, histories_with_ties
+from tests.processes.campaign import rounds
 
 if TYPE_CHECKING:
     from projector.domain.events import Event
@@ -58,7 +59,7 @@ def after_in_any_order(*events: Event) -> Outcome:
 # --- every order, every repetition -----------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=rounds(300))
 @given(st.data())
 def test_any_order_with_any_repetition_leads_to_what_the_oracle_says(data: st.DataObject) -> None:
     history = data.draw(any_history)

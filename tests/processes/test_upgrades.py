@@ -118,8 +118,8 @@ def test_while_servers_of_two_versions_run_neither_spoils_the_rows_nor_builds_wi
     with serving(database, **code(tmp_path / "older", OLDER)) as older:
         with serving(database) as newer:
             position = int(older.post(callback(101, SEED)).headers["Projector-Position"])
-            assert newer.get("/v1/groups", wait_for=position).status_code == 200
-            assert older.get("/v1/groups", wait_for=position).status_code == 200
+            for server in (newer, older):
+                until(lambda server=server: server.get("/v1/groups", wait_for=position).status_code == 200, of=server)
             assert_served_as_recorded(newer, database)
             assert_served_as_recorded(older, database)
         assert older.stop() == 0
