@@ -28,9 +28,6 @@ _PARTS: Final[tuple[Part, ...]] = get_args(Part)
 _BACKLOG: Final = 2048
 _LAST_PORT: Final = 65535
 _LAST_ANSWERS_S: Final = 10
-_MOST_CONNECTIONS: Final = 1_000
-"""Beyond these a request is answered 503. The vendor keeps a few dozen."""
-
 _MOST_FILES: Final = 4_096
 
 log = structlog.get_logger("projector")
@@ -170,7 +167,6 @@ def _server(app: ASGIApp) -> _Server:
             server_header=False,
             lifespan="on",
             http=GuardedProtocol,
-            limit_concurrency=_MOST_CONNECTIONS,
             timeout_graceful_shutdown=_LAST_ANSWERS_S,
         )
     )

@@ -148,15 +148,15 @@ class PostgresEventStore:
         """See `EventStore`."""
         with alone(self._datastore) as cursor:
             cursor.execute(f"{_EVENTS} WHERE notification_id = ANY(%s)", (list(positions),))
-            for recorded in self._recorded(cursor.fetchall()):
-                state = self._mapper.to_stored_event(redact(recorded.event, names)).state
-                cursor.execute(
-                    "UPDATE stored_events SET state = %s WHERE notification_id = %s", (state, recorded.position)
-                )
-                cursor.execute(
-                    "INSERT INTO redactions VALUES (%s, %s) ON CONFLICT DO NOTHING",
-                    (recorded.position, fingerprint(recorded)),
-                )
+            found = self._recorded(cursor.fetchall())
+            cursor.executemany(
+                "UPDATE stored_events SET state = %s WHERE notification_id = %s",
+                [(self._mapper.to_stored_event(redact(one.event, names)).state, one.position) for one in found],
+            )
+            cursor.executemany(
+                "INSERT INTO redactions VALUES (%s, %s) ON CONFLICT DO NOTHING",
+                [(one.position, fingerprint(one)) for one in found],
+            )
 
     def redactions(self) -> dict[int, bytes]:
         """See `EventStore`."""

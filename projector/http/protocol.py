@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -17,7 +17,7 @@ REQUEST_S: Final = 10.0
 
 
 MOST_CONNECTIONS: Final = 2_000
-"""Further ones are dropped at once, before files run out."""
+"""For a further one another is dropped, before files run out."""
 
 LAST_S: Final = 2.0
 """How long a server that stops waits for the rest of a request; the vendor would not wait longer."""
@@ -27,9 +27,12 @@ class GuardedProtocol(HttpToolsProtocol):
     """The web server's protocol, for senders who never finish and heads that never end.
 
     A connection is dropped when it has sent nothing, or not all of a request, for REQUEST_S to twice as long, when the
-    head of a request grows beyond MOST_HEAD_BYTES, and when there are too many. While a request is answered, nobody is
-    hurried.
+    head of a request grows beyond MOST_HEAD_BYTES, and, when there are too many, if it has been idle the longest, so
+    that whoever comes to say something is heard. While a request is answered, nobody is hurried.
     """
+
+    _idle: ClassVar[dict[GuardedProtocol, None]] = {}
+    """Those of which no request is being answered, the longest idle first."""
 
     _is_head = True
     _head_bytes = 0
@@ -39,15 +42,19 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to watch the connection."""
         super().connection_made(transport)
-        if len(self.connections) > MOST_CONNECTIONS:
-            transport.abort()
         self._waiting_since = self.loop.time()
+        self._idle[self] = None
+        if len(self.connections) > MOST_CONNECTIONS:
+            longest = next(iter(self._idle))
+            del self._idle[longest]
+            longest.transport.abort()
         self._watch = self.loop.call_later(REQUEST_S, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop to watch it."""
         if self._watch is not None:
             self._watch.cancel()
+        self._idle.pop(self, None)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -72,6 +79,14 @@ class GuardedProtocol(HttpToolsProtocol):
         """End a request."""
         super().on_message_complete()
         self._is_head, self._waiting_since = True, None
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._idle.pop(self, None)
+
+    def on_response_complete(self) -> None:
+        """End an answer."""
+        if not self.transport.is_closing():
+            self._idle[self] = None
+        super().on_response_complete()
 
     def shutdown(self) -> None:
         """Answer what was sent, or is still sent soon."""

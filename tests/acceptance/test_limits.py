@@ -108,18 +108,31 @@ def test_requests_that_end_are_answered_one_after_the_other_whatever_their_bodie
             assert is_answered(connection)
 
 
-def test_of_a_crowd_some_are_dropped_and_the_rest_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_a_crowd_those_are_dropped_who_were_idle_the_longest_and_who_comes_to_speak_is_heard(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(protocol, "MOST_CONNECTIONS", 5)
     with guarded() as address, contextlib.ExitStack() as crowd:
-        first = [crowd.enter_context(socket.create_connection(address, timeout=30)) for _ in range(5)]
-        for connection in first:
+
+        def connected() -> socket.socket:
+            return crowd.enter_context(socket.create_connection(address, timeout=30))
+
+        def speaks(connection: socket.socket) -> bool:
             connection.sendall(HEAD + b"Content-Length: 0\r\n\r\n")
-            assert is_answered(connection)
-        for _ in range(20):
-            with socket.create_connection(address, timeout=30) as another:
-                assert everything(another) == b""
-        first[0].sendall(HEAD + b"Content-Length: 0\r\n\r\n")
-        assert is_answered(first[0])
+            return is_answered(connection)
+
+        silent, begun = connected(), connected()
+        begun.sendall(HEAD)
+        kept = [connected() for _ in range(3)]
+        assert [speaks(connection) for connection in kept] == [True] * 3
+        newcomer = connected()
+        assert speaks(newcomer)
+        assert everything(silent) == b""
+        assert speaks(connected())
+        assert everything(begun) == b""
+        assert speaks(connected())
+        assert everything(kept[0]) == b""
+        assert speaks(newcomer)
 
 
 @pytest.mark.slow

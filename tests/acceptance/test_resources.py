@@ -6,12 +6,17 @@ import asyncio
 import contextlib
 import json
 import re
+import resource
+import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx2
 import pytest
 
 from projector.http.ingest import MOST_HELD_BYTES
+from projector.http.protocol import MOST_CONNECTIONS
 from tests.kinds import on_postgresql
 from tests.processes.traffic import callback
 from tests.running import run_cli, serving
@@ -81,6 +86,21 @@ def test_bodies_that_are_not_finished_are_held_up_to_a_limit_and_the_next_are_ta
 def test_heads_that_are_not_finished_are_held_up_to_a_limit(server: Server) -> None:
     asyncio.run(crowd(server, 900, head(server, 1)[:-2] + b"X: " + b"x" * 16_000))
     assert server.post(callback(1, 1)).status_code == 200
+    assert peak(server) < MOST_BYTES
+
+
+def test_through_a_crowd_that_says_nothing_a_callback_is_heard(server: Server) -> None:
+    host, port = server.url.removeprefix("http://").split(":")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4 * MOST_CONNECTIONS), hard))
+    with contextlib.ExitStack() as crowd:
+        crowd.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        for number in range(MOST_CONNECTIONS + 500):
+            silent = crowd.enter_context(socket.create_connection((host, int(port)), timeout=30))
+            if number % 2:
+                silent.sendall(b"POST /callback HTTP/1.1\r\n")
+        with httpx2.Client(timeout=30) as newcomer:
+            assert replace(server, client=newcomer).post(callback(1, 1)).status_code == 200
     assert peak(server) < MOST_BYTES
 
 
