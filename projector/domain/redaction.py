@@ -37,7 +37,7 @@ def redact(event: _E, names: Mapping[str, str]) -> _E:
     kept = {*_accounts(event), event.group_id, event.topic_id} - names.keys()
 
     def text(value: str) -> str:
-        return _replaced(value, names, pattern)
+        return value if value in kept else _replaced(value, names, pattern)
 
     changes: dict[str, Any] = {}
     for field in _ACCOUNTS:

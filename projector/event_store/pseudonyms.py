@@ -38,7 +38,7 @@ class Rubbish(NamedTuple):
 
 
 class Pseudonyms:
-    """All rows that there were up to, and with, one. It never changes."""
+    """All rows that there were up to, and with, one."""
 
     def __init__(self, rows: Iterable[Pseudonym] = ()) -> None:
         known = [Pseudonym(row[0], bytes(row[1]), bytes(row[2]), row[3]) for row in rows]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from projector.event_store.mapper import EventMapper
-from projector.event_store.sqlite_recorder import GroupRecorder
+    from projector.event_store.sqlite_recorder import GroupRecorder
 
 
 class SQLiteQuarantine:
