@@ -5,12 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
+import structlog
 from anyio import to_thread
 
 from projector.domain.events import UndecodableEvent
+from projector.event_store import StoreUnavailable
+from projector.event_store.awaited import Awaited
 from projector.event_store.group_commit import GroupCommit
 from projector.event_store.spool import Spool, StoreAndForward
 from projector.event_store.sqlite import open_sqlite
@@ -48,6 +53,8 @@ _REST_FAR_S: Final = 0.04
 
 _BUILT_AT_ONCE: Final = 10_000
 """So many events are projected before anything is served; more of them, by another process meanwhile."""
+
+log = structlog.get_logger(__name__)
 
 PROJECTIONS: Final[tuple[Projection, ...]] = (
     MembershipProjection(),
@@ -139,7 +146,8 @@ def create_server_app(settings: Settings, parts: Sequence[Part], callbacks_port:
 
     Raises StoreUnavailable, ReadModelUnavailable and WrongSetting.
     """
-    stores, queries, seen_by_health = open_stores(settings), open_queries(settings), open_queries(settings)
+    stores = _open_or_await(settings) if list(parts) == ["callbacks"] else open_stores(settings)
+    queries, seen_by_health = open_queries(settings), open_queries(settings)
     one_look_at_a_time = threading.Lock()
     projecting = _Projecting(settings, stores.events) if "projections" in parts else None
 
@@ -183,10 +191,34 @@ def create_server_app(settings: Settings, parts: Sequence[Part], callbacks_port:
     )
 
 
+def _open_or_await(settings: Settings) -> Stores:
+    """Open the event store; if it is away, and there is a spool from an earlier time, when it is back."""
+    try:
+        return open_stores(settings)
+    except StoreUnavailable as error:
+        if not (settings.postgres_url and settings.spool_path and Path(settings.spool_path).exists()):
+            raise
+        log.warning("the store is away; callbacks go into the spool", reason=str(error))
+        awaited = Awaited(partial(_open_late, settings), str(error))
+        return Stores(awaited.part(0), awaited.part(1))
+
+
+def _open_late(settings: Settings) -> Stores:
+    """Open the event store when it is too late to refuse to start. Raises StoreUnavailable."""
+    try:
+        return open_stores(settings)
+    except WrongSetting as error:
+        raise StoreUnavailable(str(error)) from error
+
+
 def _open_forwarding(settings: Settings, store: EventStore, forwarded: Callable[[], None]) -> StoreAndForward | None:
     if settings.spool_path is None:
         return None
-    spool = Spool(settings.spool_path, store.mapper, settings.spool_events)
+    if settings.postgres_url is None:
+        mapper = store.mapper
+    else:
+        mapper = _postgres("projector.event_store.postgres").mapper_with(dict(settings.library))
+    spool = Spool(settings.spool_path, mapper, settings.spool_events)
     return StoreAndForward(store.append, spool, forwarded)
 
 

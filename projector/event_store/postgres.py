@@ -209,16 +209,15 @@ def open_postgres(
         alone.execute("SELECT pg_advisory_lock(%s)", (_SCHEMA_LOCK,))
         recorder = GroupRecorder(Datastore(url, pool_size))
         recorder.create_table()
-    factory = library.PostgresFactory(
-        {
-            "MAPPER_TOPIC": MAPPER_TOPIC,
-            **library_environment,
-            **dict.fromkeys(("POSTGRES_DBNAME", "POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_USER"), "unused"),
-            "POSTGRES_PASSWORD": "unused",
-        }
-    )
-    mapper = mapper_of(factory)
+    mapper = mapper_with(library_environment)
     return PostgresEventStore(recorder, mapper, url), PostgresQuarantine(recorder, mapper, most_quarantined)
+
+
+def mapper_with(library_environment: Mapping[str, str]) -> EventMapper:
+    """Return the mapper of stores with these settings; there need not be one yet. Raises StoreUnavailable."""
+    unused = ("POSTGRES_DBNAME", "POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_USER", "POSTGRES_PASSWORD")
+    settings = {"MAPPER_TOPIC": MAPPER_TOPIC, **library_environment, **dict.fromkeys(unused, "unused")}
+    return mapper_of(library.PostgresFactory(settings))
 
 
 def _listen(url: str, wake: Callable[[], None], stopping: threading.Event) -> None:

@@ -14,7 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 
 from projector.bootstrap import open_stores
 from tests import oracle
+from tests.kinds import on_postgresql
 from tests.kinds import settings as settings_of
+from tests.processes.campaign import rounds
 from tests.running import Server, serving
 
 GROUPS = st.sampled_from(["g1", "g/2"])
@@ -132,7 +134,7 @@ def test_any_story_told_to_a_real_server() -> None:
     run_state_machine_as_test(
         Story,
         settings=settings(
-            max_examples=8,
+            max_examples=rounds(4 if on_postgresql() else 8),
             stateful_step_count=25,
             deadline=None,
             derandomize=True,

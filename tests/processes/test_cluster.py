@@ -158,6 +158,23 @@ def test_while_the_database_is_away_for_half_a_minute_every_callback_is_acknowle
         assert_served_as_recorded(server, database)
 
 
+def test_while_the_database_says_nothing_every_callback_is_acknowledged_and_there_afterwards(
+    tmp_path: Path, postgresql: PostgreSQL
+) -> None:
+    database, ledger = tmp_path / "events.db", Ledger(SEED)
+    with serving(database, "--only", "callbacks") as receiver, serving(database, "--only", "projections") as worker:
+        with pouring(receiver, ledger=ledger, senders=8):
+            ledger.wait_for(answers=50)
+            with postgresql.frozen():
+                ledger.wait_for(answers=100)
+            ledger.wait_for(answers=100)
+        assert ledger.refused == []
+        assert len(ledger.spooled) >= 50
+        until(lambda: spooled(database) == 0, of=receiver)
+        until(lambda: worker.get("/readyz").status_code == 200, of=worker)
+    ledger.assert_kept(history(database))
+
+
 def test_a_receiver_that_is_killed_with_callbacks_in_its_spool_delivers_them_when_it_is_started_again(
     tmp_path: Path, postgresql: PostgreSQL
 ) -> None:
@@ -172,6 +189,37 @@ def test_a_receiver_that_is_killed_with_callbacks_in_its_spool_delivers_them_whe
     with serving(database, "--only", "callbacks") as receiver:
         until(lambda: spooled(database) == 0, of=receiver)
     ledger.assert_kept(history(database))
+
+
+def test_a_receiver_that_is_started_while_the_database_is_away_takes_callbacks_and_delivers_them_when_it_is_back(
+    tmp_path: Path, postgresql: PostgreSQL
+) -> None:
+    database, ledger = tmp_path / "events.db", Ledger(SEED)
+    with serving(database, "--only", "callbacks"):
+        postgresql.stop()
+    with serving(database, "--only", "callbacks") as receiver:
+        with pouring(receiver, ledger=ledger, senders=4):
+            ledger.wait_for(answers=50)
+            assert receiver.get("/readyz").status_code == 503
+            assert receiver.post(b"no JSON").status_code == 503
+            postgresql.start()
+            ledger.wait_for(answers=200)
+        assert ledger.refused == []
+        assert ledger.spooled
+        until(lambda: spooled(database) == 0, of=receiver)
+        assert receiver.post(b"no JSON").status_code == 400
+    ledger.assert_kept(history(database))
+
+
+def test_a_receiver_that_never_had_a_database_says_so_in_one_line(tmp_path: Path, postgresql: PostgreSQL) -> None:
+    database = tmp_path / "events.db"
+    url_of(database)
+    postgresql.stop()
+    try:
+        done = run_cli(database, "serve", "--only", "callbacks", "--port", "0")
+    finally:
+        postgresql.start()
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
 
 
 def test_when_the_worker_that_projects_dies_or_its_connection_is_cut_the_other_goes_on(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow  # every test here starts processes
 
-ROUNDS = rounds(25)
+ROUNDS = rounds(15)
 SEED = 20221209
 
 
