@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 
     from projector.event_store import EventStore, Quarantine
     from projector.projection import Projection
-    from projector.read_model import Generations, Queries
+    from projector.read_model import Generations
+    from projector.read_model.questions import Queries
 
 Part = Literal["callbacks", "queries", "projections"]
 

@@ -15,15 +15,17 @@ from projector.domain.lives import NEVER, Lives
 from projector.domain.membership import Member, Standing
 from projector.domain.profile import Profile
 from projector.event_store import group_history
-from projector.read_model import GroupState, Membership, Roster, RosterState, blocks
+from projector.read_model import Roster, RosterState, blocks
+from projector.read_model.questions import GroupState, Membership
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from projector.domain.events import Recorded
     from projector.event_store import EventStore
-    from projector.read_model import Past, RosterUsers
+    from projector.read_model import RosterUsers
     from projector.read_model.blocks import Block
+    from projector.read_model.questions import Past
 
 _PAGE: Final = 100
 _MANY: Final = 5_000

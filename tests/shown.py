@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 from projector.domain import fullness, lives, membership, profile
 from projector.domain.events import speaks_of_group
 from projector.domain.membership import Standing
-from projector.read_model import GroupState, Membership, Roster
+from projector.read_model import Roster
+from projector.read_model.questions import GroupState, Membership
 from tests.oracle import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from projector.domain.events import Recorded
-    from projector.read_model import Snapshot
+    from projector.read_model.questions import Snapshot
 
 Shown = dict[str, Any]
 
@@ -91,7 +92,7 @@ def folded(history: Iterable[Recorded]) -> dict[str, tuple[Shown, dict[str, Show
 
 def stored(snapshot: Snapshot) -> dict[str, tuple[Shown, dict[str, Shown]]]:
     """Return every group of a read model with its members by user id."""
-    from projector.read_model import GroupFilter
+    from projector.read_model.questions import GroupFilter
 
     return {
         state.group_id: (

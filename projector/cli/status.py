@@ -10,12 +10,13 @@ import msgspec
 
 from projector.bootstrap import look_at, open_generations, open_queries, open_stores
 from projector.event_store.spool import Spooled, spooled_in
-from projector.read_model import Counts, NoReadModel
+from projector.read_model import NoReadModel
+from projector.read_model.questions import Counts
 
 if TYPE_CHECKING:
     import argparse
 
-    from projector.read_model import Queries
+    from projector.read_model.questions import Queries
     from projector.settings import Settings
 
 

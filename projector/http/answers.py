@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from projector.domain.events import Recorded
-    from projector.read_model import GroupState, MemberEvent, Membership
+    from projector.read_model import MemberEvent
+    from projector.read_model.questions import GroupState, Membership
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

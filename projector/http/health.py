@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from projector.event_store import EventStore, Quarantine
-    from projector.read_model import Queries
+    from projector.read_model.questions import Queries
 
 STALLED_AFTER_MS: Final = 10_000
 """Projections are stalled when an event has waited this long for them."""

@@ -21,7 +21,7 @@ from projector.http import answers
 from projector.http.parameters import NOW, Parameters, encode_cursor, segment
 from projector.http.problems import Problem
 from projector.http.remembered import Answer, Remembered, matches
-from projector.read_model import GroupFilter
+from projector.read_model.questions import GroupFilter
 from projector.time_travel import Cut, PastGroup, PastGroups, differing_members, events_between
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from projector.domain.events import Recorded
     from projector.event_store import EventStore
-    from projector.read_model import Groups, GroupState, Queries, Snapshot
+    from projector.read_model.questions import Groups, GroupState, Queries, Snapshot
 
 _LONGEST_WAIT_S: Final = 2.0
 _LOOK_AGAIN_S: Final = 0.005

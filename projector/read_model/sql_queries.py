@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from projector.domain.fullness import Fullness
 from projector.domain.lives import NEVER, Register
-from projector.read_model import Counts, GroupFilter, GroupState, Membership, Roster, SetAside
+from projector.read_model import Roster, SetAside
+from projector.read_model.questions import Counts, GroupFilter, GroupState, Membership
 from projector.read_model.sql import fullness_of, lives_of, member_of, notes, profile_of
 from projector.read_model.sql_past import SQLPast
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from projector.domain.events import Recorded
     from projector.projection import Projection
-    from projector.read_model import ReadModel, SetAside, Snapshot
+    from projector.read_model import ReadModel, SetAside
+    from projector.read_model.questions import Snapshot
 
 NOW = 1_700_000_000_000
 

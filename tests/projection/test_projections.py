@@ -14,7 +14,8 @@ from projector.projection import project, refold
 from projector.projection.membership import MembershipProjection
 from projector.projection.profile import ProfileProjection
 from projector.projection.stretches import stretches
-from projector.read_model import GroupFilter, SetAside
+from projector.read_model import SetAside
+from projector.read_model.questions import GroupFilter
 from projector.read_model.schema import OWNED
 from tests import shown
 from tests.domain import facts as f

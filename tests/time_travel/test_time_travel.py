@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from projector.domain.events import Recorded
     from projector.event_store import EventStore
-    from projector.read_model import Snapshot
+    from projector.read_model.questions import Snapshot
 
 pytestmark = pytest.mark.usefixtures("kind")
 
