@@ -155,7 +155,7 @@ def create_server_app(settings: Settings, parts: Sequence[Part], callbacks_port:
     wake = projecting.wake if projecting else _nobody_to_wake
     # A file answers in less than it takes to ask another thread; a server may keep everybody else waiting.
     threads = settings.pool_size if settings.postgres_url else 0
-    forwarding = _open_forwarding(settings, stores.events, wake) if "callbacks" in parts else None
+    forwarding = _open_forwarding(settings, stores, wake) if "callbacks" in parts else None
     spooled = forwarding.spooled if forwarding else None
 
     def health() -> Health:
@@ -183,7 +183,7 @@ def create_server_app(settings: Settings, parts: Sequence[Part], callbacks_port:
             health=health,
             metrics=metrics,
             running=running,
-            ingest=Ingest(settings, commit, stores.quarantine, metrics) if "callbacks" in parts else None,
+            ingest=Ingest(settings, commit, forwarding or stores.quarantine, metrics) if "callbacks" in parts else None,
             questions=Questions(stores.events, queries, threads) if "queries" in parts else None,
             spooled=spooled,
             read_tokens=settings.read_tokens,
@@ -212,15 +212,15 @@ def _open_late(settings: Settings) -> Stores:
         raise StoreUnavailable(str(error)) from error
 
 
-def _open_forwarding(settings: Settings, store: EventStore, forwarded: Callable[[], None]) -> StoreAndForward | None:
+def _open_forwarding(settings: Settings, stores: Stores, forwarded: Callable[[], None]) -> StoreAndForward | None:
     if settings.spool_path is None:
         return None
     if settings.postgres_url is None:
-        mapper = store.mapper
+        mapper = stores.events.mapper
     else:
         mapper = _postgres("projector.event_store.postgres").mapper_with(dict(settings.library))
     spool = Spool(settings.spool_path, mapper, settings.spool_events)
-    return StoreAndForward(store.append, spool, forwarded)
+    return StoreAndForward(stores.events.append, stores.quarantine.keep, spool, forwarded)
 
 
 class _Projecting:

@@ -1,7 +1,8 @@
 """Store and forward: what the store does not take in time waits in a file beside the receiver, and goes in later.
 
 The vendor gives a receiver two seconds and delivers nothing again. So a callback is acknowledged when it is durable in
-the store or, if the store is away, in the spool; the spool is emptied, oldest first, when the store is back.
+the store or, if the store is away, in the spool; the spool is emptied, oldest first, when the store is back. So is what
+could not be read, for the quarantine.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import uuid4
 
+import msgspec
 import structlog
 from eventsourcing.persistence import MapperDeserialisationError
 
-from projector.event_store import Appended, Candidate, StoreUnavailable, bounded
+from projector.event_store import Appended, Candidate, QuarantineFull, StoreUnavailable, bounded
 from projector.sqlite_files import switch_to_wal
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ PATIENCE_S: Final = 1.0
 """How long the store may take for a batch; as much again is left for the spool, and for the way to the vendor."""
 
 _AT_ONCE: Final = 500
+_UNREAD: Final = "unread"
 _LOOK_AGAIN_S: Final = 0.5
 _PRAGMAS: Final = ("PRAGMA synchronous=FULL", "PRAGMA fullfsync=ON", "PRAGMA secure_delete=ON")
 _TABLE: Final = """CREATE TABLE IF NOT EXISTS spool (
@@ -39,6 +42,16 @@ _TABLE: Final = """CREATE TABLE IF NOT EXISTS spool (
 _SPOOLED: Final = "SELECT COUNT(*), COALESCE(MIN(spooled_at), 0) FROM spool"
 
 log = structlog.get_logger(__name__)
+
+
+class Unread(NamedTuple):
+    """An authentic request that could not be read, as the quarantine is told of it."""
+
+    body: bytes
+    reason: str
+    command: str | None
+    platform: str | None
+    received_at: int
 
 
 class Spooled(NamedTuple):
@@ -53,7 +66,10 @@ class Spooled(NamedTuple):
 
 
 class Spool:
-    """Events in an SQLite file, synced at every commit, at most `capacity` of them. For any thread."""
+    """Events, and what could not be read, in an SQLite file, synced at every commit, at most `capacity` of both.
+
+    For any thread.
+    """
 
     def __init__(self, path: str, mapper: EventMapper, capacity: int) -> None:
         self._mapper = mapper
@@ -67,9 +83,16 @@ class Spool:
 
     def keep(self, batch: Sequence[Candidate]) -> None:
         """Make a batch durable. Raises StoreUnavailable if there is no room, or the file cannot be written."""
-        now_ms = time.time_ns() // 1_000_000
         stored = [(self._mapper.to_stored_event(event), identity) for event, identity in batch]
-        rows = [(event.topic, event.state, identity, now_ms) for event, identity in stored]
+        self._insert([(event.topic, event.state, identity) for event, identity in stored])
+
+    def keep_unread(self, unread: Unread) -> None:
+        """Make what could not be read durable. Raises StoreUnavailable as `keep` does."""
+        self._insert([(_UNREAD, self._mapper.seal(msgspec.json.encode(unread)), b"")])
+
+    def _insert(self, told: Sequence[tuple[str, bytes, bytes | None]]) -> None:
+        now_ms = time.time_ns() // 1_000_000
+        rows = [(*row, now_ms) for row in told]
         with _unavailable(), self._lock, self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
             (depth,) = self._connection.execute("SELECT COUNT(*) FROM spool").fetchone()
@@ -79,8 +102,8 @@ class Spool:
                 "INSERT INTO spool (topic, state, identity, spooled_at) VALUES (?, ?, ?, ?)", rows
             )
 
-    def oldest(self, after: int, limit: int) -> list[tuple[int, Candidate]]:
-        """Return events behind an id, oldest first, with their ids: fewer if large. Raises StoreUnavailable."""
+    def oldest(self, after: int, limit: int) -> list[tuple[int, Candidate | Unread]]:
+        """Return what waits behind an id, oldest first, with ids: less if it is large. Raises StoreUnavailable."""
         with _unavailable(), self._lock:
             rows = bounded(
                 self._connection.execute(
@@ -89,15 +112,17 @@ class Spool:
                 lambda row: len(row[2]),
             )
         try:
-            return [
-                (place, Candidate(self._mapper.decode(topic, state), identity))
-                for place, topic, state, identity in rows
-            ]
-        except MapperDeserialisationError as error:
+            return [(place, self._decoded(topic, state, identity)) for place, topic, state, identity in rows]
+        except (MapperDeserialisationError, msgspec.DecodeError) as error:
             raise StoreUnavailable(f"the spool cannot be read: {error}") from error
 
+    def _decoded(self, topic: str, state: bytes, identity: bytes) -> Candidate | Unread:
+        if topic == _UNREAD:
+            return msgspec.json.decode(self._mapper.unseal(state), type=Unread)
+        return Candidate(self._mapper.decode(topic, state), identity)
+
     def remove(self, ids: Sequence[int]) -> None:
-        """Let go of events that are in the store. Raises StoreUnavailable."""
+        """Let go of what is in the store. Raises StoreUnavailable."""
         with _unavailable(), self._lock, self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
             self._connection.executemany("DELETE FROM spool WHERE id = ?", [(place,) for place in ids])
@@ -116,23 +141,29 @@ class Spool:
 class StoreAndForward:
     """Appends to the store or, when it does not answer in time, to the spool, which is emptied in the background.
 
-    `append` is the store's; `forwarded` is called when something has gone from the spool into the store.
+    `append` is the store's, `keep` is its quarantine's; `forwarded` is called when something has gone from the spool
+    into the store.
     """
 
     def __init__(
         self,
         append: Callable[[Sequence[Candidate]], list[Appended]],
+        keep: Callable[..., int],
         spool: Spool,
         forwarded: Callable[[], None],
         *,
         patience_s: float = PATIENCE_S,
     ) -> None:
         self._append = append
+        self._keep = keep
         self._spool = spool
         self._forwarded = forwarded
         self._patience_s = patience_s
         self._attempts = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         self._attempt: Future[list[Appended]] | None = None
+        self._keepers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="quarantine")
+        self._keeping: Future[int] | None = None
+        self._one_at_a_time = threading.Lock()
         self._refused: set[int] = set()
         self._stopping = threading.Event()
         self._news = threading.Event()
@@ -158,6 +189,24 @@ class StoreAndForward:
         self._news.set()
         return [Appended(0, repeated=False)] * len(batch)
 
+    def keep(self, **told: Any) -> int:
+        """Make what could not be read durable; return its id in the quarantine, or 0 if it waits in the spool.
+
+        Takes what `Quarantine.keep` takes, and raises QuarantineFull and StoreUnavailable.
+        """
+        with self._one_at_a_time:
+            if self._keeping is None or self._keeping.done():
+                self._keeping = self._keepers.submit(self._keep, **told)
+                try:
+                    return self._keeping.result(timeout=self._patience_s)
+                except QuarantineFull:
+                    raise
+                except (StoreUnavailable, TimeoutError) as error:
+                    log.warning("the store is away; what cannot be read goes into the spool", reason=str(error))
+            self._spool.keep_unread(Unread(**told))
+        self._news.set()
+        return 0
+
     def spooled(self) -> Spooled:
         """Return how much waits in the spool. Raises StoreUnavailable."""
         return self._spool.spooled()
@@ -171,7 +220,8 @@ class StoreAndForward:
         self._stopping.set()
         self._news.set()
         self._thread.join()
-        self._attempts.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._attempts, self._keepers):
+            threads.shutdown(wait=False, cancel_futures=True)
         self._spool.close()
 
     def _forward(self) -> None:
@@ -189,15 +239,27 @@ class StoreAndForward:
         after = 0
         while not self._stopping.is_set() and (waiting := self._spool.oldest(after, _AT_ONCE)):
             after = waiting[-1][0]
+            events = [(place, one) for place, one in waiting if isinstance(one, Candidate)]
+            taken = [place for place, one in waiting if isinstance(one, Unread) and self._quarantines(place, one)]
             try:
-                self._append([candidate for _, candidate in waiting])
-                taken = [place for place, _ in waiting]
+                self._append([candidate for _, candidate in events])
+                taken += [place for place, _ in events]
             except StoreUnavailable:
-                taken = [place for place, candidate in waiting if self._takes(place, candidate)]
+                taken += [place for place, candidate in events if self._takes(place, candidate)]
             self._spool.remove(taken)
             if taken:
                 self._forwarded()
                 log.info("callbacks went from the spool into the store", count=len(taken))
+
+    def _quarantines(self, place: int, unread: Unread) -> bool:
+        """Tell whether the quarantine takes a request. Raises StoreUnavailable if the store takes nothing at all."""
+        try:
+            self._keep(**unread._asdict())
+        except QuarantineFull as error:
+            self._refuse(place, error)
+            return False
+        self._refused.discard(place)
+        return True
 
     def _takes(self, place: int, candidate: Candidate) -> bool:
         """Tell whether the store takes one event. Raises StoreUnavailable if it takes nothing at all."""
@@ -205,12 +267,15 @@ class StoreAndForward:
             self._append([candidate])
         except StoreUnavailable as error:
             self._append([])
-            if place not in self._refused:
-                self._refused.add(place)
-                log.warning("the store refuses an event, which stays in the spool", reason=str(error))
+            self._refuse(place, error)
             return False
         self._refused.discard(place)
         return True
+
+    def _refuse(self, place: int, error: StoreUnavailable) -> None:
+        if place not in self._refused:
+            self._refused.add(place)
+            log.warning("the store refuses something, which stays in the spool", reason=str(error))
 
 
 def spooled_in(path: str) -> Spooled:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import msgspec
 import structlog
@@ -23,9 +23,10 @@ from projector.event_store import Candidate, StoreUnavailable
 from projector.event_store.group_commit import GroupCommit, Overloaded
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.types import Receive, Scope, Send
 
-    from projector.event_store import Quarantine
     from projector.http.metrics import Metrics
     from projector.settings import Settings
 
@@ -53,6 +54,14 @@ class _Gone(Exception):
     """The sender hung up before its body was whole."""
 
 
+class _Keeps(Protocol):
+    """What takes what could not be read: the quarantine, or who forwards to it."""
+
+    @property
+    def keep(self) -> Callable[..., int]:
+        """See `Quarantine`."""
+
+
 class _Held:
     """How much of a body is there."""
 
@@ -65,7 +74,7 @@ class Ingest:
     A success is answered when the event is durable.
     """
 
-    def __init__(self, settings: Settings, commit: GroupCommit, quarantine: Quarantine, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, commit: GroupCommit, quarantine: _Keeps, metrics: Metrics) -> None:
         assert settings.sdk_app_id is not None
         self.path = settings.callback_path
         self._sdk_app_id = settings.sdk_app_id

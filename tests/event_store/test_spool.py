@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from eventsourcing.persistence import JSONTranscoder
 
-from projector.event_store import Appended, Candidate, StoreUnavailable
+from projector.event_store import Appended, Candidate, QuarantineFull, StoreUnavailable
 from projector.event_store.mapper import EventMapper
 from projector.event_store.spool import Spool, Spooled, StoreAndForward, spooled_in
 from projector.event_store.sqlite import open_sqlite
@@ -19,14 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from projector.event_store import EventStore
+    from projector.event_store import EventStore, Quarantine
 
 
 class MoodyStore:
     """A store that is away, or silent, or refuses one user, when told so."""
 
-    def __init__(self, store: EventStore) -> None:
+    def __init__(self, store: EventStore, quarantine: Quarantine) -> None:
         self._store = store
+        self.quarantine = quarantine
         self.away = False
         self.refused: str | None = None
         self.answers = threading.Event()
@@ -39,13 +40,23 @@ class MoodyStore:
             raise StoreUnavailable("away")
         return self._store.append(batch)
 
+    def keep(self, **told: Any) -> int:
+        self.answers.wait()
+        if self.away:
+            raise StoreUnavailable("away")
+        return self.quarantine.keep(**told)
+
+
+def unread(body: bytes) -> dict[str, Any]:
+    return {"body": body, "reason": "not JSON", "command": "a.B", "platform": None, "received_at": 1_700_000_000_000}
+
 
 @contextmanager
 def forwarding(path: Path, *, capacity: int = 100) -> Iterator[tuple[StoreAndForward, MoodyStore, EventStore]]:
-    store, _ = open_sqlite(str(path / "events.db"), {})
-    moody = MoodyStore(store)
+    store, quarantine = open_sqlite(str(path / "events.db"), {}, 2)
+    moody = MoodyStore(store, quarantine)
     spool = Spool(str(path / "spool"), store.mapper, capacity)
-    both = StoreAndForward(moody.append, spool, moody.forwarded.release, patience_s=0.2)
+    both = StoreAndForward(moody.append, moody.keep, spool, moody.forwarded.release, patience_s=0.2)
     both.start()
     with closing(store):
         try:
@@ -112,6 +123,55 @@ def test_an_event_that_the_store_refuses_holds_up_no_other_and_goes_in_when_it_c
         assert moody.forwarded.acquire(timeout=30), "what was refused is offered again"
         assert users(store) == ["ann", "cyd", "dan", "bad"]
         assert both.spooled().depth == 0
+
+
+def test_what_could_not_be_read_waits_too_and_goes_into_the_quarantine_as_it_came(tmp_path: Path) -> None:
+    with forwarding(tmp_path) as (both, moody, store):
+        assert both.keep(**unread(b"\xff 1")) == 1
+        moody.away = True
+        assert both.keep(**unread(b"\xff 2")) == 0
+        both.append(candidates("ann"))
+        assert both.spooled().depth == 2
+        moody.away = False
+        assert moody.forwarded.acquire(timeout=30)
+        assert both.spooled().depth == 0
+        assert users(store) == ["ann"]
+        assert [one.body for one in moody.quarantine.waiting()] == [b"\xff 1", b"\xff 2"]
+        (_, second) = moody.quarantine.waiting()
+        assert (second.reason, second.command, second.platform, second.received_at) == (
+            "not JSON",
+            "a.B",
+            None,
+            1_700_000_000_000,
+        )
+
+
+def test_a_quarantine_that_does_not_answer_keeps_nobody_waiting(tmp_path: Path) -> None:
+    with forwarding(tmp_path) as (both, moody, _):
+        moody.answers.clear()
+        assert [both.keep(**unread(b"%d" % number)) for number in range(2)] == [0, 0]
+        moody.answers.set()
+        while both.spooled().depth:
+            assert moody.forwarded.acquire(timeout=30)
+        assert sorted(one.body for one in moody.quarantine.waiting()) == [b"0", b"1"]
+
+
+def test_a_full_quarantine_is_said_so_and_holds_up_nothing_that_waits(tmp_path: Path) -> None:
+    with forwarding(tmp_path) as (both, moody, store):
+        both.keep(**unread(b"1"))
+        moody.away = True
+        both.keep(**unread(b"2"))
+        both.keep(**unread(b"3"))
+        both.append(candidates("ann"))
+        moody.away = False
+        assert moody.forwarded.acquire(timeout=30)
+        assert users(store) == ["ann"]
+        assert both.spooled().depth == 1
+        with pytest.raises(QuarantineFull):
+            both.keep(**unread(b"4"))
+        moody.quarantine.drop(1)
+        assert moody.forwarded.acquire(timeout=30)
+        assert [one.body for one in moody.quarantine.waiting()] == [b"2", b"3"]
 
 
 def test_a_full_spool_takes_no_more_and_says_so(tmp_path: Path) -> None:
