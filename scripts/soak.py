@@ -98,7 +98,7 @@ def going_on(url: str, seen: Seen) -> Iterator[None]:
         rng = random.Random(seed)
         with httpx2.Client(base_url=url, timeout=30) as client:
             while not enough.wait(PAUSE_S):
-                if fault := act(client, rng, seen.head):
+                if fault := act(client, rng, seen.reached):
                     seen.faults.append(fault)
 
     threads = [threading.Thread(target=again, args=(act, seed)) for act, seed in ((ask, 1), (ask, 2), (annoy, 3))]
@@ -119,7 +119,7 @@ class Seen:
     def __init__(self, served: Served) -> None:
         self.rows: list[dict[str, float]] = []
         self.faults: list[str] = []
-        self.head = 0
+        self.reached = 0
         self._served = served
 
     def look(self, enough: threading.Event) -> None:
@@ -127,14 +127,14 @@ class Seen:
         with httpx2.Client(base_url=self._served.url, timeout=30) as client:
             while not enough.wait(1):
                 ready = client.get("/readyz").json()
-                self.head = ready["head"]
+                self.reached = min(ready["positions"].values(), default=0)
                 self.rows.append(
                     {
                         "seconds": round(time.monotonic() - began, 1),
                         "rss_mb": round(self._served.rss_mb(), 1),
-                        "lag_events": self.head - min(ready["positions"].values(), default=0),
+                        "lag_events": ready["head"] - self.reached,
                         "lag_seconds": ready["lag_seconds"],
-                        "head": self.head,
+                        "head": ready["head"],
                     }
                 )
 

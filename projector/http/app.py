@@ -17,6 +17,7 @@ from projector.event_store import StoreUnavailable
 from projector.http import openapi
 from projector.http.problems import on_http_exception, on_unavailable, on_unexpected, problem_response
 from projector.http.remembered import send_again
+from projector.http.sending import Sending
 from projector.read_model import ReadModelUnavailable
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class _FrontDoor:
         self._remembered = remembered
         self._callbacks_port = parts.callbacks_port
         self._read_tokens = [one.token.encode() for one in parts.read_tokens]
+        self._sending = Sending()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -115,6 +117,8 @@ class _FrontDoor:
                 )
                 await refusal(scope, receive, send)
                 return
+            if is_question:
+                send = self._sending.in_pieces(scope, receive, send)
             if self._remembered and (answer := self._remembered.find(scope)):
                 await send_again(answer, scope, send)
                 return

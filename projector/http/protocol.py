@@ -24,11 +24,12 @@ LAST_S: Final = 2.0
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """The web server's protocol, for senders who never finish and heads that never end.
+    """The web server's protocol, for senders who never finish, heads that never end, and askers who do not read.
 
     A connection is dropped when it has sent nothing, or not all of a request, for REQUEST_S to twice as long, when the
     head of a request grows beyond MOST_HEAD_BYTES, and, when there are too many, if it has been idle the longest, so
-    that whoever comes to say something is heard. While a request is answered, nobody is hurried.
+    that whoever comes to say something is heard. So it is when nothing of an answer was read for REQUEST_S to twice as
+    long. While a request is answered, nobody is hurried.
     """
 
     _idle: ClassVar[dict[GuardedProtocol, None]] = {}
@@ -37,6 +38,7 @@ class GuardedProtocol(HttpToolsProtocol):
     _is_head = True
     _head_bytes = 0
     _waiting_since: float | None = None
+    _unsent = 0
     _watch: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -100,7 +102,9 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _look(self) -> None:
         since = self._waiting_since
-        if since is not None and self.loop.time() - since >= REQUEST_S:
+        unsent, self._unsent = self._unsent, self.transport.get_write_buffer_size()
+        is_slow = since is not None and self.loop.time() - since >= REQUEST_S
+        if is_slow or 0 < unsent <= self._unsent:
             self.transport.abort()
             return
         self._watch = self.loop.call_later(REQUEST_S, self._look)

@@ -130,10 +130,10 @@ class _Group:
         last_version, size = self._tables.last_roster_users(self.group_id) or (0, 0)
         if version - last_version < size // _ROSTER_SHARE:
             return
-        present = {row.user_id for row in self._tables.present(self.group_id)} if self._is_old else set()
-        present -= self._rows.keys()
-        present |= {user_id for user_id, row in self._rows.items() if row.standing is not OUT}
-        self._tables.save_roster_users(RosterUsers(self.group_id, version, sorted(present)))
+        others = self._tables.present_users(self.group_id) if self._is_old else ()
+        users = [user_id for user_id in others if user_id not in self._rows]
+        users += [user_id for user_id, row in self._rows.items() if row.standing is not OUT]
+        self._tables.save_roster_users(RosterUsers(self.group_id, version, sorted(users)))
 
 
 def _known(tables: Tables, by_group: Mapping[str, Sequence[Stretch]]) -> dict[str, dict[str, MemberRow]]:

@@ -126,6 +126,9 @@ class Tables(Protocol):
     def present(self, group_id: str) -> Iterator[MemberRow]:
         """Return a group's rows that stand as members or await a creation."""
 
+    def present_users(self, group_id: str) -> Iterator[str]:
+        """Return whose rows these are, which is far less to read."""
+
     def save_rosters(self, rosters: Mapping[str, Roster]) -> None:
         """Insert or replace rosters."""
 

@@ -66,6 +66,13 @@ class HeldTables:
         if group.is_written_early:
             yield from [row for row in self._tables.present(group_id) if row.user_id not in group.members]
 
+    def present_users(self, group_id: str) -> Iterator[str]:
+        """See `Tables`."""
+        group = self._group(group_id)
+        yield from [row.user_id for row in group.members.values() if row.standing is not Standing.OUT]
+        if group.is_written_early:
+            yield from [user for user in self._tables.present_users(group_id) if user not in group.members]
+
     def save_rosters(self, rosters: Mapping[str, Roster]) -> None:
         """See `Tables`."""
         self._keep("roster", rosters)

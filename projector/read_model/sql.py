@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
@@ -89,6 +90,12 @@ class SQLTables:
         for standing in (Standing.MEMBER, Standing.AWAITING):
             of_standing = f"SELECT {_MEMBER} FROM members WHERE group_id = ? AND standing = {standing:d}"
             yield from map(_member_row, self._connection.execute(of_standing, (group_id,)))
+
+    def present_users(self, group_id: str) -> Iterator[str]:
+        """See `Tables`."""
+        for standing in (Standing.MEMBER, Standing.AWAITING):
+            of_standing = f"SELECT user_id FROM members WHERE group_id = ? AND standing = {standing:d}"
+            yield from map(itemgetter(0), self._connection.execute(of_standing, (group_id,)))
 
     def save_rosters(self, rosters: Mapping[str, Roster]) -> None:
         """See `Tables`."""

@@ -7,6 +7,7 @@ import contextlib
 import json
 import socket
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -35,8 +36,9 @@ def guarded() -> Iterator[tuple[str, int]]:
             if message["type"] == "http.disconnect":
                 return
             more = message.get("more_body", False)
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
-        await send({"type": "http.response.body", "body": b"ok"})
+        body = b"x" * int(scope["query_string"] or 0) + b"ok"
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+        await send({"type": "http.response.body", "body": body})
 
     config = uvicorn.Config(app, http=GuardedProtocol, lifespan="off", log_config=None)
     server = uvicorn.Server(config)
@@ -133,6 +135,35 @@ def test_of_a_crowd_those_are_dropped_who_were_idle_the_longest_and_who_comes_to
         assert speaks(connected())
         assert everything(kept[0]) == b""
         assert speaks(newcomer)
+
+
+LARGE = 32 * 1024 * 1024
+ASK = b"GET /?%d HTTP/1.1\r\nHost: x\r\n\r\n" % LARGE
+
+
+def test_who_does_not_read_the_answer_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost, gone = GuardedProtocol.connection_lost, threading.Event()
+
+    def connection_lost(connection: GuardedProtocol, error: Exception | None) -> None:
+        lost(connection, error)
+        gone.set()
+
+    monkeypatch.setattr(protocol, "REQUEST_S", 0.05)
+    monkeypatch.setattr(GuardedProtocol, "connection_lost", connection_lost)
+    with guarded() as address, socket.create_connection(address, timeout=30) as connection:
+        connection.sendall(ASK)
+        assert gone.wait(30)
+        assert len(everything(connection)) < LARGE
+
+
+def test_who_reads_slowly_and_steadily_gets_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "REQUEST_S", 0.3)
+    with guarded() as address, socket.create_connection(address, timeout=30) as connection:
+        connection.sendall(ASK)
+        found = 0
+        while found < LARGE:
+            found += len(connection.recv(1024 * 1024))
+            time.sleep(0.005)
 
 
 @pytest.mark.slow

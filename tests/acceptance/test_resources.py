@@ -133,6 +133,8 @@ def test_callbacks_as_large_as_are_taken_are_recorded_projected_and_shown_in_pag
         link = re.search("<(.*)>", page.headers.get("Link", ""))
         address = link[1] if link else ""
     assert shown == list(range(1, len(sent) + 1))
+    answers = asyncio.run(crowd(server, 60, b"GET /v1/events?limit=1000 HTTP/1.1\r\nHost: x\r\n\r\n"))
+    assert any(answer.startswith(b"HTTP/1.1 200") for answer in answers)
     assert peak(server) < MOST_BYTES
 
 
