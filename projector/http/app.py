@@ -17,7 +17,7 @@ from projector.event_store import StoreUnavailable
 from projector.http import openapi
 from projector.http.problems import on_http_exception, on_unavailable, on_unexpected, problem_response
 from projector.http.remembered import send_again
-from projector.http.sending import Sending
+from projector.http.sending import PIECE_BYTES, Sending
 from projector.read_model import ReadModelUnavailable
 
 if TYPE_CHECKING:
@@ -117,9 +117,10 @@ class _FrontDoor:
                 )
                 await refusal(scope, receive, send)
                 return
-            if is_question:
+            answer = self._remembered.find(scope) if self._remembered else None
+            if is_question and (answer is None or len(answer.body) > PIECE_BYTES):
                 send = self._sending.in_pieces(scope, receive, send)
-            if self._remembered and (answer := self._remembered.find(scope)):
+            if answer:
                 await send_again(answer, scope, send)
                 return
             if is_question:

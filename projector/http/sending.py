@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
 
 MOST_SENDING_BYTES: Final = 32 * 1024 * 1024
-_PIECE_BYTES: Final = 128 * 1024
+PIECE_BYTES: Final = 128 * 1024
 
 
 class Sending:
@@ -28,7 +28,7 @@ class Sending:
                 begun.append(message)
                 return
             body = message.get("body", b"")
-            if len(body) <= _PIECE_BYTES:
+            if len(body) <= PIECE_BYTES:
                 await send(begun[0])
                 await send(message)
             elif self._bytes + len(body) > MOST_SENDING_BYTES:
@@ -43,8 +43,8 @@ class Sending:
         self._bytes += len(body)
         try:
             await send(start)
-            for begin in range(0, len(body), _PIECE_BYTES):
-                end = begin + _PIECE_BYTES
+            for begin in range(0, len(body), PIECE_BYTES):
+                end = begin + PIECE_BYTES
                 await send({"type": "http.response.body", "body": body[begin:end], "more_body": end < len(body)})
         finally:
             self._bytes -= len(body)
