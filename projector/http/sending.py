@@ -9,7 +9,7 @@ from projector.http.problems import problem_response
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
 
-MOST_SENDING_BYTES: Final = 32 * 1024 * 1024
+MOST_SENDING_BYTES: Final = 16 * 1024 * 1024
 PIECE_BYTES: Final = 128 * 1024
 
 
