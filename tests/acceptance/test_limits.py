@@ -163,7 +163,7 @@ def test_who_reads_slowly_and_steadily_gets_everything(monkeypatch: pytest.Monke
         found = 0
         while found < LARGE:
             found += len(connection.recv(1024 * 1024))
-            time.sleep(0.005)
+            time.sleep(0.005)  # slowly is what this is about
 
 
 @pytest.mark.slow
