@@ -23,16 +23,8 @@ $(VENV)/dev: $(VENV)/run scripts/dev.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement scripts/dev.lock
 	@touch $@
 
-$(VENV)/bench: $(VENV)/dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
-	@touch $@
-
-$(VENV)/fuzz: $(VENV)/dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group fuzz
-	@touch $@
-
-$(VENV)/supply: $(VENV)/dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group supply
+$(VENV)/bench $(VENV)/fuzz $(VENV)/supply: $(VENV)/dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group $(@F)
 	@touch $@
 
 run: $(VENV)/run  ## Install into .venv and serve on http://127.0.0.1:8000

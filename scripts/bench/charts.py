@@ -27,14 +27,22 @@ def rows(name: str) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def _chart(name: str, title: str) -> Iterator[Any]:
-    """Give axes to draw on, and save what was drawn."""
-    figure, axes = plt.subplots(figsize=_INCHES)
-    yield axes
-    axes.set_title(title)
-    axes.spines[["top", "right"]].set_visible(False)
+def _figure(name: str, inches: tuple[float, float] = _INCHES, parts: int = 1) -> Iterator[Any]:
+    """Give axes to draw on, one above the other, and save what was drawn."""
+    figure, axes = plt.subplots(parts, sharex=True, squeeze=False, figsize=inches)
+    yield axes[:, 0]
+    for part in axes[:, 0]:
+        part.spines[["top", "right"]].set_visible(False)
     figure.savefig(FOLDER / f"{name}.png", dpi=110, bbox_inches="tight", metadata={"Software": None})
     plt.close(figure)
+
+
+@contextmanager
+def _chart(name: str, title: str) -> Iterator[Any]:
+    """Give the axes of a chart that has a title."""
+    with _figure(name) as (axes,):
+        yield axes
+        axes.set_title(title)
 
 
 def receiving() -> None:
@@ -109,21 +117,17 @@ def soak() -> None:
         (found[at]["head"] - found[at - window]["head"]) / (found[at]["seconds"] - found[at - window]["seconds"])
         for at in range(window, len(found))
     ]
-    figure, parts = plt.subplots(3, 1, sharex=True, figsize=(8, 6))
-    parts[0].plot(minutes, [row["rss_mb"] for row in found], color=OURS)
-    parts[0].set_ylabel("memory, MB")
-    parts[0].set_ylim(0, 200)
-    parts[1].plot(minutes, [row["lag_events"] for row in found], color=OURS, linewidth=0.6)
-    parts[1].set_ylabel("lag, events")
-    parts[1].set_ylim(bottom=0)
-    parts[2].plot(minutes[window:], rates, color=OURS)
-    parts[2].set_ylabel("recorded per second")
-    parts[2].set_ylim(bottom=0)
-    parts[2].set_xlabel("minutes of mixed traffic")
-    for part in parts:
-        part.spines[["top", "right"]].set_visible(False)
-    figure.savefig(FOLDER / "soak.png", dpi=110, bbox_inches="tight", metadata={"Software": None})
-    plt.close(figure)
+    with _figure("soak", (8, 6), parts=3) as (memory, lag, rate):
+        memory.plot(minutes, [row["rss_mb"] for row in found], color=OURS)
+        memory.set_ylabel("memory, MB")
+        memory.set_ylim(0, 200)
+        lag.plot(minutes, [row["lag_events"] for row in found], color=OURS, linewidth=0.6)
+        lag.set_ylabel("lag, events")
+        lag.set_ylim(bottom=0)
+        rate.plot(minutes[window:], rates, color=OURS)
+        rate.set_ylabel("recorded per second")
+        rate.set_ylim(bottom=0)
+        rate.set_xlabel("minutes of mixed traffic")
 
 
 if __name__ == "__main__":
