@@ -129,6 +129,10 @@ class Server:
         self.process.wait(timeout=30)
 
 
+def assert_no_traceback(server: Server) -> None:
+    assert [line for line in server.raw_log if "Traceback" in line or '"exception"' in line] == []
+
+
 def signature(token: str, request_time: int) -> str:
     """The `Sign` parameter, computed here on its own."""
     return sha256(f"{token}{request_time}".encode()).hexdigest()

@@ -19,7 +19,7 @@ from projector.http.ingest import MOST_HELD_BYTES
 from projector.http.protocol import MOST_CONNECTIONS
 from tests.kinds import on_postgresql
 from tests.processes.traffic import callback
-from tests.running import run_cli, serving
+from tests.running import assert_no_traceback, run_cli, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +37,7 @@ FULL = "Group.CallbackAfterGroupFull"
 def server(tmp_path: Path) -> Iterator[Server]:
     with serving(tmp_path / "events.db", PROJECTOR_READ_TOKENS="") as running:
         yield running
-        assert [line for line in running.raw_log if "Traceback" in line or '"exception"' in line] == []
+        assert_no_traceback(running)
 
 
 def peak(server: Server) -> int:
@@ -194,7 +194,7 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         running.post({"CallbackCommand": "Group.CallbackAfterCreateGroup", "GroupId": "g", "Name": "name"})
         running.get("/v1/groups", wait_for=1)
         yield running
-        assert [line for line in running.raw_log if "Traceback" in line] == []
+        assert_no_traceback(running)
 
 
 def test_a_quarantine_that_is_full_refuses_what_it_cannot_keep_until_there_is_room(tmp_path: Path) -> None:

@@ -20,10 +20,9 @@ import pytest
 
 from tests.kinds import copied
 from tests.processes.databases import assert_served_as_recorded, history, write
-from tests.processes.test_faults import assert_no_traceback
 from tests.processes.traffic import Ledger, callback, pouring
 from tests.processes.waiting import until
-from tests.running import run_cli, serving, signature
+from tests.running import assert_no_traceback, run_cli, serving, signature
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -90,6 +90,14 @@ def test_killed_again_and_again_while_it_catches_up_it_arrives(tmp_path: Path) -
         assert_served_as_recorded(server, database)
 
 
+def begun(tmp_path: Path) -> Path:
+    """A database of a few batches, with a read model that has none of them yet."""
+    database = tmp_path / "events.db"
+    write(database, range(1, 2 * dying.BATCH_SIZE + 3), SEED)
+    begin_read_model(database).close()
+    return database
+
+
 def each_step(tmp_path: Path, prepared: Path, work: Callable[[Path], None], check: Callable[[Path], None]) -> int:
     """Let the work die before each step it takes, every time on a fresh copy; check what is left; count the steps."""
     for step in count(1):
@@ -104,9 +112,7 @@ def each_step(tmp_path: Path, prepared: Path, work: Callable[[Path], None], chec
 def test_dying_before_any_step_of_catching_up_leaves_a_state_that_was_and_the_next_start_arrives(
     tmp_path: Path,
 ) -> None:
-    prepared = tmp_path / "events.db"
-    write(prepared, range(1, 2 * dying.BATCH_SIZE + 3), SEED)
-    begin_read_model(prepared).close()
+    prepared = begun(tmp_path)
     everything = shown.folded(history(prepared))
 
     def check(database: Path) -> None:
@@ -143,9 +149,7 @@ REPLAYS = {"whole": dying.replay, "profiles": dying.replay_profiles, "a group": 
 def test_dying_before_any_step_of_a_replay_leaves_all_as_it_was_or_all_put_right_and_no_files_for_long(
     tmp_path: Path, work: Callable[[Path], None]
 ) -> None:
-    prepared = tmp_path / "events.db"
-    write(prepared, range(1, 2 * dying.BATCH_SIZE + 3), SEED)
-    begin_read_model(prepared).close()
+    prepared = begun(tmp_path)
     assert dying.does(dying.catch_up, prepared)
     right = rows(prepared)
     change_read_model(prepared, f"DELETE FROM profiles WHERE group_id = '{GROUPS[0]}'")
@@ -161,9 +165,7 @@ def test_dying_before_any_step_of_a_replay_leaves_all_as_it_was_or_all_put_right
 
 
 def test_dying_before_any_step_of_a_rollback_leaves_the_one_or_the_other_live(tmp_path: Path) -> None:
-    prepared = tmp_path / "events.db"
-    write(prepared, range(1, 2 * dying.BATCH_SIZE + 3), SEED)
-    begin_read_model(prepared).close()
+    prepared = begun(tmp_path)
     assert dying.does(dying.replay, prepared)
     everything = rows(prepared)
 
@@ -178,9 +180,7 @@ def test_dying_before_any_step_of_a_rollback_leaves_the_one_or_the_other_live(tm
 def test_dying_before_any_step_of_forgetting_leaves_the_history_whole_and_the_next_time_it_is_done(
     tmp_path: Path,
 ) -> None:
-    prepared = tmp_path / "events.db"
-    write(prepared, range(1, 2 * dying.BATCH_SIZE + 3), SEED)
-    begin_read_model(prepared).close()
+    prepared = begun(tmp_path)
     assert dying.does(dying.catch_up, prepared)
     before = history(prepared)
     named = sum(f'"{dying.FORGOTTEN}"' in one.event.callback for one in before)

@@ -16,7 +16,7 @@ from tests.kinds import settings
 from tests.processes.databases import assert_served_as_recorded, checkpoints, history, read_model, write
 from tests.processes.traffic import Ledger, callback, candidates, pouring
 from tests.processes.waiting import until
-from tests.running import run_cli, serving
+from tests.running import assert_no_traceback, run_cli, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,10 +44,6 @@ def full_disk(server: Server, size: int) -> Iterator[None]:
     resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
     yield
     resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-
-
-def assert_no_traceback(server: Server) -> None:
-    assert [line for line in server.raw_log if "Traceback" in line or '"exception"' in line] == []
 
 
 def quarantined(server: Server) -> int:

@@ -14,7 +14,7 @@ import pytest
 from projector.callbacks import translate
 from projector.domain.events import Recorded
 from tests import oracle
-from tests.kinds import on_postgresql, url_of
+from tests.kinds import change_events, on_postgresql, url_of
 from tests.processes.databases import assert_served_as_recorded, history, write
 from tests.processes.traffic import EPOCH, GROUPS, SPAN_MS, Ledger, callback, pouring
 from tests.running import run_cli, serving
@@ -145,8 +145,6 @@ def test_a_dry_run_changes_nothing_and_says_where_they_are_named(tmp_path: Path)
 
 
 def test_events_that_cannot_be_decoded_are_told_of(tmp_path: Path) -> None:
-    from tests.kinds import change_events
-
     database = tmp_path / "events.db"
     write(database, range(1, 31), SEED)
     column = "notification_id" if on_postgresql() else "rowid"
