@@ -200,8 +200,9 @@ def _open_or_await(settings: Settings) -> Stores:
         if not (settings.postgres_url and settings.spool_path and Path(settings.spool_path).exists()):
             raise
         log.warning("the store is away; callbacks go into the spool", reason=str(error))
-        awaited = Awaited(partial(_open_late, settings), str(error))
-        return Stores(awaited.part(0), awaited.part(1))
+        mapper = _postgres("projector.event_store.postgres").mapper_with(dict(settings.library))
+        awaited = Awaited(partial(_open_late, settings), mapper, str(error))
+        return Stores(awaited.events, awaited.quarantine)
 
 
 def _open_late(settings: Settings) -> Stores:
@@ -215,11 +216,7 @@ def _open_late(settings: Settings) -> Stores:
 def _open_forwarding(settings: Settings, stores: Stores, forwarded: Callable[[], None]) -> StoreAndForward | None:
     if settings.spool_path is None:
         return None
-    if settings.postgres_url is None:
-        mapper = stores.events.mapper
-    else:
-        mapper = _postgres("projector.event_store.postgres").mapper_with(dict(settings.library))
-    spool = Spool(settings.spool_path, mapper, settings.spool_events)
+    spool = Spool(settings.spool_path, stores.events.mapper, settings.spool_events)
     return StoreAndForward(stores.events.append, stores.quarantine.keep, spool, forwarded)
 
 

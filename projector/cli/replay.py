@@ -63,8 +63,13 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     if replayed is None:
         _say("the read model is of these events and of this version")
         return 0
-    _say(_outcome(replayed, check=options.check))
-    return 1 if replayed.differences else 0
+    return _tell(replayed, check=options.check)
+
+
+def check(options: argparse.Namespace, settings: Settings, store: EventStore) -> int:
+    """Compare the read model with what the events say, print each difference, and return 1 if there was one."""
+    with _replaying(options, settings, store) as replay:
+        return _tell(replay.whole(check=True), check=True)
 
 
 def renew(options: argparse.Namespace, settings: Settings, store: EventStore) -> None:
@@ -99,6 +104,11 @@ def _replayed(replay: Replay, options: argparse.Namespace) -> Replayed | None:
     if options.group is not None:
         return replay.group(options.group, only=options.projection, check=options.check)
     return replay.whole(only=options.projection, check=options.check)
+
+
+def _tell(replayed: Replayed, *, check: bool) -> int:
+    _say(_outcome(replayed, check=check))
+    return 1 if replayed.differences else 0
 
 
 def _outcome(replayed: Replayed, *, check: bool) -> str:

@@ -27,20 +27,19 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "--expect", type=_digest, metavar="DIGEST", help="a digest from before, of which the events must still be"
     )
     replay.add_jobs_to(parser)
-    parser.set_defaults(
-        run=run, needs_database=True, projection=None, group=None, rollback=False, if_needed=False, check=True
-    )
+    parser.set_defaults(run=run, needs_database=True)
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Verify beside a running server, print every fault, and return 1 if there was one."""
-    with closing(open_events(settings)) as store, Progress("verify", "events", store.head()) as progress:
-        verified = verify_log(store, found=_say, advanced=progress.advance, expected=options.expect)
-    outcome = f"{verified.faults} fault(s)" if verified.faults else "whole"
-    redacted = f", {verified.redacted} of them redacted" if verified.redacted else ""
-    _say(f"history: {verified.events} events of {verified.groups} groups{redacted}, {outcome}")
-    _say(f"digest: {verified.digest}")
-    differs = 0 if options.log_only else replay.run(options, settings)
+    with closing(open_events(settings)) as store:
+        with Progress("verify", "events", store.head()) as progress:
+            verified = verify_log(store, found=_say, advanced=progress.advance, expected=options.expect)
+        outcome = f"{verified.faults} fault(s)" if verified.faults else "whole"
+        redacted = f", {verified.redacted} of them redacted" if verified.redacted else ""
+        _say(f"history: {verified.events} events of {verified.groups} groups{redacted}, {outcome}")
+        _say(f"digest: {verified.digest}")
+        differs = 0 if options.log_only else replay.check(options, settings, store)
     return 1 if verified.faults or differs else 0
 
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 _STREAM_BATCH_SIZE: Final = 500
-MOST_QUARANTINED: Final = 10_000
 MOST_BYTES: Final = 4 * 1024 * 1024
 """A thousand events of the usual size are below one mebibyte; one alone may be larger than this."""
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from projector.event_store import EventStore, Quarantine
+    from projector.event_store.mapper import EventMapper
 
 _TRY_AGAIN_S: Final = 1.0
 
@@ -19,23 +20,22 @@ _TRY_AGAIN_S: Final = 1.0
 class Awaited:
     """Opens an event store and its quarantine for whoever first asks them something when they are back.
 
-    `open_both` raises StoreUnavailable while they are away; so does every question then, without waiting if somebody
-    else is trying already, or has just now.
+    `open_both` raises StoreUnavailable while they are away; so does every question to `events` and to `quarantine`
+    then, without waiting if somebody else is trying already, or has just now.
     """
 
-    def __init__(self, open_both: Callable[[], tuple[EventStore, Quarantine]], reason: str) -> None:
+    def __init__(
+        self, open_both: Callable[[], tuple[EventStore, Quarantine]], mapper: EventMapper, reason: str
+    ) -> None:
+        self.events: Any = _Part(lambda: self._both()[0], mapper=mapper, close=self._close)
+        self.quarantine: Any = _Part(lambda: self._both()[1])
         self._open_both = open_both
         self._opened: tuple[EventStore, Quarantine] | None = None
         self._reason = reason
         self._tried_at = time.monotonic()
         self._lock = threading.Lock()
 
-    def part(self, number: int) -> Any:
-        """Return what stands for the event store, 0, or for the quarantine, 1."""
-        return _Part(self, number)
-
-    def both(self) -> tuple[EventStore, Quarantine]:
-        """Return them. Raises StoreUnavailable."""
+    def _both(self) -> tuple[EventStore, Quarantine]:
         if self._opened is None and self._lock.acquire(blocking=False):
             try:
                 self._try()
@@ -45,11 +45,6 @@ class Awaited:
             raise StoreUnavailable(self._reason)
         return self._opened
 
-    def close(self) -> None:
-        """Let go of every connection."""
-        if self._opened is not None:
-            self._opened[0].close()
-
     def _try(self) -> None:
         if self._opened is not None or time.monotonic() - self._tried_at < _TRY_AGAIN_S:
             return
@@ -57,21 +52,23 @@ class Awaited:
             self._opened = self._open_both()
         except StoreUnavailable as error:
             self._reason = str(error)
-            raise
         finally:
             self._tried_at = time.monotonic()
 
+    def _close(self) -> None:
+        if self._opened is not None:
+            self._opened[0].close()
+
 
 class _Part:
-    """Passes every question on to what is awaited."""
+    """Passes every question on to what is awaited, but for what is known without it."""
 
-    def __init__(self, awaited: Awaited, number: int) -> None:
+    def __init__(self, awaited: Callable[[], Any], **known: Any) -> None:
         self._awaited = awaited
-        self._number = number
-        self.close = awaited.close
+        vars(self).update(known)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def ask(*arguments: Any, **named: Any) -> Any:
-            return getattr(self._awaited.both()[self._number], name)(*arguments, **named)
+            return getattr(self._awaited(), name)(*arguments, **named)
 
         return ask

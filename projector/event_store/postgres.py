@@ -15,7 +15,6 @@ from projector.domain.redaction import redact
 from projector.event_store import (
     EVERY_GROUP,
     MOST_BYTES,
-    MOST_QUARANTINED,
     Appended,
     Bounds,
     StoreUnavailable,
@@ -26,8 +25,9 @@ from projector.event_store import (
 from projector.event_store.mapper import MAPPER_TOPIC, mapper_of
 from projector.event_store.postgres_quarantine import PostgresQuarantine
 from projector.event_store.postgres_recorder import Datastore, GroupRecorder, alone, pseudonyms, rows, unavailable
-from projector.event_store.pseudonyms import Pseudonyms, hashed, new_key, new_pseudonym
+from projector.event_store.pseudonyms import Pseudonyms
 from projector.postgres import connect, decoded, encoded
+from projector.settings import MOST_QUARANTINED
 
 if TYPE_CHECKING:
     import threading
@@ -135,14 +135,11 @@ class PostgresEventStore:
         """See `EventStore`."""
         with alone(self._datastore) as cursor:
             known = pseudonyms(cursor)
-            if account in (there := known.of({account})):
-                return there[account]
-            key, pseudonym = known.key or new_key(), new_pseudonym()
-            cursor.execute(
-                "INSERT INTO forgotten (digest, key, pseudonym) VALUES (%s, %s, %s)",
-                (hashed(account, key), key, pseudonym),
-            )
-            return pseudonym
+            if pseudonym := known.of({account}).get(account):
+                return pseudonym
+            another = known.another(account)
+            cursor.execute("INSERT INTO forgotten (digest, key, pseudonym) VALUES (%s, %s, %s)", another)
+            return another.pseudonym
 
     def redact(self, positions: Sequence[int], names: Mapping[str, str]) -> None:
         """See `EventStore`."""

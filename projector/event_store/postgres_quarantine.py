@@ -43,8 +43,7 @@ class PostgresQuarantine:
 
     def drop(self, quarantine_id: int) -> None:
         """See `Quarantine`."""
-        with alone(self._datastore) as cursor:
-            cursor.execute("DELETE FROM quarantine WHERE id = %s", (quarantine_id,))
+        rows(self._datastore, "DELETE FROM quarantine WHERE id = %s RETURNING id", (quarantine_id,))
 
     def redact(self, names: Mapping[str, str]) -> int:
         """See `Quarantine`."""

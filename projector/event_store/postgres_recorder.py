@@ -13,7 +13,7 @@ from eventsourcing.persistence import PersistenceError
 from psycopg.rows import dict_row, tuple_row
 
 from projector.event_store import StoreUnavailable
-from projector.event_store.pseudonyms import Pseudonym, Pseudonyms
+from projector.event_store.pseudonyms import Pseudonyms
 from projector.postgres import CONNECT_TIMEOUT_S, connection_info, one_line
 
 if TYPE_CHECKING:
@@ -148,8 +148,7 @@ def alone(datastore: library.PostgresDatastore) -> Iterator[psycopg.Cursor[Any]]
 
 def pseudonyms(cursor: psycopg.Cursor[Any]) -> Pseudonyms:
     """Return who is forgotten, as a transaction sees it."""
-    found = cursor.execute("SELECT id, digest, key, pseudonym FROM forgotten ORDER BY id").fetchall()
-    return Pseudonyms(Pseudonym(*row) for row in found)
+    return Pseudonyms(cursor.execute("SELECT id, digest, key, pseudonym FROM forgotten ORDER BY id").fetchall())
 
 
 @contextmanager

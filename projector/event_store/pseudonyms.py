@@ -24,7 +24,6 @@ _SHORT: Final = 64
 class Pseudonym(NamedTuple):
     """A row: the hash of an account's id, the key of that hash, the same for all, and the pseudonym."""
 
-    id: int
     digest: bytes
     key: bytes
     pseudonym: str
@@ -38,24 +37,29 @@ class Rubbish(NamedTuple):
 
 
 class Pseudonyms:
-    """All rows that there were up to, and with, one."""
+    """All rows that there were up to, and with, one; given as id, hash, key and pseudonym."""
 
-    def __init__(self, rows: Iterable[Pseudonym] = ()) -> None:
-        known = [Pseudonym(row[0], bytes(row[1]), bytes(row[2]), row[3]) for row in rows]
-        self.through = max((row.id for row in known), default=0)
-        self.key = known[0].key if known else b""
-        self._by_digest = {row.digest: row.pseudonym for row in known}
+    def __init__(self, rows: Iterable[tuple[int, bytes, bytes, str]] = ()) -> None:
+        known = {place: Pseudonym(bytes(digest), bytes(key), pseudonym) for place, digest, key, pseudonym in rows}
+        self.through = max(known, default=0)
+        self._key = next((row.key for row in known.values()), b"")
+        self._by_digest = {row.digest: row.pseudonym for row in known.values()}
         self._others: set[str] = set()
 
     def of(self, accounts: AbstractSet[str]) -> dict[str, str]:
         """Return the pseudonyms of those among these accounts that are forgotten."""
         unknown = accounts - self._others
-        found = ((account, self._by_digest.get(hashed(account, self.key))) for account in unknown)
+        found = ((account, self._by_digest.get(_hashed(account, self._key))) for account in unknown)
         names = {account: pseudonym for account, pseudonym in found if pseudonym}
         if len(self._others) > _MOST_OTHERS:
             self._others = set()
         self._others |= {other for other in unknown - names.keys() if len(other) <= _SHORT}
         return names
+
+    def another(self, account: str) -> Pseudonym:
+        """Return the row by which one more account is forgotten, under a name that nobody has had."""
+        key = self._key or os.urandom(_KEY_BYTES)
+        return Pseudonym(_hashed(account, key), key, f"forgotten-{secrets.token_hex(8)}")
 
     def instead(self, event: Event) -> Event:
         """Return what is to be recorded instead of an event: the event itself if nobody in it is forgotten."""
@@ -81,16 +85,5 @@ def _bytes(text: str) -> bytes:
     return text.encode(errors="surrogatepass")
 
 
-def hashed(account: str, key: bytes) -> bytes:
-    """Return the hash by which an account is known."""
+def _hashed(account: str, key: bytes) -> bytes:
     return blake2b(account.encode(errors="surrogatepass"), key=key, digest_size=16).digest()
-
-
-def new_key() -> bytes:
-    """Return a key for the hashes of a store."""
-    return os.urandom(_KEY_BYTES)
-
-
-def new_pseudonym() -> str:
-    """Return a name that nobody has had."""
-    return f"forgotten-{secrets.token_hex(8)}"

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from projector.domain.events import Recorded
 from projector.domain.redaction import redact
-from projector.event_store import EVERY_GROUP, MOST_QUARANTINED, Bounds, bounds_between, fingerprint, in_background
+from projector.event_store import EVERY_GROUP, Bounds, bounds_between, fingerprint, in_background
 from projector.event_store.mapper import MAPPER_TOPIC, mapper_of
-from projector.event_store.pseudonyms import Pseudonyms, hashed, new_key, new_pseudonym
+from projector.event_store.pseudonyms import Pseudonyms
 from projector.event_store.sqlite_quarantine import SQLiteQuarantine
 from projector.event_store.sqlite_recorder import (
     LOCK_TIMEOUT_S,
@@ -25,6 +25,7 @@ from projector.event_store.sqlite_recorder import (
     pseudonyms,
     unavailable,
 )
+from projector.settings import MOST_QUARANTINED
 from projector.sqlite_files import switch_to_wal
 
 if TYPE_CHECKING:
@@ -110,14 +111,11 @@ class SQLiteEventStore:
         """See `EventStore`."""
         with unavailable(), self._recorder.writing() as cursor:
             known = pseudonyms(cursor)
-            if account in (there := known.of({account})):
-                return there[account]
-            key, pseudonym = known.key or new_key(), new_pseudonym()
-            cursor.execute(
-                "INSERT INTO forgotten (digest, key, pseudonym) VALUES (?, ?, ?)",
-                (hashed(account, key), key, pseudonym),
-            )
-            return pseudonym
+            if pseudonym := known.of({account}).get(account):
+                return pseudonym
+            another = known.another(account)
+            cursor.execute("INSERT INTO forgotten (digest, key, pseudonym) VALUES (?, ?, ?)", another)
+            return another.pseudonym
 
     def redact(self, positions: Sequence[int], names: Mapping[str, str]) -> None:
         """See `EventStore`. No trace of what was there stays in the file, nor in the log that is written ahead."""

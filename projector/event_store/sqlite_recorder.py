@@ -11,7 +11,7 @@ from eventsourcing import sqlite as library
 from eventsourcing.persistence import PersistenceError, StoredEvent
 
 from projector.event_store import Appended, Bounds, StoreUnavailable, bounded
-from projector.event_store.pseudonyms import Pseudonym, Pseudonyms
+from projector.event_store.pseudonyms import Pseudonyms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -210,7 +210,7 @@ def _size(row: Row) -> int:
 def pseudonyms(cursor: library.SQLiteCursor | sqlite3.Cursor) -> Pseudonyms:
     """Return who is forgotten, as a transaction sees it."""
     cursor.execute(_FORGOTTEN)
-    return Pseudonyms(Pseudonym(*row) for row in cursor.fetchall())
+    return Pseudonyms(map(tuple, cursor.fetchall()))
 
 
 @contextmanager

@@ -82,7 +82,7 @@ class SQLiteGenerations:
         return SQLiteGeneration(self._links.previous, self._links) if self._links.previous else None
 
     def drop_previous(self) -> None:
-        """See `Generations`."""
+        """See `Generations`. Its file goes when the building ends."""
         self._links.drop_previous()
 
     def tell(self, building: Building) -> None:
@@ -145,7 +145,6 @@ class Links:
         """Have none before the live one. Raises ReadModelUnavailable."""
         with _errors_named():
             self._previous.unlink(missing_ok=True)
-        self.sweep()
 
     def unused(self) -> Path:
         """Return a name that no reader can take for one it knows: the newest ever live is still live or previous."""
