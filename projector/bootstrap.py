@@ -19,23 +19,23 @@ from projector.event_store.awaited import Awaited
 from projector.event_store.group_commit import GroupCommit
 from projector.event_store.spool import Spool, StoreAndForward
 from projector.event_store.sqlite import open_sqlite
-from projector.http.app import Parts, create_app
-from projector.http.health import Health, look
+from projector.health import Health, look
+from projector.http.app import Components, create_app
 from projector.http.ingest import Ingest
 from projector.http.metrics import Metrics
-from projector.http.queries import Questions
+from projector.http.queries import QueryEndpoints
 from projector.projection.fullness import FullnessProjection
 from projector.projection.membership import MembershipProjection
 from projector.projection.profile import ProfileProjection
 from projector.projection.timeline import TimelineProjection
-from projector.provenance import unfit
 from projector.read_model import NoReadModel
 from projector.read_model.sqlite import SQLiteQueries
 from projector.read_model.sqlite_generations import SQLiteGenerations
-from projector.rebuilding import Rebuilding
-from projector.replay import Replay
+from projector.replay.replay import Replay
+from projector.replay.staleness import reasons_to_rebuild
 from projector.settings import Settings, WrongSetting
-from projector.subscription import REST_S, Subscription
+from projector.subscription import LINGER_S, Subscription
+from projector.worker import AutoRebuild
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -45,11 +45,11 @@ if TYPE_CHECKING:
     from projector.event_store import EventStore, Quarantine
     from projector.projection import Projection
     from projector.read_model import Generations
-    from projector.read_model.questions import Queries
+    from projector.read_model.queries import Queries
 
-Part = Literal["callbacks", "queries", "projections"]
+Role = Literal["callbacks", "queries", "projections"]
 
-_REST_FAR_S: Final = 0.04
+_REMOTE_LINGER_S: Final = 0.04
 """A transaction on a server costs as much as some hundred events."""
 
 _BUILT_AT_ONCE: Final = 10_000
@@ -88,14 +88,14 @@ def open_stores(settings: Settings) -> Stores:
 
 def _open_stores(settings: Settings) -> Stores:
     if settings.postgres_url is None:
-        return Stores(*open_sqlite(settings.database_path, dict(settings.library), settings.most_quarantined))
+        return Stores(*open_sqlite(settings.database_path, dict(settings.library), settings.max_quarantined))
     store = _postgres("projector.event_store.postgres")
     url = _connection_string(settings, settings.postgres_url)
-    return Stores(*store.open_postgres(url, dict(settings.library), settings.most_quarantined, settings.pool_size))
+    return Stores(*store.open_postgres(url, dict(settings.library), settings.max_quarantined, settings.pool_size))
 
 
 def _connection_string(settings: Settings, url: str) -> str:
-    connection_string: str = _postgres("projector.postgres").with_timeouts(
+    connection_string: str = _postgres("projector.database.postgres").with_timeouts(
         url, lock_timeout_ms=settings.lock_timeout_ms, statement_timeout_ms=settings.statement_timeout_ms
     )
     return connection_string
@@ -142,7 +142,7 @@ def look_at(stores: Stores, queries: Queries, *, failure: str | None = None) -> 
     return look(stores.events, stores.quarantine, queries, [one.name for one in PROJECTIONS], failure=failure)
 
 
-def create_server_app(settings: Settings, parts: Sequence[Part], callbacks_port: int | None = None) -> ASGIApp:
+def create_server_app(settings: Settings, parts: Sequence[Role], callbacks_port: int | None = None) -> ASGIApp:
     """Return the application of one process that serves these parts, callbacks on a port of their own if one is given.
 
     Raises StoreUnavailable, ReadModelUnavailable and WrongSetting.
@@ -179,12 +179,12 @@ def create_server_app(settings: Settings, parts: Sequence[Part], callbacks_port:
         stores.events.close()
 
     return create_app(
-        Parts(
+        Components(
             health=health,
             metrics=metrics,
             running=running,
             ingest=Ingest(settings, commit, forwarding or stores.quarantine, metrics) if "callbacks" in parts else None,
-            questions=Questions(stores.events, queries, threads) if "queries" in parts else None,
+            questions=QueryEndpoints(stores.events, queries, threads) if "queries" in parts else None,
             spooled=spooled,
             read_tokens=settings.read_tokens,
             callbacks_port=callbacks_port,
@@ -227,15 +227,15 @@ class _Projecting:
         self._store = store
         self._generations = open_generations(settings)
         self._read_model = self._generations.live()
-        rest_s = _REST_FAR_S if settings.postgres_url else REST_S
-        self._subscription = Subscription(store, self._read_model, PROJECTIONS, rest_s=rest_s)
+        linger_s = _REMOTE_LINGER_S if settings.postgres_url else LINGER_S
+        self._subscription = Subscription(store, self._read_model, PROJECTIONS, linger_s=linger_s)
         self._watching = contextlib.ExitStack()
         self._thread = threading.Thread(target=self._subscription.run, name="projections")
         if store.head() <= _BUILT_AT_ONCE:
             Replay(store, self._generations, PROJECTIONS).if_needed()
         url = settings.postgres_url or f"sqlite:///{settings.database_path}"
         environment = {**os.environ, "PROJECTOR_DATABASE_URL": url}
-        self._rebuilding = Rebuilding(self._reasons, environment)
+        self._rebuilding = AutoRebuild(self._reasons, environment)
         self._is_new = True
 
     @property
@@ -266,8 +266,8 @@ class _Projecting:
         """
         with contextlib.closing(self._generations.live()) as read_model:
             try:
-                with read_model.committed() as now:
-                    reasons = unfit(self._store, now, PROJECTIONS) if self._is_new else []
+                with read_model.read_transaction() as now:
+                    reasons = reasons_to_rebuild(self._store, now, PROJECTIONS) if self._is_new else []
             except NoReadModel as error:
                 return [str(error)]
         self._is_new = False

@@ -42,7 +42,7 @@ FUTURE_TOLERANCE_MS: Final = 5 * 60 * 1000
 MAX_ID_BYTES: Final = 1024
 """Documented ids end at 96 bytes; a longer one than this would not fit a database index."""
 
-_LATEST: Final = 2**48 - 1
+_MAX_IDENTITY_MS: Final = 2**48 - 1
 """Identities begin with the time, in six bytes: those of one time stand together in a database's index."""
 
 _SECONDS_BELOW: Final = 100_000_000_000
@@ -203,7 +203,7 @@ def _milliseconds(event_time: int | str | None) -> int | None:
 def _identity(command: str, group_id: str, event_time: int, fields: dict[str, Any]) -> bytes:
     content = msgspec.json.encode(fields | {"EventTime": event_time}, order="sorted")
     digest = blake2b(b"\n".join((command.encode(), group_id.encode(), content)), digest_size=12).digest()
-    return min(event_time, _LATEST).to_bytes(6, "big") + digest
+    return min(event_time, _MAX_IDENTITY_MS).to_bytes(6, "big") + digest
 
 
 class _Envelope(msgspec.Struct):

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from projector.event_store import EventStore, Quarantine
 
-_AT_ONCE: Final = 2_000
-_PATIENCE_S: Final = 30
+_BATCH_SIZE: Final = 2_000
+_TIMEOUT_S: Final = 30
 
 _T = TypeVar("_T")
 
@@ -36,7 +36,7 @@ class Found(NamedTuple):
     quarantined: int = 0
 
 
-def look_for(store: EventStore, accounts: Iterable[str], *, advanced: Callable[[int], None]) -> Found:
+def find_mentions(store: EventStore, accounts: Iterable[str], *, advanced: Callable[[int], None]) -> Found:
     """Return where accounts are named in the history, and change nothing. Raises StoreUnavailable."""
     return _search(store, dict.fromkeys(accounts, ""), advanced, lambda _: None)
 
@@ -57,7 +57,7 @@ def forget(
 
 def _patiently(act: Callable[[], _T]) -> _T:
     """Do what may be done again, and again while receivers write: they are in a hurry, and this is not."""
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + _TIMEOUT_S
     while True:
         try:
             return act()
@@ -74,7 +74,7 @@ def _search(
 ) -> Found:
     head, position, events, undecodable = store.head(), 0, 0, 0
     groups: set[str] = set()
-    while position < head and (batch := store.read(position, _AT_ONCE)):
+    while position < head and (batch := store.read(position, _BATCH_SIZE)):
         mentioning = [one for one in batch if redact(one.event, names) is not one.event]
         if mentioning:
             act([one.position for one in mentioning])

@@ -13,7 +13,7 @@ _LIBRARY_SETTINGS: Final = ("COMPRESSOR_TOPIC", "CIPHER_TOPIC", "CIPHER_KEY")
 _MAX_BODY: Final = 1024 * 1024
 _SPOOL: Final = "projector.spool"
 _SPOOL_EVENTS: Final = 1_000_000
-MOST_QUARANTINED: Final = 10_000
+MAX_QUARANTINED: Final = 10_000
 _POOL_SIZE: Final = 5
 _LOCK_TIMEOUT_MS: Final = 1_000
 _STATEMENT_TIMEOUT_MS: Final = 60_000
@@ -55,7 +55,7 @@ class Settings(NamedTuple):
     max_body_bytes: int = _MAX_BODY
     spool_path: str | None = None
     spool_events: int = _SPOOL_EVENTS
-    most_quarantined: int = MOST_QUARANTINED
+    max_quarantined: int = MAX_QUARANTINED
     library: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -85,7 +85,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         max_body_bytes=_number(environment, "PROJECTOR_MAX_BODY_BYTES", _MAX_BODY),
         spool_path=environment.get("PROJECTOR_SPOOL_PATH") or (_SPOOL if _is_postgres(url) else None),
         spool_events=_number(environment, "PROJECTOR_SPOOL_EVENTS", _SPOOL_EVENTS),
-        most_quarantined=_number(environment, "PROJECTOR_QUARANTINE_CALLBACKS", MOST_QUARANTINED),
+        max_quarantined=_number(environment, "PROJECTOR_QUARANTINE_CALLBACKS", MAX_QUARANTINED),
         library=tuple((name, environment[name]) for name in _LIBRARY_SETTINGS if environment.get(name)),
     )
 

@@ -9,14 +9,14 @@ from itertools import groupby, islice, tee
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from projector.domain import fullness, lives, membership, profile
-from projector.domain.events import UndecodableEvent, speaks_of_group
+from projector.domain.events import UndecodableEvent, concerns_group
 from projector.domain.fullness import Fullness
 from projector.domain.lives import NEVER, Lives
 from projector.domain.membership import Member, Standing
 from projector.domain.profile import Profile
 from projector.event_store import group_history
-from projector.read_model import Roster, RosterState, blocks
-from projector.read_model.questions import GroupState, Membership
+from projector.read_model import Roster, RosterSnapshot, blocks
+from projector.read_model.queries import GroupState, Membership
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from projector.event_store import EventStore
     from projector.read_model import RosterUsers
     from projector.read_model.blocks import Block
-    from projector.read_model.questions import Past
+    from projector.read_model.queries import Past
 
 _PAGE: Final = 100
 _MANY: Final = 5_000
@@ -63,23 +63,18 @@ class PastGroups:
         self._seen: dict[str, PastGroup] = {}
 
     def group(self, group_id: str) -> GroupState | None:
-        """See `Groups`."""
         return self.past(group_id).state()
 
     def members(self, group_id: str, after: str, limit: int) -> list[Membership]:
-        """See `Groups`."""
         return self.past(group_id).members(after, limit)
 
     def member(self, group_id: str, user_id: str) -> Membership | None:
-        """See `Groups`."""
         return self.past(group_id).member(user_id)
 
     def knows_user(self, user_id: str) -> bool:
-        """See `Groups`."""
         return any(self.past(group_id).evidence(user_id) != Member() for group_id in self._groups_of(user_id, ""))
 
     def groups_of(self, user_id: str, after: str, limit: int) -> list[Membership]:
-        """See `Groups`."""
         memberships = (self.past(group_id).member(user_id) for group_id in self._groups_of(user_id, after))
         return list(islice((one for one in memberships if one is not None), limit))
 
@@ -115,7 +110,7 @@ class PastGroup:
     @cached_property
     def profile(self) -> Profile:
         """The profile; its position is 0 if the group was not heard of yet."""
-        known = self._past.profile_state(self._group_id, self._base.version) or Profile()
+        known = self._past.profile_snapshot(self._group_id, self._base.version) or Profile()
         for recorded in self._rest:
             known = profile.evolve(known, recorded)
         return known
@@ -132,7 +127,7 @@ class PastGroup:
         """Return the group, None if it was not heard of yet."""
         if not self.profile.position:
             return None
-        full = self._past.fullness_state(self._group_id, self._base.version) or Fullness()
+        full = self._past.fullness_snapshot(self._group_id, self._base.version) or Fullness()
         for recorded in self._rest:
             full = fullness.evolve(full, recorded)
         owner = self.profile.owner.value
@@ -226,18 +221,18 @@ class PastGroup:
             for user_id in self._about
         )
 
-    def _newest_base(self) -> RosterState:
+    def _newest_base(self) -> RosterSnapshot:
         """Return the newest state that is made only of events that count."""
         version = 0
         for block in self._blocks:
             if not (self.cut.includes_all(block) and block.is_complete):
                 break
             version = block.last_version
-        nothing = RosterState(self._group_id, 0, 0, Lives(), 0)
-        return self._past.roster_state(self._group_id, version) or nothing
+        nothing = RosterSnapshot(self._group_id, 0, 0, Lives(), 0)
+        return self._past.roster_snapshot(self._group_id, version) or nothing
 
-    def _read(self, stretches: Iterable[Block]) -> Iterator[Recorded]:
-        for block in stretches:
+    def _read(self, blocks_to_read: Iterable[Block]) -> Iterator[Recorded]:
+        for block in blocks_to_read:
             for recorded in self._versions(block.before, block.before + blocks.SPACING):
                 if recorded.position > self.cut.position:
                     return
@@ -262,12 +257,12 @@ def differing_members(
             yield user_id, before, now
 
 
-def _events_in(stretches: Sequence[Block], span: tuple[Cut, Cut]) -> int:
+def _events_in(stream_blocks: Sequence[Block], span: tuple[Cut, Cut]) -> int:
     """Return about how many events there are between two cuts."""
     earlier, later = span
     return sum(
         block.last_version - block.before
-        for block in stretches
+        for block in stream_blocks
         if later.may_include(block) and not earlier.includes_all(block)
     )
 
@@ -299,4 +294,4 @@ def events_between(
 
 
 def _is_evidence(recorded: Recorded) -> bool:
-    return speaks_of_group(recorded.event) and not isinstance(recorded.event, UndecodableEvent)
+    return concerns_group(recorded.event) and not isinstance(recorded.event, UndecodableEvent)

@@ -6,7 +6,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from projector.domain.events import UndecodableEvent
-from projector.event_store import fingerprint
+from projector.event_store.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from projector.domain.events import Recorded
     from projector.event_store import EventStore
 
-_AT_ONCE: Final = 2_000
+_BATCH_SIZE: Final = 2_000
 
 
 class Digest(NamedTuple):
@@ -56,8 +56,8 @@ def verify_log(
     Raises StoreUnavailable.
     """
     head, redactions = store.head(), store.redactions()
-    look = _Look(redactions, expected, found)
-    while look.position < head and (batch := store.read(look.position, min(_AT_ONCE, head - look.position))):
+    look = _Verifier(redactions, expected, found)
+    while look.position < head and (batch := store.read(look.position, min(_BATCH_SIZE, head - look.position))):
         for recorded in batch:
             look.at(recorded)
         advanced(len(batch))
@@ -67,12 +67,12 @@ def verify_log(
         look.fault(f"there is no position {expected.position}, of which there is a digest")
     if store.redactions() != redactions:
         look.fault("somebody was forgotten meanwhile: the digest is of neither before nor after; verify again")
-    if astray := store.identities_astray():
+    if astray := store.dangling_identities():
         look.fault(f"{astray} identities of callbacks stand at no event, or at another's")
     return look.verified()
 
 
-class _Look:
+class _Verifier:
     """What was seen so far."""
 
     def __init__(self, redactions: Mapping[int, bytes], expected: Digest | None, found: Callable[[str], None]) -> None:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from projector.domain import fullness, lives, membership, profile
-from projector.domain.events import speaks_of_group
+from projector.domain.events import concerns_group
 from projector.domain.membership import Standing
 from projector.read_model import Roster
-from projector.read_model.questions import GroupState, Membership
+from projector.read_model.queries import GroupState, Membership
 from tests.oracle import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from projector.domain.events import Recorded
-    from projector.read_model.questions import Snapshot
+    from projector.read_model.queries import QuerySession
 
 Shown = dict[str, Any]
 
@@ -65,7 +65,7 @@ def folded(history: Iterable[Recorded]) -> dict[str, tuple[Shown, dict[str, Show
     filled: dict[str, fullness.Fullness] = {}
     people: dict[str, dict[str, membership.Member]] = {}
     for recorded in history:
-        if not speaks_of_group(recorded.event):
+        if not concerns_group(recorded.event):
             continue
         group_id = recorded.event.group_id
         rosters[group_id] = lives.evolve(rosters.get(group_id, lives.Lives()), recorded)
@@ -90,9 +90,9 @@ def folded(history: Iterable[Recorded]) -> dict[str, tuple[Shown, dict[str, Show
     return everything
 
 
-def stored(snapshot: Snapshot) -> dict[str, tuple[Shown, dict[str, Shown]]]:
+def stored(snapshot: QuerySession) -> dict[str, tuple[Shown, dict[str, Shown]]]:
     """Return every group of a read model with its members by user id."""
-    from projector.read_model.questions import GroupFilter
+    from projector.read_model.queries import GroupFilter
 
     return {
         state.group_id: (

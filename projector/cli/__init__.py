@@ -12,7 +12,7 @@ from projector import __version__, logs
 from projector.cli import events, forget, quarantine, replay, serve, simulate, status, verify
 from projector.event_store import StoreUnavailable
 from projector.read_model import ReadModelUnavailable
-from projector.replay import CannotReplay
+from projector.replay.replay import CannotReplay
 from projector.settings import WrongSetting, read_settings
 
 if TYPE_CHECKING:

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-LARGEST: Final = 2**63 - 1
+MAX_WHOLE_NUMBER: Final = 2**63 - 1
 
 
-def whole_number(least: int, most: int = LARGEST) -> Callable[[str], int]:
+def whole_number(least: int, most: int = MAX_WHOLE_NUMBER) -> Callable[[str], int]:
     """Return a reader of whole numbers within these bounds."""
 
     def read(text: str) -> int:
         if not (text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most):
-            bounds = f"from {least}" if most == LARGEST else f"from {least} to {most}"
+            bounds = f"from {least}" if most == MAX_WHOLE_NUMBER else f"from {least} to {most}"
             raise argparse.ArgumentTypeError(f"{text!r} is not a whole number {bounds}")
         return int(text)
 

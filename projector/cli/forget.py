@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from projector.bootstrap import open_stores
 from projector.cli import replay
 from projector.cli.progress import Progress
-from projector.forgetting import forget, look_for
+from projector.forgetting import find_mentions, forget
 
 if TYPE_CHECKING:
     from projector.bootstrap import Stores
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
 
 def _look_for(stores: Stores, options: argparse.Namespace) -> Found:
     with Progress("forget", "events", stores.events.head()) as progress:
-        found = look_for(stores.events, options.users, advanced=progress.advance)
+        found = find_mentions(stores.events, options.users, advanced=progress.advance)
     _say(f"named in {found.events} events of {found.groups} groups; nothing was changed")
     return found
 

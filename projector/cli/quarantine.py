@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from projector.bootstrap import Stores, open_stores
 from projector.callbacks import Unreadable, carries_group_state, command_of, translate
 from projector.cli.arguments import whole_number
+from projector.clock import to_rfc3339
 from projector.event_store import Candidate, Quarantined
-from projector.http.answers import time_of
 
 if TYPE_CHECKING:
     import argparse
@@ -113,4 +113,4 @@ def _waiting(stores: Stores) -> Iterator[Quarantined]:
 
 def _line(entry: Quarantined) -> str:
     command = entry.command or "-"
-    return f"{entry.id}  {time_of(entry.received_at)}  {entry.times}x  {command}  {entry.reason}"
+    return f"{entry.id}  {to_rfc3339(entry.received_at)}  {entry.times}x  {command}  {entry.reason}"

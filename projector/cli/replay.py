@@ -10,10 +10,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from projector.bootstrap import PROJECTIONS, open_events, open_generations
-from projector.building import Jobs
 from projector.cli.arguments import whole_number
 from projector.cli.progress import Progress
-from projector.replay import Replay
+from projector.replay.build import Jobs
+from projector.replay.replay import Replay
 
 if TYPE_CHECKING:
     import argparse
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from typing import Self
 
     from projector.event_store import EventStore
-    from projector.read_model import Building, Generations
-    from projector.replay import Difference, Replayed
+    from projector.read_model import Generations, RebuildProgress
+    from projector.replay.replay import Difference, Replayed
     from projector.settings import Settings
 
 _TELL_EVERY_S: Final = 0.2
-_MOST_JOBS: Final = 4
+_MAX_JOBS: Final = 4
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -95,7 +95,7 @@ def _replaying(options: argparse.Namespace, settings: Settings, store: EventStor
 
 def _jobs() -> int:
     """Leave a core to the server beside."""
-    return max(1, min(len(os.sched_getaffinity(0)) - 1, _MOST_JOBS))
+    return max(1, min(len(os.sched_getaffinity(0)) - 1, _MAX_JOBS))
 
 
 def _replayed(replay: Replay, options: argparse.Namespace) -> Replayed | None:
@@ -113,8 +113,8 @@ def _tell(replayed: Replayed, *, check: bool) -> int:
 
 def _outcome(replayed: Replayed, *, check: bool) -> str:
     outcome = "the read model is what the events say"
-    if replayed.unfit:
-        outcome = f"there was nothing to compare with: {'; '.join(replayed.unfit)}"
+    if replayed.reasons_to_rebuild:
+        outcome = f"there was nothing to compare with: {'; '.join(replayed.reasons_to_rebuild)}"
     elif replayed.differences:
         outcome = f"{replayed.differences} row(s) differed" + ("" if check else " and are right now")
     return f"position {replayed.position}: {outcome}"
@@ -153,7 +153,7 @@ class _Teller:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def tell(self, building: Building) -> None:
+    def tell(self, building: RebuildProgress) -> None:
         if building.phase != self._phase:
             self._begin(building)
         if self._progress:
@@ -161,9 +161,9 @@ class _Teller:
             self._done = building.done
         if time.monotonic() - self._told_at > _TELL_EVERY_S:
             self._told_at = time.monotonic()
-            self._generations.tell(building)
+            self._generations.report_progress(building)
 
-    def _begin(self, building: Building) -> None:
+    def _begin(self, building: RebuildProgress) -> None:
         self._stack.close()
         self._phase, self._done, self._progress, self._told_at = building.phase, 0, None, 0.0
         if building.total:

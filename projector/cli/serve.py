@@ -14,7 +14,7 @@ import structlog
 import uvicorn
 
 from projector import __version__
-from projector.bootstrap import Part, create_server_app
+from projector.bootstrap import Role, create_server_app
 from projector.cli.arguments import whole_number
 from projector.http.protocol import GuardedProtocol
 from projector.settings import Settings, WrongSetting
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
-_PARTS: Final[tuple[Part, ...]] = get_args(Part)
+_ROLES: Final[tuple[Role, ...]] = get_args(Role)
 _BACKLOG: Final = 2048
 _LAST_PORT: Final = 65535
 _LAST_ANSWERS_S: Final = 10
-_MOST_FILES: Final = 4_096
+_MAX_FILES: Final = 4_096
 
 log = structlog.get_logger("projector")
 
@@ -55,14 +55,14 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         metavar="HOST:PORT",
         help="all but callbacks here; callbacks are then received at --host and --port",
     )
-    parser.add_argument("--only", choices=_PARTS, help="serve one part in this process")
+    parser.add_argument("--only", choices=_ROLES, help="serve one part in this process")
     parser.add_argument("--insecure", action="store_true", help="allow a public address without tokens")
     parser.set_defaults(run=run, needs_database=False)
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Serve until SIGTERM or Ctrl-C, then answer what was accepted and return 0."""
-    parts: tuple[Part, ...] = (options.only,) if options.only else _PARTS
+    parts: tuple[Role, ...] = (options.only,) if options.only else _ROLES
     if "callbacks" in parts and settings.sdk_app_id is None:
         raise WrongSetting("PROJECTOR_SDK_APP_ID is not set; set it to the SDKAppID of your app in the console")
     wanted = _wanted(options, parts)
@@ -98,7 +98,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
 def _allow_files() -> None:
     """Allow as many open files as connections may take, as far as that is up to us."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    wanted = _MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
@@ -129,7 +129,7 @@ class _Wanted(NamedTuple):
         return [self.queries, self.callbacks] if self.apart else [self.queries]
 
 
-def _wanted(options: argparse.Namespace, parts: tuple[Part, ...]) -> _Wanted:
+def _wanted(options: argparse.Namespace, parts: tuple[Role, ...]) -> _Wanted:
     usual = (options.host, options.port)
     callbacks, queries = options.callbacks_address, options.queries_address
     if (callbacks or queries) and "callbacks" not in parts:
@@ -137,7 +137,7 @@ def _wanted(options: argparse.Namespace, parts: tuple[Part, ...]) -> _Wanted:
     return _Wanted(callbacks or usual, queries or usual, apart=bool(callbacks or queries))
 
 
-def _require_tokens(wanted: _Wanted, settings: Settings, parts: tuple[Part, ...]) -> None:
+def _require_tokens(wanted: _Wanted, settings: Settings, parts: tuple[Role, ...]) -> None:
     missing = {}
     if "callbacks" in parts and not settings.callback_tokens and not _is_loopback(wanted.callbacks[0]):
         missing["PROJECTOR_CALLBACK_TOKEN"] = wanted.callbacks[0]

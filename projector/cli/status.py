@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from projector.bootstrap import look_at, open_generations, open_queries, open_stores
-from projector.event_store.spool import Spooled, spooled_in
+from projector.event_store.spool import SpoolStatus, spool_status
 from projector.read_model import NoReadModel
-from projector.read_model.questions import Counts
+from projector.read_model.queries import Counts
 
 if TYPE_CHECKING:
     import argparse
 
-    from projector.read_model.questions import Queries
+    from projector.read_model.queries import Queries
     from projector.settings import Settings
 
 
@@ -32,9 +32,9 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     stores = open_stores(settings)
     with closing(stores.events), closing(open_queries(settings)) as queries:
         health, counts = look_at(stores, queries), _counts(queries)
-    building = open_generations(settings).under_way()
+    building = open_generations(settings).rebuild_progress()
     complaints = health.complaints()
-    spooled = spooled_in(settings.spool_path) if settings.spool_path else Spooled(0, 0)
+    spooled = spool_status(settings.spool_path) if settings.spool_path else SpoolStatus(0, 0)
     status = {
         "head": health.head,
         "projections": {
@@ -59,8 +59,8 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
 
 def _counts(queries: Queries) -> Counts:
     try:
-        with queries.snapshot() as snapshot:
-            return snapshot.counts()
+        with queries.session() as session:
+            return session.counts()
     except NoReadModel:
         return Counts(0, 0, 0, 0)
 

@@ -158,7 +158,7 @@ class Recorded(msgspec.Struct, frozen=True, gc=False):
     version: int = 0
 
 
-def speaks_of_group(event: Event) -> bool:
+def concerns_group(event: Event) -> bool:
     """Tell whether the event is evidence about the group itself and not about a topic inside it."""
     return event.topic_id is None and type(event) not in _OF_TOPICS
 

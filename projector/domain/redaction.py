@@ -56,7 +56,7 @@ def redact(event: _E, names: Mapping[str, str]) -> _E:
     return replace(event, **changed) if changed else event
 
 
-def redact_rubbish(body: bytes, names: Mapping[str, str]) -> bytes:
+def redact_unreadable(body: bytes, names: Mapping[str, str]) -> bytes:
     """Return bytes that could not be read as a callback with accounts replaced, in strings and outside of them."""
     pattern = _pattern(names)
     text = _body(body.decode(errors="surrogateescape"), names, pattern, (), keys=True)
@@ -71,7 +71,7 @@ def mentioned(event: Event) -> set[str]:
     return found
 
 
-def mentioned_in_rubbish(body: bytes) -> set[str]:
+def mentioned_in_unreadable(body: bytes) -> set[str]:
     """Return the same of bytes that could not be read as a callback."""
     text = body.decode(errors="surrogateescape")
     return {*_words(text, keys=True), *_WORD.findall(text)}

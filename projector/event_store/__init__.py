@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
-import msgspec
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 _STREAM_BATCH_SIZE: Final = 500
-MOST_BYTES: Final = 4 * 1024 * 1024
+MAX_BATCH_BYTES: Final = 4 * 1024 * 1024
 """A thousand events of the usual size are below one mebibyte; one alone may be larger than this."""
 
 
@@ -69,14 +67,14 @@ class Quarantined(NamedTuple):
     position: int | None
 
 
-class Bounds(NamedTuple):
+class GroupRange(NamedTuple):
     """A range of group ids: from the first up to, but without, the second; None is the end."""
 
     first: str = ""
     end: str | None = None
 
 
-EVERY_GROUP: Final = Bounds()
+ALL_GROUPS: Final = GroupRange()
 
 
 class EventStore(Protocol):
@@ -95,16 +93,16 @@ class EventStore(Protocol):
     def read_group(self, group_id: str, after_version: int, limit: int) -> list[Recorded]:
         """Return up to `limit` events of one group behind a version, in order: fewer if they are large."""
 
-    def read_streams(self, through: int, bounds: Bounds = EVERY_GROUP) -> Iterator[list[Recorded]]:
+    def read_streams(self, through: int, bounds: GroupRange = ALL_GROUPS) -> Iterator[list[Recorded]]:
         """Give all events up to a position, one stream after the other, in order of group id and of version.
 
         They come in lists of some thousand; a list may end, and begin, in the middle of a stream.
         """
 
-    def split(self, through: int, parts: int) -> list[Bounds]:
+    def split(self, through: int, parts: int) -> list[GroupRange]:
         """Return ranges of group ids, as many as parts or fewer, each with about as many events up to a position."""
 
-    def identities_astray(self) -> int:
+    def dangling_identities(self) -> int:
         """Return how many identities of callbacks stand at no event, or at one at which another stands."""
 
     def forget(self, account: str) -> str:
@@ -132,10 +130,10 @@ class EventStore(Protocol):
         """Let go of every connection."""
 
 
-def bounds_between(ends: Iterable[str | None]) -> list[Bounds]:
+def ranges_between(ends: Iterable[str | None]) -> list[GroupRange]:
     """Return the ranges that these group ids part all groups into."""
     inner = sorted({end for end in ends if end})
-    return [Bounds(first, end) for first, end in zip(["", *inner], [*inner, None], strict=True)]
+    return [GroupRange(first, end) for first, end in zip(["", *inner], [*inner, None], strict=True)]
 
 
 def digest(command: str | None, body: bytes) -> bytes:
@@ -144,21 +142,14 @@ def digest(command: str | None, body: bytes) -> bytes:
 
 
 def bounded(things: Iterable[_T], size_of: Callable[[_T], int]) -> list[_T]:
-    """Return the first of these things, as many as MOST_BYTES hold, and the one with which they are more."""
+    """Return the first of these things, as many as MAX_BATCH_BYTES hold, and the one with which they are more."""
     found, size = [], 0
     for thing in things:
         found.append(thing)
         size += size_of(thing)
-        if size > MOST_BYTES:
+        if size > MAX_BATCH_BYTES:
             break
     return found
-
-
-def fingerprint(recorded: Recorded) -> bytes:
-    """Return what tells an event at its place from any other, however it is stored."""
-    event = recorded.event
-    told = (recorded.position, recorded.version, event.TOPIC, event)
-    return blake2b(msgspec.json.encode(told, order="sorted"), digest_size=32).digest()
 
 
 def history(store: EventStore, after: int, at_once: int) -> Iterator[Recorded]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from projector.event_store import EventStore, Quarantine
     from projector.event_store.mapper import EventMapper
 
-_TRY_AGAIN_S: Final = 1.0
+_RETRY_S: Final = 1.0
 
 
 class Awaited:
@@ -46,7 +46,7 @@ class Awaited:
         return self._opened
 
     def _try(self) -> None:
-        if self._opened is not None or time.monotonic() - self._tried_at < _TRY_AGAIN_S:
+        if self._opened is not None or time.monotonic() - self._tried_at < _RETRY_S:
             return
         try:
             self._opened = self._open_both()

@@ -10,24 +10,24 @@ import psycopg
 from eventsourcing import postgres as library
 from psycopg.rows import tuple_row
 
+from projector.database.postgres import connect, decoded, encoded
 from projector.domain.events import Recorded
 from projector.domain.redaction import redact
 from projector.event_store import (
-    EVERY_GROUP,
-    MOST_BYTES,
+    ALL_GROUPS,
+    MAX_BATCH_BYTES,
     Appended,
-    Bounds,
+    GroupRange,
     StoreUnavailable,
-    bounds_between,
-    fingerprint,
     in_background,
+    ranges_between,
 )
+from projector.event_store.fingerprint import fingerprint
+from projector.event_store.forgotten import Pseudonyms
 from projector.event_store.mapper import MAPPER_TOPIC, mapper_of
 from projector.event_store.postgres_quarantine import PostgresQuarantine
-from projector.event_store.postgres_recorder import Datastore, GroupRecorder, alone, pseudonyms, rows, unavailable
-from projector.event_store.pseudonyms import Pseudonyms
-from projector.postgres import connect, decoded, encoded
-from projector.settings import MOST_QUARANTINED
+from projector.event_store.postgres_recorder import Datastore, GroupRecorder, exclusive, pseudonyms, rows, unavailable
+from projector.settings import MAX_QUARANTINED
 
 if TYPE_CHECKING:
     import threading
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _LISTEN_S: Final = 0.5
 STREAMS_BATCH_SIZE: Final = 2_000
 _FIRST_BATCH_SIZE: Final = 4
-_OLDEST: Final = 130_000
+_MIN_SERVER_VERSION: Final = 130_000
 _SCHEMA_LOCK: Final = 0x70726F6A
 """Whoever creates the tables holds this advisory lock: `IF NOT EXISTS` alone does not go together with itself."""
 
@@ -61,11 +61,9 @@ class PostgresEventStore:
 
     @property
     def mapper(self) -> EventMapper:
-        """See `EventStore`."""
         return self._mapper
 
     def append(self, batch: Sequence[Candidate]) -> list[Appended]:
-        """See `EventStore`."""
         while True:
             known = self._pseudonyms
             stored = [self._mapper.to_stored_event(known.instead(event)) for event, _ in batch]
@@ -83,18 +81,15 @@ class PostgresEventStore:
                 self._pseudonyms = pseudonyms(connection.cursor(row_factory=tuple_row))
 
     def read(self, after: int, limit: int) -> list[Recorded]:
-        """See `EventStore`."""
         condition = "notification_id > %s ORDER BY notification_id LIMIT %s"
-        return self._recorded(self._rows(_bounded(condition, "notification_id"), (after, limit, MOST_BYTES)))
+        return self._recorded(self._rows(_bounded(condition, "notification_id"), (after, limit, MAX_BATCH_BYTES)))
 
     def read_group(self, group_id: str, after_version: int, limit: int) -> list[Recorded]:
-        """See `EventStore`."""
         condition = "originator_id = %s AND originator_version > %s ORDER BY originator_version LIMIT %s"
         question = _bounded(condition, "originator_version")
-        return self._recorded(self._rows(question, (encoded(group_id), after_version, limit, MOST_BYTES)))
+        return self._recorded(self._rows(question, (encoded(group_id), after_version, limit, MAX_BATCH_BYTES)))
 
-    def read_streams(self, through: int, bounds: Bounds = EVERY_GROUP) -> Iterator[list[Recorded]]:
-        """See `EventStore`."""
+    def read_streams(self, through: int, bounds: GroupRange = ALL_GROUPS) -> Iterator[list[Recorded]]:
         condition = f" WHERE notification_id <= %s AND {_IN_ORDER} >= %s"
         arguments: list[Any] = [through, encoded(bounds.first)]
         if bounds.end is not None:
@@ -108,22 +103,19 @@ class PostgresEventStore:
                 size = _FIRST_BATCH_SIZE
                 while rows := cursor.fetchmany(size):
                     yield self._recorded(rows)
-                    is_small = sum(len(row[4]) for row in rows) < MOST_BYTES // 2
+                    is_small = sum(len(row[4]) for row in rows) < MAX_BATCH_BYTES // 2
                     size = min(size * 2, STREAMS_BATCH_SIZE) if is_small else max(size // 2, 1)
 
-    def split(self, through: int, parts: int) -> list[Bounds]:
-        """See `EventStore`."""
+    def split(self, through: int, parts: int) -> list[GroupRange]:
         place = f"SELECT originator_id FROM stored_events ORDER BY {_IN_ORDER}, originator_version OFFSET %s LIMIT 1"
         found = [row for number in range(1, parts) for row in self._rows(place, (through * number // parts,))]
-        return bounds_between([decoded(group_id) for (group_id,) in found])
+        return ranges_between([decoded(group_id) for (group_id,) in found])
 
     def head(self) -> int:
-        """See `EventStore`."""
         ((position,),) = self._rows("SELECT COALESCE(MAX(notification_id), 0) FROM stored_events", ())
         return int(position)
 
-    def identities_astray(self) -> int:
-        """See `EventStore`."""
+    def dangling_identities(self) -> int:
         ((astray,),) = self._rows(
             "SELECT COUNT(*) - COUNT(DISTINCT notification_id) FROM identities"
             " LEFT JOIN stored_events ON notification_id = position",
@@ -132,8 +124,7 @@ class PostgresEventStore:
         return int(astray)
 
     def forget(self, account: str) -> str:
-        """See `EventStore`."""
-        with alone(self._datastore) as cursor:
+        with exclusive(self._datastore) as cursor:
             known = pseudonyms(cursor)
             if pseudonym := known.of({account}).get(account):
                 return pseudonym
@@ -142,8 +133,7 @@ class PostgresEventStore:
             return another.pseudonym
 
     def redact(self, positions: Sequence[int], names: Mapping[str, str]) -> None:
-        """See `EventStore`."""
-        with alone(self._datastore) as cursor:
+        with exclusive(self._datastore) as cursor:
             cursor.execute(f"{_EVENTS} WHERE notification_id = ANY(%s)", (list(positions),))
             found = self._recorded(cursor.fetchall())
             cursor.executemany(
@@ -156,19 +146,16 @@ class PostgresEventStore:
             )
 
     def redactions(self) -> dict[int, bytes]:
-        """See `EventStore`."""
         return {
             position: bytes(was) for position, was in self._rows("SELECT position, fingerprint FROM redactions", ())
         }
 
     @contextmanager
     def watching(self, wake: Callable[[], None]) -> Iterator[None]:
-        """See `EventStore`."""
         with in_background(partial(_listen, self._url, wake)):
             yield
 
     def close(self) -> None:
-        """See `EventStore`."""
         self._datastore.close()
 
     def _rows(self, statement: str, arguments: Sequence[Any]) -> list[tuple[Any, ...]]:
@@ -190,7 +177,7 @@ def _bounded(condition: str, order: str) -> str:
 
 
 def open_postgres(
-    url: str, library_environment: Mapping[str, str], most_quarantined: int = MOST_QUARANTINED, pool_size: int = 5
+    url: str, library_environment: Mapping[str, str], max_quarantined: int = MAX_QUARANTINED, pool_size: int = 5
 ) -> tuple[PostgresEventStore, PostgresQuarantine]:
     """Open, and create where missing, the store in the database at `url`; any number of processes may at once.
 
@@ -198,16 +185,18 @@ def open_postgres(
 
     Raises StoreUnavailable if the database cannot be reached or is no such store.
     """
-    with unavailable(), connect(url) as alone:
-        if alone.info.server_version < _OLDEST:
-            theirs = alone.info.server_version // 10_000
-            raise StoreUnavailable(f"PostgreSQL {_OLDEST // 10_000} or newer is needed, and this is {theirs}")
-        alone.execute("SET lock_timeout = 0")
-        alone.execute("SELECT pg_advisory_lock(%s)", (_SCHEMA_LOCK,))
+    with unavailable(), connect(url) as exclusive:
+        if exclusive.info.server_version < _MIN_SERVER_VERSION:
+            theirs = exclusive.info.server_version // 10_000
+            raise StoreUnavailable(
+                f"PostgreSQL {_MIN_SERVER_VERSION // 10_000} or newer is needed, and this is {theirs}"
+            )
+        exclusive.execute("SET lock_timeout = 0")
+        exclusive.execute("SELECT pg_advisory_lock(%s)", (_SCHEMA_LOCK,))
         recorder = GroupRecorder(Datastore(url, pool_size))
         recorder.create_table()
     mapper = mapper_with(library_environment)
-    return PostgresEventStore(recorder, mapper, url), PostgresQuarantine(recorder, mapper, most_quarantined)
+    return PostgresEventStore(recorder, mapper, url), PostgresQuarantine(recorder, mapper, max_quarantined)
 
 
 def mapper_with(library_environment: Mapping[str, str]) -> EventMapper:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from projector.database.postgres import decoded, encoded
 from projector.event_store import Quarantined, QuarantineFull, digest
-from projector.event_store.postgres_recorder import alone, pseudonyms, rows
-from projector.event_store.pseudonyms import Rubbish, redacted_rubbish
-from projector.postgres import decoded, encoded
+from projector.event_store.forgotten import UnreadableRequest, redacted_request
+from projector.event_store.postgres_recorder import exclusive, pseudonyms, rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,11 +27,10 @@ class PostgresQuarantine:
         self._capacity = capacity
 
     def keep(self, *, body: bytes, reason: str, command: str | None, platform: str | None, received_at: int) -> int:
-        """See `Quarantine`."""
-        with alone(self._datastore) as cursor:
+        with exclusive(self._datastore) as cursor:
             request = digest(command, body)
             self._require_room(cursor, request)
-            told, kept = pseudonyms(cursor).instead_of_rubbish(Rubbish((reason, command, platform), body))
+            told, kept = pseudonyms(cursor).redacted_request_of(UnreadableRequest((reason, command, platform), body))
             cursor.execute(
                 "INSERT INTO quarantine (digest, received_at, times, reason, command, platform, body)"
                 " VALUES (%s, %s, 1, %s, %s, %s, %s)"
@@ -42,18 +41,16 @@ class PostgresQuarantine:
             return int(quarantine_id)
 
     def drop(self, quarantine_id: int) -> None:
-        """See `Quarantine`."""
         rows(self._datastore, "DELETE FROM quarantine WHERE id = %s RETURNING id", (quarantine_id,))
 
     def redact(self, names: Mapping[str, str]) -> int:
-        """See `Quarantine`."""
         redacted = 0
-        with alone(self._datastore) as cursor:
+        with exclusive(self._datastore) as cursor:
             for (entry_id,) in cursor.execute("SELECT id FROM quarantine").fetchall():
                 question = "SELECT reason, command, platform, body FROM quarantine WHERE id = %s"
                 ((*told, sealed),) = cursor.execute(question, (entry_id,)).fetchall()
-                before = Rubbish(tuple(map(decoded, told)), self._mapper.unseal(bytes(sealed)))
-                texts, body = after = redacted_rubbish(before, names)
+                before = UnreadableRequest(tuple(map(decoded, told)), self._mapper.unseal(bytes(sealed)))
+                texts, body = after = redacted_request(before, names)
                 if after != before:
                     cursor.execute(
                         "UPDATE quarantine SET reason = %s, command = %s, platform = %s, body = %s WHERE id = %s",
@@ -63,15 +60,12 @@ class PostgresQuarantine:
         return redacted
 
     def waiting(self, after: int = 0, limit: int = 100) -> list[Quarantined]:
-        """See `Quarantine`."""
         return self._select("position IS NULL AND id > %s ORDER BY id LIMIT %s", (after, limit))
 
     def find(self, quarantine_id: int) -> Quarantined | None:
-        """See `Quarantine`."""
         return next(iter(self._select("id = %s", (quarantine_id,))), None)
 
     def release(self, quarantine_id: int, position: int) -> None:
-        """See `Quarantine`."""
         rows(
             self._datastore,
             "UPDATE quarantine SET position = %s WHERE id = %s RETURNING id",
@@ -79,7 +73,6 @@ class PostgresQuarantine:
         )
 
     def count(self) -> int:
-        """See `Quarantine`."""
         ((count,),) = rows(self._datastore, "SELECT COUNT(*) FROM quarantine WHERE position IS NULL", ())
         return int(count)
 

@@ -12,9 +12,9 @@ from eventsourcing import postgres as library
 from eventsourcing.persistence import PersistenceError
 from psycopg.rows import dict_row, tuple_row
 
+from projector.database.postgres import CONNECT_TIMEOUT_S, connection_info, one_line
 from projector.event_store import StoreUnavailable
-from projector.event_store.pseudonyms import Pseudonyms
-from projector.postgres import CONNECT_TIMEOUT_S, connection_info, one_line
+from projector.event_store.forgotten import Pseudonyms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -134,7 +134,7 @@ def rows(datastore: library.PostgresDatastore, statement: str, arguments: Sequen
 
 
 @contextmanager
-def alone(datastore: library.PostgresDatastore) -> Iterator[psycopg.Cursor[Any]]:
+def exclusive(datastore: library.PostgresDatastore) -> Iterator[psycopg.Cursor[Any]]:
     """Open a transaction in which nobody else appends, quarantines or forgets. Raises StoreUnavailable."""
     with (
         unavailable(),

@@ -20,20 +20,21 @@ import msgspec
 import structlog
 from eventsourcing.persistence import MapperDeserialisationError
 
+from projector.clock import now_ms
+from projector.database.sqlite import switch_to_wal
 from projector.event_store import Appended, Candidate, QuarantineFull, StoreUnavailable, bounded
-from projector.sqlite_files import switch_to_wal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from projector.event_store.mapper import EventMapper
 
-PATIENCE_S: Final = 1.0
+STORE_TIMEOUT_S: Final = 1.0
 """How long the store may take for a batch; as much again is left for the spool, and for the way to the vendor."""
 
-_AT_ONCE: Final = 500
+_BATCH_SIZE: Final = 500
 _UNREAD: Final = "unread"
-_LOOK_AGAIN_S: Final = 0.5
+_POLL_S: Final = 0.5
 _PRAGMAS: Final = ("PRAGMA synchronous=FULL", "PRAGMA fullfsync=ON", "PRAGMA secure_delete=ON")
 _TABLE: Final = """CREATE TABLE IF NOT EXISTS spool (
     id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, state BLOB NOT NULL, identity BLOB NOT NULL,
@@ -44,7 +45,7 @@ _SPOOLED: Final = "SELECT COUNT(*), COALESCE(MIN(spooled_at), 0) FROM spool"
 log = structlog.get_logger(__name__)
 
 
-class Unread(NamedTuple):
+class SpooledRequest(NamedTuple):
     """An authentic request that could not be read, as the quarantine is told of it."""
 
     body: bytes
@@ -54,7 +55,7 @@ class Unread(NamedTuple):
     received_at: int
 
 
-class Spooled(NamedTuple):
+class SpoolStatus(NamedTuple):
     """How many events wait in a spool, and since when the oldest does, in ms since 1970 UTC; 0 if there is none."""
 
     depth: int
@@ -86,13 +87,13 @@ class Spool:
         stored = [(self._mapper.to_stored_event(event), identity) for event, identity in batch]
         self._insert([(event.topic, event.state, identity) for event, identity in stored])
 
-    def keep_unread(self, unread: Unread) -> None:
+    def keep_unread(self, unread: SpooledRequest) -> None:
         """Make what could not be read durable. Raises StoreUnavailable as `keep` does."""
         self._insert([(_UNREAD, self._mapper.seal(msgspec.json.encode(unread)), b"")])
 
     def _insert(self, told: Sequence[tuple[str, bytes, bytes | None]]) -> None:
-        now_ms = time.time_ns() // 1_000_000
-        rows = [(*row, now_ms) for row in told]
+        now = now_ms()
+        rows = [(*row, now) for row in told]
         with _unavailable(), self._lock, self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
             (depth,) = self._connection.execute("SELECT COUNT(*) FROM spool").fetchone()
@@ -102,7 +103,7 @@ class Spool:
                 "INSERT INTO spool (topic, state, identity, spooled_at) VALUES (?, ?, ?, ?)", rows
             )
 
-    def oldest(self, after: int, limit: int) -> list[tuple[int, Candidate | Unread]]:
+    def oldest(self, after: int, limit: int) -> list[tuple[int, Candidate | SpooledRequest]]:
         """Return what waits behind an id, oldest first, with ids: less if it is large. Raises StoreUnavailable."""
         with _unavailable(), self._lock:
             rows = bounded(
@@ -116,9 +117,9 @@ class Spool:
         except (MapperDeserialisationError, msgspec.DecodeError) as error:
             raise StoreUnavailable(f"the spool cannot be read: {error}") from error
 
-    def _decoded(self, topic: str, state: bytes, identity: bytes) -> Candidate | Unread:
+    def _decoded(self, topic: str, state: bytes, identity: bytes) -> Candidate | SpooledRequest:
         if topic == _UNREAD:
-            return msgspec.json.decode(self._mapper.unseal(state), type=Unread)
+            return msgspec.json.decode(self._mapper.unseal(state), type=SpooledRequest)
         return Candidate(self._mapper.decode(topic, state), identity)
 
     def remove(self, ids: Sequence[int]) -> None:
@@ -127,10 +128,10 @@ class Spool:
             self._connection.execute("BEGIN IMMEDIATE")
             self._connection.executemany("DELETE FROM spool WHERE id = ?", [(place,) for place in ids])
 
-    def spooled(self) -> Spooled:
+    def spooled(self) -> SpoolStatus:
         """Return how much waits. Raises StoreUnavailable."""
         with _unavailable(), self._lock:
-            return Spooled(*self._connection.execute(_SPOOLED).fetchone())
+            return SpoolStatus(*self._connection.execute(_SPOOLED).fetchone())
 
     def close(self) -> None:
         """Let go of the file."""
@@ -152,13 +153,13 @@ class StoreAndForward:
         spool: Spool,
         forwarded: Callable[[], None],
         *,
-        patience_s: float = PATIENCE_S,
+        timeout_s: float = STORE_TIMEOUT_S,
     ) -> None:
         self._append = append
         self._keep = keep
         self._spool = spool
         self._forwarded = forwarded
-        self._patience_s = patience_s
+        self._timeout_s = timeout_s
         self._attempts = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         self._attempt: Future[list[Appended]] | None = None
         self._keepers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="quarantine")
@@ -180,7 +181,7 @@ class StoreAndForward:
         if self._attempt is None or self._attempt.done():
             self._attempt = self._attempts.submit(self._append, batch)
             try:
-                return self._attempt.result(timeout=self._patience_s)
+                return self._attempt.result(timeout=self._timeout_s)
             except StoreUnavailable as error:
                 log.warning("the store is away; callbacks go into the spool", reason=str(error))
             except TimeoutError:
@@ -198,16 +199,16 @@ class StoreAndForward:
             if self._keeping is None or self._keeping.done():
                 self._keeping = self._keepers.submit(self._keep, **told)
                 try:
-                    return self._keeping.result(timeout=self._patience_s)
+                    return self._keeping.result(timeout=self._timeout_s)
                 except QuarantineFull:
                     raise
                 except (StoreUnavailable, TimeoutError) as error:
                     log.warning("the store is away; what cannot be read goes into the spool", reason=str(error))
-            self._spool.keep_unread(Unread(**told))
+            self._spool.keep_unread(SpooledRequest(**told))
         self._news.set()
         return 0
 
-    def spooled(self) -> Spooled:
+    def spooled(self) -> SpoolStatus:
         """Return how much waits in the spool. Raises StoreUnavailable."""
         return self._spool.spooled()
 
@@ -230,17 +231,19 @@ class StoreAndForward:
             try:
                 self._empty()
             except StoreUnavailable:
-                self._stopping.wait(_LOOK_AGAIN_S)
+                self._stopping.wait(_POLL_S)
             else:
-                self._news.wait(_LOOK_AGAIN_S)
+                self._news.wait(_POLL_S)
 
     def _empty(self) -> None:
         """Append what is in the spool, oldest first; what alone the store refuses waits, and holds up nothing."""
         after = 0
-        while not self._stopping.is_set() and (waiting := self._spool.oldest(after, _AT_ONCE)):
+        while not self._stopping.is_set() and (waiting := self._spool.oldest(after, _BATCH_SIZE)):
             after = waiting[-1][0]
             events = [(place, one) for place, one in waiting if isinstance(one, Candidate)]
-            taken = [place for place, one in waiting if isinstance(one, Unread) and self._quarantines(place, one)]
+            taken = [
+                place for place, one in waiting if isinstance(one, SpooledRequest) and self._quarantines(place, one)
+            ]
             try:
                 self._append([candidate for _, candidate in events])
                 taken += [place for place, _ in events]
@@ -251,7 +254,7 @@ class StoreAndForward:
                 self._forwarded()
                 log.info("callbacks went from the spool into the store", count=len(taken))
 
-    def _quarantines(self, place: int, unread: Unread) -> bool:
+    def _quarantines(self, place: int, unread: SpooledRequest) -> bool:
         """Tell whether the quarantine takes a request. Raises StoreUnavailable if the store takes nothing at all."""
         try:
             self._keep(**unread._asdict())
@@ -278,12 +281,12 @@ class StoreAndForward:
             log.warning("the store refuses something, which stays in the spool", reason=str(error))
 
 
-def spooled_in(path: str) -> Spooled:
+def spool_status(path: str) -> SpoolStatus:
     """Return how much waits in the spool at `path`, if there is one. Raises StoreUnavailable."""
     if not Path(path).exists():
-        return Spooled(0, 0)
+        return SpoolStatus(0, 0)
     with _unavailable(), closing(sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True)) as spool:
-        return Spooled(*spool.execute(_SPOOLED).fetchone())
+        return SpoolStatus(*spool.execute(_SPOOLED).fetchone())
 
 
 @contextmanager

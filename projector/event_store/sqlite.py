@@ -12,11 +12,13 @@ from contextlib import closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from projector.database.sqlite import switch_to_wal
 from projector.domain.events import Recorded
 from projector.domain.redaction import redact
-from projector.event_store import EVERY_GROUP, Bounds, bounds_between, fingerprint, in_background
+from projector.event_store import ALL_GROUPS, GroupRange, in_background, ranges_between
+from projector.event_store.fingerprint import fingerprint
+from projector.event_store.forgotten import Pseudonyms
 from projector.event_store.mapper import MAPPER_TOPIC, mapper_of
-from projector.event_store.pseudonyms import Pseudonyms
 from projector.event_store.sqlite_quarantine import SQLiteQuarantine
 from projector.event_store.sqlite_recorder import (
     LOCK_TIMEOUT_S,
@@ -25,8 +27,7 @@ from projector.event_store.sqlite_recorder import (
     pseudonyms,
     unavailable,
 )
-from projector.settings import MOST_QUARANTINED
-from projector.sqlite_files import switch_to_wal
+from projector.settings import MAX_QUARANTINED
 
 if TYPE_CHECKING:
     import threading
@@ -54,11 +55,9 @@ class SQLiteEventStore:
 
     @property
     def mapper(self) -> EventMapper:
-        """See `EventStore`."""
         return self._mapper
 
     def append(self, batch: Sequence[Candidate]) -> list[Appended]:
-        """See `EventStore`."""
         with unavailable():
             while True:
                 known = self._pseudonyms
@@ -69,46 +68,40 @@ class SQLiteEventStore:
                     self._pseudonyms = pseudonyms(cursor)
 
     def read(self, after: int, limit: int) -> list[Recorded]:
-        """See `EventStore`."""
         with unavailable():
             rows = self._recorder.select("rowid > ? ORDER BY rowid LIMIT ?", (after, limit))
         return self._recorded(rows)
 
     def read_group(self, group_id: str, after_version: int, limit: int) -> list[Recorded]:
-        """See `EventStore`."""
         with unavailable():
             condition = "originator_id = ? AND originator_version > ? ORDER BY originator_version LIMIT ?"
             rows = self._recorder.select(condition, (group_id, after_version, limit))
         return self._recorded(rows)
 
-    def read_streams(self, through: int, bounds: Bounds = EVERY_GROUP) -> Iterator[list[Recorded]]:
-        """See `EventStore`."""
+    def read_streams(self, through: int, bounds: GroupRange = ALL_GROUPS) -> Iterator[list[Recorded]]:
         with unavailable():
             for rows in self._sorted(through, bounds) if through >= SORTED_FROM else self._looked_up(through, bounds):
                 yield self._recorded(rows)
 
-    def _looked_up(self, through: int, bounds: Bounds) -> Iterator[list[Any]]:
+    def _looked_up(self, through: int, bounds: GroupRange) -> Iterator[list[Any]]:
         behind = (bounds.first, 0)
         while rows := self._recorder.select_streams(through, behind, bounds.end, STREAMS_BATCH_SIZE):
             yield rows
             behind = rows[-1][1:3]
 
-    def _sorted(self, through: int, bounds: Bounds) -> Iterator[list[Any]]:
+    def _sorted(self, through: int, bounds: GroupRange) -> Iterator[list[Any]]:
         return self._recorder.scan_streams(through, bounds, STREAMS_BATCH_SIZE)
 
-    def split(self, through: int, parts: int) -> list[Bounds]:
-        """See `EventStore`."""
+    def split(self, through: int, parts: int) -> list[GroupRange]:
         with unavailable():
             ends = [self._recorder.select_group_at(through * number // parts) for number in range(1, parts)]
-        return bounds_between(ends)
+        return ranges_between(ends)
 
     def head(self) -> int:
-        """See `EventStore`."""
         with unavailable():
             return self._recorder.max_notification_id() or 0
 
     def forget(self, account: str) -> str:
-        """See `EventStore`."""
         with unavailable(), self._recorder.writing() as cursor:
             known = pseudonyms(cursor)
             if pseudonym := known.of({account}).get(account):
@@ -118,7 +111,7 @@ class SQLiteEventStore:
             return another.pseudonym
 
     def redact(self, positions: Sequence[int], names: Mapping[str, str]) -> None:
-        """See `EventStore`. No trace of what was there stays in the file, nor in the log that is written ahead."""
+        """No trace of what was there stays in the file, nor in the log that is written ahead."""
         table = self._recorder.events_table_name
         with unavailable():
             with self._recorder.writing() as cursor:
@@ -132,13 +125,11 @@ class SQLiteEventStore:
             self._recorder.empty_log()
 
     def redactions(self) -> dict[int, bytes]:
-        """See `EventStore`."""
         with unavailable(), self._recorder.datastore.transaction(commit=False) as cursor:
             cursor.execute("SELECT position, fingerprint FROM redactions")
             return {row["position"]: row["fingerprint"] for row in cursor.fetchall()}
 
-    def identities_astray(self) -> int:
-        """See `EventStore`."""
+    def dangling_identities(self) -> int:
         with unavailable(), self._recorder.datastore.transaction(commit=False) as cursor:
             cursor.execute(
                 "SELECT COUNT(*) - COUNT(DISTINCT stored.rowid) FROM identities"
@@ -148,12 +139,11 @@ class SQLiteEventStore:
 
     @contextmanager
     def watching(self, wake: Callable[[], None]) -> Iterator[None]:
-        """See `EventStore`. A file tells nobody; a number in it, which is cheap to look at, says whether it changed."""
+        # A file notifies nobody; polling its data_version is cheap.
         with in_background(partial(_watch, self._recorder.datastore.pool.db_name, wake)):
             yield
 
     def close(self) -> None:
-        """See `EventStore`."""
         self._recorder.datastore.close()
 
     def _recorded(self, rows: list[Row]) -> list[Recorded]:
@@ -165,7 +155,7 @@ class SQLiteEventStore:
 
 
 def open_sqlite(
-    path: str, library_environment: Mapping[str, str], most_quarantined: int = MOST_QUARANTINED
+    path: str, library_environment: Mapping[str, str], max_quarantined: int = MAX_QUARANTINED
 ) -> tuple[SQLiteEventStore, SQLiteQuarantine]:
     """Open, and create where missing, the store in the SQLite file at `path`.
 
@@ -187,7 +177,7 @@ def open_sqlite(
         recorder = factory.application_recorder()
     assert isinstance(recorder, GroupRecorder)
     mapper = mapper_of(factory)
-    return SQLiteEventStore(recorder, mapper), SQLiteQuarantine(recorder, mapper, most_quarantined)
+    return SQLiteEventStore(recorder, mapper), SQLiteQuarantine(recorder, mapper, max_quarantined)
 
 
 def _watch(path: str, wake: Callable[[], None], stopping: threading.Event) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from projector.event_store import Quarantined, QuarantineFull, digest
-from projector.event_store.pseudonyms import Rubbish, redacted_rubbish
+from projector.event_store.forgotten import UnreadableRequest, redacted_request
 from projector.event_store.sqlite_recorder import pseudonyms, unavailable
 
 if TYPE_CHECKING:
@@ -25,11 +25,10 @@ class SQLiteQuarantine:
         self._capacity = capacity
 
     def keep(self, *, body: bytes, reason: str, command: str | None, platform: str | None, received_at: int) -> int:
-        """See `Quarantine`."""
         with unavailable(), self._recorder.writing() as cursor:
             request = digest(command, body)
             self._require_room(cursor, request)
-            told, kept = pseudonyms(cursor).instead_of_rubbish(Rubbish((reason, command, platform), body))
+            told, kept = pseudonyms(cursor).redacted_request_of(UnreadableRequest((reason, command, platform), body))
             cursor.execute(
                 "INSERT INTO quarantine (digest, received_at, times, reason, command, platform, body)"
                 " VALUES (?, ?, 1, ?, ?, ?, ?) ON CONFLICT (digest) DO UPDATE SET times = times + 1 RETURNING id",
@@ -38,20 +37,18 @@ class SQLiteQuarantine:
             return int(cursor.fetchone()[0])
 
     def drop(self, quarantine_id: int) -> None:
-        """See `Quarantine`."""
         with unavailable(), self._recorder.writing() as cursor:
             cursor.execute("DELETE FROM quarantine WHERE id = ?", (quarantine_id,))
 
     def redact(self, names: Mapping[str, str]) -> int:
-        """See `Quarantine`."""
         redacted = 0
         with unavailable():
             with self._recorder.writing() as cursor:
                 for (entry_id,) in cursor.execute("SELECT id FROM quarantine").fetchall():
                     question = "SELECT reason, command, platform, body FROM quarantine WHERE id = ?"
                     *told, sealed = cursor.execute(question, (entry_id,)).fetchone()
-                    before = Rubbish(tuple(told), self._mapper.unseal(sealed))
-                    texts, body = after = redacted_rubbish(before, names)
+                    before = UnreadableRequest(tuple(told), self._mapper.unseal(sealed))
+                    texts, body = after = redacted_request(before, names)
                     if after != before:
                         cursor.execute(
                             "UPDATE quarantine SET reason = ?, command = ?, platform = ?, body = ? WHERE id = ?",
@@ -62,20 +59,16 @@ class SQLiteQuarantine:
         return redacted
 
     def waiting(self, after: int = 0, limit: int = 100) -> list[Quarantined]:
-        """See `Quarantine`."""
         return self._select("position IS NULL AND id > ? ORDER BY id LIMIT ?", (after, limit))
 
     def find(self, quarantine_id: int) -> Quarantined | None:
-        """See `Quarantine`."""
         return next(iter(self._select("id = ?", (quarantine_id,))), None)
 
     def release(self, quarantine_id: int, position: int) -> None:
-        """See `Quarantine`."""
         with unavailable(), self._recorder.writing() as cursor:
             cursor.execute("UPDATE quarantine SET position = ? WHERE id = ?", (position, quarantine_id))
 
     def count(self) -> int:
-        """See `Quarantine`."""
         with unavailable(), self._recorder.datastore.transaction(commit=False) as cursor:
             cursor.execute("SELECT COUNT(*) FROM quarantine WHERE position IS NULL")
             return int(cursor.fetchone()[0])

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from eventsourcing import sqlite as library
 from eventsourcing.persistence import PersistenceError, StoredEvent
 
-from projector.event_store import Appended, Bounds, StoreUnavailable, bounded
-from projector.event_store.pseudonyms import Pseudonyms
+from projector.event_store import Appended, GroupRange, StoreUnavailable, bounded
+from projector.event_store.forgotten import Pseudonyms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ LOCK_TIMEOUT_S: Final = 1
 
 CACHE_KIB: Final = 8_000
 _SORTING_KIB: Final = 64_000
-_FEWEST_MARKS: Final = 16
+_MIN_PLACEHOLDERS: Final = 16
 
 _PRAGMAS: Final = (
     "synchronous=FULL",
@@ -136,7 +136,7 @@ class GroupRecorder(library.SQLiteApplicationRecorder):
             )
             return bounded(cursor, _size)
 
-    def scan_streams(self, through: int, bounds: Bounds, size: int) -> Iterator[list[Row]]:
+    def scan_streams(self, through: int, bounds: GroupRange, size: int) -> Iterator[list[Row]]:
         """Give the same as `select_streams`, in lists, from one pass over the table that is sorted on the way."""
         condition, arguments = ("", ()) if bounds.end is None else (" AND originator_id < ?", (bounds.end,))
         with self.datastore.get_connection(commit=False) as connection, connection.cursor() as cursor:
@@ -180,7 +180,7 @@ class GroupRecorder(library.SQLiteApplicationRecorder):
 
     def _known(self, cursor: sqlite3.Cursor, identities: list[bytes]) -> dict[bytes | None, int]:
         # As many marks as a power of two, so that there are few statements to prepare; what is left over is NULL.
-        marks = max(_FEWEST_MARKS, 1 << (len(identities) - 1).bit_length())
+        marks = max(_MIN_PLACEHOLDERS, 1 << (len(identities) - 1).bit_length())
         found = cursor.execute(
             f"SELECT identity, position FROM identities WHERE identity IN ({','.join('?' * marks)})",
             (*identities, *[None] * (marks - len(identities))),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 import msgspec.structs
 from msgspec import Meta
 
+from projector.clock import to_rfc3339
 from projector.domain import membership, profile
 from projector.domain.events import UndecodableEvent
 from projector.domain.lives import NEVER
@@ -19,9 +18,7 @@ if TYPE_CHECKING:
 
     from projector.domain.events import Recorded
     from projector.read_model import MemberEvent
-    from projector.read_model.questions import GroupState, Membership
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+    from projector.read_model.queries import GroupState, Membership
 
 Time = Annotated[str, Meta(description="RFC 3339, UTC, with milliseconds.", examples=["2022-12-09T08:26:54.123Z"])]
 Cursor = Annotated[str, Meta(description="Where the next page begins; opaque.")]
@@ -156,19 +153,6 @@ class Diff(msgspec.Struct):
     next: Cursor | None
 
 
-def time_of(ms: int) -> str:
-    """Return milliseconds since 1970 UTC as RFC 3339 with milliseconds."""
-    day, rest = divmod(ms, 86_400_000)
-    seconds, rest = divmod(rest, 1000)
-    minutes, second = divmod(seconds, 60)
-    return f"{_day(day)}T{minutes // 60:02}:{minutes % 60:02}:{second:02}.{rest:03}Z"
-
-
-@lru_cache(maxsize=1_000)
-def _day(number: int) -> str:
-    return (_EPOCH + timedelta(days=number)).date().isoformat()
-
-
 def group(state: GroupState) -> Group:
     """Return a group's state as it is answered."""
     known, lives, fullness = state.profile, state.profile.lives, state.fullness
@@ -190,8 +174,8 @@ def group(state: GroupState) -> Group:
         is_full=fullness.is_full,
         full_at=_optional_time(fullness.full_at),
         created_at=_optional_time(lives.created[0] or None),
-        dismissed_at=time_of(lives.ended[0]) if lives.dismissed else None,
-        updated_at=time_of(known.updated_at),
+        dismissed_at=to_rfc3339(lives.ended[0]) if lives.dismissed else None,
+        updated_at=to_rfc3339(known.updated_at),
         position=known.position,
     )
 
@@ -202,7 +186,7 @@ def member(row: Membership) -> Member:
         user_id=row.user_id,
         role=membership.role(row.user_id, row.member, row.owner),
         name_card=membership.name_card(row.member),
-        joined_at=time_of(row.member.joined[0]),
+        joined_at=to_rfc3339(row.member.joined[0]),
         join_type=row.member.join_type,
         operator=row.member.operator,
     )
@@ -224,7 +208,7 @@ def user_group(row: Membership) -> UserGroup:
     return UserGroup(
         group_id=row.group_id,
         role=membership.role(row.user_id, row.member, row.owner),
-        joined_at=time_of(row.member.joined[0]),
+        joined_at=to_rfc3339(row.member.joined[0]),
     )
 
 
@@ -235,8 +219,8 @@ def event(recorded: Recorded) -> Event:
         position=recorded.position,
         group_id=known.group_id,
         type=known.stored_type if isinstance(known, UndecodableEvent) else known.TOPIC,
-        occurred_at=time_of(known.occurred_at),
-        recorded_at=time_of(known.recorded_at),
+        occurred_at=to_rfc3339(known.occurred_at),
+        recorded_at=to_rfc3339(known.recorded_at),
         operator=known.operator,
         platform=known.platform,
         callback=msgspec.Raw(known.callback.encode()),
@@ -277,4 +261,4 @@ def _fields(state: GroupState | None) -> dict[str, Any]:
 
 
 def _optional_time(ms: int | None) -> str | None:
-    return None if ms is None else time_of(ms)
+    return None if ms is None else to_rfc3339(ms)

@@ -15,9 +15,9 @@ from starlette.routing import Route
 
 from projector.event_store import StoreUnavailable
 from projector.http import openapi
+from projector.http.large_responses import PIECE_BYTES, LargeResponses
 from projector.http.problems import on_http_exception, on_unavailable, on_unexpected, problem_response
-from projector.http.remembered import send_again
-from projector.http.sending import PIECE_BYTES, Sending
+from projector.http.response_cache import send_again
 from projector.read_model import ReadModelUnavailable
 
 if TYPE_CHECKING:
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from projector.event_store.spool import Spooled
-    from projector.http.health import Health
+    from projector.event_store.spool import SpoolStatus
+    from projector.health import Health
     from projector.http.ingest import Ingest
     from projector.http.metrics import Metrics
-    from projector.http.queries import Questions
-    from projector.http.remembered import Remembered
+    from projector.http.queries import QueryEndpoints
+    from projector.http.response_cache import ResponseCache
     from projector.settings import ReadToken
 
 
-class Parts(NamedTuple):
+class Components(NamedTuple):
     """What this process serves; None is left out. `running` is entered while the server runs.
 
     With a `callbacks_port`, callbacks are received there and nothing else is, but for `/livez`.
@@ -46,13 +46,13 @@ class Parts(NamedTuple):
     metrics: Metrics
     running: Callable[[], AbstractAsyncContextManager[None]]
     ingest: Ingest | None = None
-    questions: Questions | None = None
-    spooled: Callable[[], Spooled] | None = None
+    questions: QueryEndpoints | None = None
+    spooled: Callable[[], SpoolStatus] | None = None
     read_tokens: tuple[ReadToken, ...] = ()
     callbacks_port: int | None = None
 
 
-def create_app(parts: Parts) -> ASGIApp:
+def create_app(parts: Components) -> ASGIApp:
     """Return the ASGI application of one process."""
     routes = [
         Route("/livez", _alive),
@@ -88,13 +88,13 @@ class _FrontDoor:
     An id in a path may hold an encoded `/`, so paths are split before they are decoded.
     """
 
-    def __init__(self, app: ASGIApp, parts: Parts, remembered: Remembered | None) -> None:
+    def __init__(self, app: ASGIApp, parts: Components, remembered: ResponseCache | None) -> None:
         self._app = app
         self._ingest = parts.ingest
         self._remembered = remembered
         self._callbacks_port = parts.callbacks_port
         self._read_tokens = [one.token.encode() for one in parts.read_tokens]
-        self._sending = Sending()
+        self._sending = LargeResponses()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -139,7 +139,7 @@ async def _alive(_: Request) -> Response:
 
 
 class _Readiness:
-    def __init__(self, health: Callable[[], Health], spooled: Callable[[], Spooled] | None) -> None:
+    def __init__(self, health: Callable[[], Health], spooled: Callable[[], SpoolStatus] | None) -> None:
         self._health = health
         self._spooled = spooled
 

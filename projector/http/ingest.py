@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
@@ -19,6 +18,7 @@ from projector.callbacks import (
     parameters,
     translate,
 )
+from projector.clock import now_ms
 from projector.event_store import Candidate, StoreUnavailable
 from projector.event_store.group_commit import GroupCommit, Overloaded
 
@@ -38,7 +38,7 @@ _CLOSE: Final = ((b"connection", b"close"),)
 log = structlog.get_logger(__name__)
 
 
-MOST_HELD_BYTES: Final = 16 * 1024 * 1024
+MAX_BUFFERED_BODY_BYTES: Final = 16 * 1024 * 1024
 """The bodies of all requests that are not answered yet: those of some thirty thousand callbacks of the usual size."""
 
 
@@ -59,10 +59,10 @@ class _Keeps(Protocol):
 
     @property
     def keep(self) -> Callable[..., int]:
-        """See `Quarantine`."""
+        """`Quarantine.keep`."""
 
 
-class _Held:
+class _BodySize:
     """How much of a body is there."""
 
     size = 0
@@ -97,12 +97,12 @@ class Ingest:
         if scope["method"] != "POST":
             await _answer(send, 405, "callbacks are POSTed", ((b"allow", b"POST"),))
             return
-        query, now_ms = parameters(scope["query_string"]), time.time_ns() // 1_000_000
-        held = _Held()
+        query, received_at = parameters(scope["query_string"]), now_ms()
+        held = _BodySize()
         try:
-            authenticate(query, sdk_app_id=self._sdk_app_id, tokens=self._tokens, now_ms=now_ms)
+            authenticate(query, sdk_app_id=self._sdk_app_id, tokens=self._tokens, now_ms=received_at)
             body = await self._read(scope, receive, held)
-            await self._take(scope, send, query, body, now_ms)
+            await self._take(scope, send, query, body, received_at)
         except Forbidden as error:
             self._note("refused", scope, str(error))
             await _answer(send, 403, str(error))
@@ -117,7 +117,7 @@ class Ingest:
         finally:
             self._held_bytes -= held.size
 
-    async def _read(self, scope: Scope, receive: Receive, held: _Held) -> bytes:
+    async def _read(self, scope: Scope, receive: Receive, held: _BodySize) -> bytes:
         for name, value in scope["headers"]:
             if name == b"content-length" and value.isdigit() and int(value) > self._max_body_bytes:
                 raise _TooLarge
@@ -133,12 +133,12 @@ class Ingest:
             self._held_bytes += len(chunk)
             if held.size > self._max_body_bytes:
                 raise _TooLarge
-            if self._held_bytes > MOST_HELD_BYTES:
+            if self._held_bytes > MAX_BUFFERED_BODY_BYTES:
                 raise _NoRoom
             more = message.get("more_body", False)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
-    async def _take(self, scope: Scope, send: Send, query: dict[str, str], body: bytes, now_ms: int) -> None:
+    async def _take(self, scope: Scope, send: Send, query: dict[str, str], body: bytes, received_at: int) -> None:
         platform = query.get("optplatform")
         try:
             command = command_of(query, body)
@@ -146,14 +146,14 @@ class Ingest:
                 self._metrics.count_ignored(command)
                 await _answer(send, 200)
                 return
-            translation = translate(command, body, platform=platform, received_at=now_ms)
+            translation = translate(command, body, platform=platform, received_at=received_at)
         except Unreadable as error:
-            await self._keep_unreadable(scope, send, query, body, now_ms, str(error))
+            await self._keep_unreadable(scope, send, query, body, received_at, str(error))
             return
         except Exception as error:
             log.warning("reading a callback met something unexpected", exc_info=True)
             reason = f"reading it met something unexpected: {type(error).__name__}"
-            await self._keep_unreadable(scope, send, query, body, now_ms, reason)
+            await self._keep_unreadable(scope, send, query, body, received_at, reason)
             return
         if translation.from_future:
             self._metrics.future_event_times.inc()
@@ -172,7 +172,7 @@ class Ingest:
         await _answer(send, 200, headers=((b"projector-position", b"%d" % appended.position),))
 
     async def _keep_unreadable(
-        self, scope: Scope, send: Send, query: dict[str, str], body: bytes, now_ms: int, reason: str
+        self, scope: Scope, send: Send, query: dict[str, str], body: bytes, received_at: int, reason: str
     ) -> None:
         keep = partial(
             self._quarantine.keep,
@@ -180,7 +180,7 @@ class Ingest:
             reason=reason,
             command=query.get("callbackcommand"),
             platform=query.get("optplatform"),
-            received_at=now_ms,
+            received_at=received_at,
         )
         try:
             quarantine_id = await to_thread.run_sync(keep)

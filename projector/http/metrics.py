@@ -14,19 +14,19 @@ from projector.read_model import ReadModelUnavailable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from projector.event_store.spool import Spooled
-    from projector.http.health import Health
+    from projector.event_store.spool import SpoolStatus
+    from projector.health import Health
 
 _RESULTS: Final = ("recorded", "repeated", "spooled", "ignored", "refused", "too_large", "quarantined", "unavailable")
-_MOST_COMMANDS: Final = 100
-_LONGEST_COMMAND: Final = 100
+_MAX_COMMANDS: Final = 100
+_MAX_COMMAND_LENGTH: Final = 100
 """Names beyond these are counted together: a sender may make up as many, and as long ones, as it likes."""
 
 
 class Metrics:
     """The counters of one process. `health`, and the spool if there is one, are asked at each scrape."""
 
-    def __init__(self, health: Callable[[], Health], spooled: Callable[[], Spooled] | None = None) -> None:
+    def __init__(self, health: Callable[[], Health], spooled: Callable[[], SpoolStatus] | None = None) -> None:
         self.registry = CollectorRegistry()
         self.registry.register(_HealthCollector(health, spooled))
         self._callbacks = Counter(
@@ -53,7 +53,7 @@ class Metrics:
 
     def count_ignored(self, command: str) -> None:
         """Count a command that is acknowledged and not recorded."""
-        if len(self._commands) < _MOST_COMMANDS and len(command) <= _LONGEST_COMMAND:
+        if len(self._commands) < _MAX_COMMANDS and len(command) <= _MAX_COMMAND_LENGTH:
             self._commands.add(command)
         self._ignored.labels(command if command in self._commands else "(other)").inc()
         self.count("ignored")
@@ -64,7 +64,7 @@ class Metrics:
 
 
 class _HealthCollector(Collector):
-    def __init__(self, health: Callable[[], Health], spooled: Callable[[], Spooled] | None) -> None:
+    def __init__(self, health: Callable[[], Health], spooled: Callable[[], SpoolStatus] | None) -> None:
         self._health = health
         self._spooled = spooled
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import parse_qsl, unquote
 
+from projector.clock import from_rfc3339
 from projector.http.problems import Problem
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ MAX_LIMIT: Final = 1000
 _MAX_POSITION: Final = 2**63 - 1
 _MS_DIGITS: Final = 15
 _DATE: Final = len("2022-12-09T")
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class When(NamedTuple):
@@ -105,7 +104,7 @@ class Parameters:
             return int(value)
         try:
             # A `+` that was not percent-encoded arrives as a space.
-            return _ms(value[:_DATE] + value[_DATE:].replace(" ", "+"))
+            return from_rfc3339(value[:_DATE] + value[_DATE:].replace(" ", "+"))
         except ValueError:
             raise Problem(
                 400, f"The parameter {name!r} must be a time: RFC 3339 with its offset, or ms since 1970."
@@ -131,14 +130,6 @@ class Parameters:
         if not (value.isascii() and value.isdigit() and len(value) <= 19 and least <= int(value) <= most):
             raise Problem(400, f"The parameter {name!r} must be a whole number from {least} to {most}.")
         return int(value)
-
-
-def _ms(text: str) -> int:
-    """Return a time in RFC 3339 in ms since 1970; parts of one count as the whole before."""
-    time = datetime.fromisoformat(text.upper())
-    if time.tzinfo is None or len(text) <= _DATE:
-        raise ValueError(text)
-    return (time - _EPOCH) // timedelta(milliseconds=1)
 
 
 def encode_cursor(kind: str, key: str | int) -> str:

@@ -9,14 +9,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 if TYPE_CHECKING:
     import asyncio
 
-MOST_HEAD_BYTES: Final = 16 * 1024
+MAX_HEAD_BYTES: Final = 16 * 1024
 """The vendor's addresses and headers are below one kilobyte."""
 
 REQUEST_S: Final = 10.0
 """How long a sender may take to send a whole request; the vendor itself gives up after two seconds."""
 
 
-MOST_CONNECTIONS: Final = 2_000
+MAX_CONNECTIONS: Final = 2_000
 """For a further one another is dropped, before files run out."""
 
 LAST_S: Final = 2.0
@@ -46,7 +46,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._waiting_since = self.loop.time()
         self._idle[self] = None
-        if len(self.connections) > MOST_CONNECTIONS:
+        if len(self.connections) > MAX_CONNECTIONS:
             longest = next(iter(self._idle))
             del self._idle[longest]
             longest.transport.abort()
@@ -64,7 +64,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._is_head:
             self._head_bytes += len(data)
         super().data_received(data)
-        if self._is_head and self._head_bytes > MOST_HEAD_BYTES:
+        if self._is_head and self._head_bytes > MAX_HEAD_BYTES:
             self.transport.abort()
 
     def on_message_begin(self) -> None:

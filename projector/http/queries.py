@@ -16,12 +16,12 @@ from anyio import CapacityLimiter, to_thread
 from starlette.responses import Response
 from starlette.routing import Route
 
-from projector.event_store import MOST_BYTES, group_history, history
+from projector.event_store import MAX_BATCH_BYTES, group_history, history
 from projector.http import answers
 from projector.http.parameters import NOW, Parameters, encode_cursor, segment
 from projector.http.problems import Problem
-from projector.http.remembered import Answer, Remembered, matches
-from projector.read_model.questions import GroupFilter
+from projector.http.response_cache import Answer, ResponseCache, matches
+from projector.read_model.queries import GroupFilter
 from projector.time_travel import Cut, PastGroup, PastGroups, differing_members, events_between
 
 if TYPE_CHECKING:
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
     from projector.domain.events import Recorded
     from projector.event_store import EventStore
-    from projector.read_model.questions import Groups, GroupState, Queries, Snapshot
+    from projector.read_model.queries import Groups, GroupState, Queries, QuerySession
 
-_LONGEST_WAIT_S: Final = 2.0
-_LOOK_AGAIN_S: Final = 0.005
+_MAX_WAIT_S: Final = 2.0
+_POLL_S: Final = 0.005
 _PAGE: Final = ("limit", "cursor")
 _WHEN: Final = ("at", "position")
 
@@ -45,14 +45,14 @@ _changed_user: Final = itemgetter(0)
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class Questions:
-    """The `/v1` routes. Every answer comes from one snapshot of the read model and carries its position.
+class QueryEndpoints:
+    """The `/v1` routes. Every answer comes from one session of the read model and carries its position.
 
     Answers are found by so many `threads`; by none, if the read model answers at once.
     """
 
     def __init__(self, store: EventStore, queries: Queries, threads: int = 0) -> None:
-        self.remembered = Remembered(queries.version)
+        self.remembered = ResponseCache(queries.version)
         self._store = store
         self._queries = queries
         self._threads = CapacityLimiter(threads) if threads else None
@@ -83,8 +83,8 @@ class Questions:
         )
         after, limit = parameters.cursor("groups"), parameters.limit()
 
-        def answer(snapshot: Snapshot) -> answers.Groups:
-            page, following = _page(snapshot.groups(condition, after, limit + 1), limit, "groups", _group_id)
+        def answer(session: QuerySession) -> answers.Groups:
+            page, following = _page(session.groups(condition, after, limit + 1), limit, "groups", _group_id)
             return answers.Groups([answers.group(state) for state in page], following)
 
         return await self._answer(request, parameters, answer)
@@ -141,10 +141,10 @@ class Questions:
         parameters = Parameters(request, _PAGE)
         before, limit = parameters.moment_cursor("history"), parameters.limit()
 
-        def answer(snapshot: Snapshot) -> answers.History:
-            if not snapshot.past.knows_member(group_id, user_id):
+        def answer(session: QuerySession) -> answers.History:
+            if not session.past.knows_member(group_id, user_id):
                 raise Problem(404, "This user was never heard of in this group.")
-            found = snapshot.past.changes(group_id, user_id, before, limit + 1)
+            found = session.past.changes(group_id, user_id, before, limit + 1)
             following = encode_cursor("history", "{},{}".format(*found[limit - 1][0])) if len(found) > limit else None
             events = [(change, self._store.read(position - 1, 1)) for (_, position), change in found[:limit]]
             return answers.History([answers.change(what, recorded) for what, (recorded,) in events], following)
@@ -157,9 +157,9 @@ class Questions:
         start, end = parameters.span()
         after, limit = parameters.cursor("diff"), parameters.limit()
 
-        def answer(snapshot: Snapshot) -> answers.Diff:
-            span = _cuts(snapshot, start, end)
-            earlier, later = (PastGroup(self._store, snapshot.past, group_id, cut) for cut in span)
+        def answer(session: QuerySession) -> answers.Diff:
+            span = _cuts(session, start, end)
+            earlier, later = (PastGroup(self._store, session.past, group_id, cut) for cut in span)
             if (state := later.state()) is None:
                 raise Problem(404, "This group was not heard of by then.")
             changed = list(islice(differing_members(earlier, later, after), limit + 1))
@@ -174,12 +174,12 @@ class Questions:
         after, limit = parameters.number_cursor("group_events"), parameters.limit()
         start, end = parameters.span()
 
-        def answer(snapshot: Snapshot) -> answers.Events:
+        def answer(session: QuerySession) -> answers.Events:
             if (start, end) == (None, None):
                 found = group_history(self._store, group_id, after, limit + 1)
             else:
-                span = _cuts(snapshot, start, end)
-                found = events_between(self._store, snapshot.past, group_id, span, after)
+                span = _cuts(session, start, end)
+                found = events_between(self._store, session.past, group_id, span, after)
             page, is_last = _events(found, limit)
             if not page and not self._store.read_group(group_id, 0, 1):
                 raise Problem(404, "This group was never heard of.")
@@ -194,7 +194,7 @@ class Questions:
         after = max(parameters.position("after") or 0, parameters.number_cursor("events"))
         limit = parameters.limit()
 
-        def answer(_: Snapshot) -> answers.Events:
+        def answer(_: QuerySession) -> answers.Events:
             page, is_last = _events(history(self._store, after, limit + 1), limit)
             following = None if is_last else encode_cursor("events", page[-1].position)
             return answers.Events([answers.event(recorded) for recorded in page], following)
@@ -205,12 +205,12 @@ class Questions:
         """Answer from the moment that is asked for."""
         when = parameters.when()
 
-        def answer_then(snapshot: Snapshot) -> Any:
+        def answer_then(session: QuerySession) -> Any:
             if when == NOW:
-                return answer(snapshot)
-            reached = _reached(snapshot)
+                return answer(session)
+            reached = _reached(session)
             cut = Cut(reached if when.position is None else when.position, when.at)
-            return answer(PastGroups(self._store, snapshot.past, cut))
+            return answer(PastGroups(self._store, session.past, cut))
 
         return await self._answer(request, parameters, answer_then, reach=when.position or 0)
 
@@ -218,7 +218,7 @@ class Questions:
         self,
         request: Request,
         parameters: Parameters,
-        answer: Callable[[Snapshot], Any],
+        answer: Callable[[QuerySession], Any],
         *,
         reach: int = 0,
         from_store: bool = False,
@@ -236,18 +236,18 @@ class Questions:
             return Response(status_code=304, headers=headers)
         return Response(body, headers=headers | of_body)
 
-    def _look(self, answer: Callable[[Snapshot], Any]) -> tuple[Any, bytes, dict[str, str]]:
-        with self._queries.snapshot() as snapshot:
-            position = {"Projector-Position": str(_reached(snapshot))}
+    def _look(self, answer: Callable[[QuerySession], Any]) -> tuple[Any, bytes, dict[str, str]]:
+        with self._queries.session() as session:
+            position = {"Projector-Position": str(_reached(session))}
             try:
-                found = answer(snapshot)
+                found = answer(session)
             except Problem as problem:
                 raise Problem(problem.status_code, problem.detail, position) from None
         return found, _encode(found), position
 
     def _position(self) -> int:
-        with self._queries.snapshot() as snapshot:
-            return _reached(snapshot)
+        with self._queries.session() as session:
+            return _reached(session)
 
     async def _found(self, look: Callable[[], _Item]) -> _Item:
         return look() if self._threads is None else await to_thread.run_sync(look, limiter=self._threads)
@@ -255,7 +255,7 @@ class Questions:
     async def _reach(self, wanted: int) -> None:
         if not wanted:
             return
-        deadline = time.monotonic() + _LONGEST_WAIT_S
+        deadline = time.monotonic() + _MAX_WAIT_S
         while True:
             reached = await self._found(self._position)
             if reached >= wanted:
@@ -266,16 +266,16 @@ class Questions:
                     f"The read model is at position {reached} and did not reach {wanted} in time.",
                     {"Retry-After": "1", "Projector-Position": str(reached)},
                 )
-            await asyncio.sleep(_LOOK_AGAIN_S)
+            await asyncio.sleep(_POLL_S)
 
 
-def _reached(snapshot: Snapshot) -> int:
-    return min(snapshot.positions().values(), default=0)
+def _reached(session: QuerySession) -> int:
+    return min(session.positions().values(), default=0)
 
 
-def _cuts(snapshot: Snapshot, start: int | None, end: int | None) -> tuple[Cut, Cut]:
+def _cuts(session: QuerySession, start: int | None, end: int | None) -> tuple[Cut, Cut]:
     """Return what had happened by two effective times in ms: None is before everything, and now."""
-    reached = _reached(snapshot)
+    reached = _reached(session)
     return Cut(reached, -1 if start is None else start), Cut(reached, end)
 
 
@@ -305,7 +305,7 @@ def _events(found: Iterable[Recorded], limit: int) -> tuple[list[Recorded], bool
     page: list[Recorded] = []
     size = 0
     for recorded in found:
-        if len(page) == limit or size > MOST_BYTES:
+        if len(page) == limit or size > MAX_BATCH_BYTES:
             return page, False
         page.append(recorded)
         size += len(recorded.event.callback)

@@ -6,15 +6,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from projector.domain.events import UndecodableEvent
-from projector.projection.stretches import stretches
-from projector.read_model import ReadModelUnavailable
+from projector.event_store.fingerprint import mark_fingerprint
+from projector.projection.slices import slice_streams
+from projector.read_model import Mark, ReadModelUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from projector.domain.events import Recorded
-    from projector.projection.stretches import Stretch
-    from projector.read_model import Tables, Work
+    from projector.projection.slices import StreamSlice
+    from projector.read_model import Tables, UnitOfWork
 
 
 class CannotApply(Exception):
@@ -27,11 +28,11 @@ class Projection(Protocol):
     name: str
     version: int
 
-    def apply(self, tables: Tables, batch: Sequence[Stretch]) -> None:
+    def apply(self, tables: Tables, batch: Sequence[StreamSlice]) -> None:
         """Fold the batch into the tables."""
 
 
-def project(work: Work, projections: Iterable[Projection], events: Sequence[Recorded], *, now_ms: int) -> None:
+def project(work: UnitOfWork, projections: Iterable[Projection], events: Sequence[Recorded], *, now_ms: int) -> None:
     """Apply what each projection has not seen of the events; set aside, one by one, those it cannot apply.
 
     Rows that another version of a projection keeps are left to it.
@@ -48,7 +49,7 @@ def project(work: Work, projections: Iterable[Projection], events: Sequence[Reco
 
 
 def refold(
-    work: Work, projection: Projection, group_id: str, stream: Iterable[Sequence[Recorded]], *, now_ms: int
+    work: UnitOfWork, projection: Projection, group_id: str, stream: Iterable[Sequence[Recorded]], *, now_ms: int
 ) -> None:
     """Replace a group's rows by what its events, from the first, make of it; what cannot be applied is set aside.
 
@@ -56,12 +57,12 @@ def refold(
 
     Raises ReadModelUnavailable.
     """
-    noted = {note.position for note in work.notes() if note.projection == projection.name}
-    work.forget(projection.name, group_id)
+    noted = {note.position for note in work.set_aside_events() if note.projection == projection.name}
+    work.delete_group(projection.name, group_id)
     for events in stream:
         for recorded in events:
             if recorded.position in noted:
-                work.settle(projection.name, recorded.position)
+                work.resolve(projection.name, recorded.position)
         if _applied(work, projection, _Batch(events)) is not None:
             _one_by_one(work, projection, events, now_ms)
 
@@ -79,23 +80,23 @@ class _Batch:
         return _Batch([recorded for recorded in self.events if recorded.position > position])
 
     @cached_property
-    def stretches(self) -> list[Stretch]:
+    def slices(self) -> list[StreamSlice]:
         """The events, cut. Raises CannotApply if one of them cannot be decoded."""
         require_decoded(self.events)
-        return stretches(self.events)
+        return slice_streams(self.events)
 
 
-def _one_by_one(work: Work, projection: Projection, events: Sequence[Recorded], now_ms: int) -> None:
+def _one_by_one(work: UnitOfWork, projection: Projection, events: Sequence[Recorded], now_ms: int) -> None:
     for recorded in events:
         if error := _applied(work, projection, _Batch([recorded])):
             reason = f"{type(error).__name__}: {error}"
             work.set_aside(projection.name, recorded.position, reason=reason, at=now_ms)
 
 
-def _applied(work: Work, projection: Projection, batch: _Batch) -> Exception | None:
+def _applied(work: UnitOfWork, projection: Projection, batch: _Batch) -> Exception | None:
     try:
         with work.advance(projection.name, through=batch.events[-1].position) as tables:
-            projection.apply(tables, batch.stretches)
+            projection.apply(tables, batch.slices)
     except ReadModelUnavailable:
         raise
     except Exception as error:  # noqa: BLE001 - whatever an event breaks, the others must go on
@@ -108,3 +109,8 @@ def require_decoded(batch: Sequence[Recorded]) -> None:
     for recorded in batch:
         if isinstance(recorded.event, UndecodableEvent):
             raise CannotApply(recorded.event.reason)
+
+
+def mark_of(recorded: Recorded) -> Mark:
+    """Return the mark that a read model has whose newest event this is."""
+    return Mark(recorded.position, mark_fingerprint(recorded))

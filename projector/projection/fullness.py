@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from projector.domain import fullness
 from projector.domain.events import GroupCreated, GroupDismissed, GroupFilled, MembersLeft
-from projector.read_model import State
+from projector.read_model import StreamSnapshot
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from projector.domain.fullness import Fullness
-    from projector.projection.stretches import Stretch
+    from projector.projection.slices import StreamSlice
     from projector.read_model import Tables
 
 _EVIDENCE = (GroupCreated, GroupDismissed, GroupFilled, MembersLeft)
@@ -25,12 +25,12 @@ class FullnessProjection:
     name = "fullness"
     version = 1
 
-    def apply(self, tables: Tables, batch: Sequence[Stretch]) -> None:
-        """Fold the batch into `fullness` and `fullness_states`."""
+    def apply(self, tables: Tables, batch: Sequence[StreamSlice]) -> None:
+        """Fold the batch into `fullness` and `fullness_snapshots`."""
         spoken = [[one for one in stretch.told if type(one.event) in _EVIDENCE] for stretch in batch]
         concerned = [pair for pair in zip(batch, spoken, strict=True) if pair[1] or pair[0].ends_block]
         known = tables.fullness(dict.fromkeys(stretch.group_id for stretch, _ in concerned))
-        states: list[State[Fullness]] = []
+        states: list[StreamSnapshot[Fullness]] = []
         changed: dict[str, Fullness] = {}
         for stretch, events in concerned:
             for recorded in events:
@@ -38,6 +38,6 @@ class FullnessProjection:
             if events:
                 changed[stretch.group_id] = known[stretch.group_id]
             if stretch.ends_block and stretch.group_id in known:
-                states.append(State(stretch.group_id, stretch.events[-1].version, known[stretch.group_id]))
+                states.append(StreamSnapshot(stretch.group_id, stretch.events[-1].version, known[stretch.group_id]))
         tables.save_fullness(changed)
-        tables.save_fullness_states(states)
+        tables.save_fullness_snapshots(states)

@@ -9,14 +9,14 @@ from msgspec.structs import replace
 from projector.domain import lives, membership
 from projector.domain.events import GroupCreated, MembersJoined, MembersLeft
 from projector.domain.membership import MEMBER, OUT, Member
-from projector.read_model import MemberRow, Roster, RosterState, RosterUsers
+from projector.read_model import MemberRow, Roster, RosterSnapshot, RosterUsers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from projector.domain.events import Event, Recorded
     from projector.domain.lives import Lives
-    from projector.projection.stretches import Stretch
+    from projector.projection.slices import StreamSlice
     from projector.read_model import Change, Tables
 
 _ROSTER_SHARE: Final = 16
@@ -33,9 +33,9 @@ class MembershipProjection:
     name = "membership"
     version = 1
 
-    def apply(self, tables: Tables, batch: Sequence[Stretch]) -> None:
-        """Fold the batch into `rosters`, `members`, `earlier_members`, `roster_states` and `roster_users`."""
-        by_group: dict[str, list[Stretch]] = {}
+    def apply(self, tables: Tables, batch: Sequence[StreamSlice]) -> None:
+        """Fold the batch into `rosters`, `members`, `earlier_members`, `roster_snapshots` and `roster_users`."""
+        by_group: dict[str, list[StreamSlice]] = {}
         for stretch in batch:
             by_group.setdefault(stretch.group_id, []).append(stretch)
         rosters = tables.rosters(by_group)
@@ -45,7 +45,7 @@ class MembershipProjection:
             fold.add(parts)
         tables.save_members(row for fold in folds for row in fold.changed())
         tables.save_earlier_members(row for fold in folds for row in fold.earlier)
-        tables.save_roster_states(state for fold in folds for state in fold.states)
+        tables.save_roster_snapshots(state for fold in folds for state in fold.states)
         tables.save_rosters(
             {
                 fold.group_id: fold.roster
@@ -61,7 +61,7 @@ class _Group:
     def __init__(self, tables: Tables, group_id: str, roster: Roster | None, known: dict[str, MemberRow]) -> None:
         self.group_id = group_id
         self.earlier: list[MemberRow] = []
-        self.states: list[RosterState] = []
+        self.states: list[RosterSnapshot] = []
         self._tables = tables
         self.is_heard_of = self._is_old = roster is not None
         self._lives, self._count = roster or _EMPTY
@@ -73,7 +73,7 @@ class _Group:
         """The group as it is now."""
         return Roster(self._lives, self._count)
 
-    def add(self, parts: Sequence[Stretch]) -> None:
+    def add(self, parts: Sequence[StreamSlice]) -> None:
         """Fold events in, and store states at the ends of blocks."""
         for part in parts:
             for recorded in part.told:
@@ -126,7 +126,7 @@ class _Group:
 
     def _store_state(self, recorded: Recorded) -> None:
         version = recorded.version
-        self.states.append(RosterState(self.group_id, version, recorded.position, self._lives, self._count))
+        self.states.append(RosterSnapshot(self.group_id, version, recorded.position, self._lives, self._count))
         last_version, size = self._tables.last_roster_users(self.group_id) or (0, 0)
         if version - last_version < size // _ROSTER_SHARE:
             return
@@ -136,7 +136,7 @@ class _Group:
         self._tables.save_roster_users(RosterUsers(self.group_id, version, sorted(users)))
 
 
-def _known(tables: Tables, by_group: Mapping[str, Sequence[Stretch]]) -> dict[str, dict[str, MemberRow]]:
+def _known(tables: Tables, by_group: Mapping[str, Sequence[StreamSlice]]) -> dict[str, dict[str, MemberRow]]:
     """Return the rows that stretches are about, by group and user: looked up in one go, however many they are."""
     keys = {
         (group_id, user_id)

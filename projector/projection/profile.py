@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from projector.domain import profile
-from projector.read_model import State
+from projector.read_model import StreamSnapshot
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from projector.domain.profile import Profile
-    from projector.projection.stretches import Stretch
+    from projector.projection.slices import StreamSlice
     from projector.read_model import Tables
 
 _UNHEARD_OF = profile.Profile()
@@ -23,10 +23,10 @@ class ProfileProjection:
     name = "profile"
     version = 1
 
-    def apply(self, tables: Tables, batch: Sequence[Stretch]) -> None:
-        """Fold the batch into `profiles` and `profile_states`."""
+    def apply(self, tables: Tables, batch: Sequence[StreamSlice]) -> None:
+        """Fold the batch into `profiles` and `profile_snapshots`."""
         profiles = tables.profiles(dict.fromkeys(stretch.group_id for stretch in batch))
-        states: list[State[Profile]] = []
+        states: list[StreamSnapshot[Profile]] = []
         for stretch in batch:
             known = profiles.get(stretch.group_id, _UNHEARD_OF)
             for recorded in stretch.told:
@@ -35,6 +35,6 @@ class ProfileProjection:
                 continue
             profiles[stretch.group_id] = known
             if stretch.ends_block:
-                states.append(State(stretch.group_id, stretch.events[-1].version, known))
+                states.append(StreamSnapshot(stretch.group_id, stretch.events[-1].version, known))
         tables.save_profiles(profiles)
-        tables.save_profile_states(states)
+        tables.save_profile_snapshots(states)

@@ -10,7 +10,7 @@ from projector.read_model.blocks import Block
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from projector.projection.stretches import Stretch
+    from projector.projection.slices import StreamSlice
     from projector.read_model import Tables
 
 
@@ -20,7 +20,7 @@ class TimelineProjection:
     name = "timeline"
     version = 1
 
-    def apply(self, tables: Tables, batch: Sequence[Stretch]) -> None:
+    def apply(self, tables: Tables, batch: Sequence[StreamSlice]) -> None:
         """Fold the batch into `blocks` and `dismissals`."""
         known = tables.blocks((stretch.group_id, stretch.block) for stretch in batch)
         tables.save_blocks([_extended(known.get((stretch.group_id, stretch.block)), stretch) for stretch in batch])
@@ -32,7 +32,7 @@ class TimelineProjection:
         )
 
 
-def _extended(block: Block | None, stretch: Stretch) -> Block:
+def _extended(block: Block | None, stretch: StreamSlice) -> Block:
     times = [recorded.event.occurred_at for recorded in stretch.events]
     if block is not None:
         times += (block.earliest_at, block.latest_at)

@@ -1,6 +1,6 @@
 """The read model: the tables the questions are answered from, and the position each projection reached.
 
-The questions' side of it is in `projector.read_model.questions`.
+The questions' side of it is in `projector.read_model.queries`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Mark(NamedTuple):
     fingerprint: bytes
 
 
-class Building(NamedTuple):
+class RebuildProgress(NamedTuple):
     """How far the building of a read model is: `done` of `total` events in this phase."""
 
     phase: str
@@ -80,7 +80,7 @@ class MemberRow(msgspec.Struct, frozen=True, gc=False):
     change: Change | None
 
 
-class State(NamedTuple, Generic[_Evidence]):
+class StreamSnapshot(NamedTuple, Generic[_Evidence]):
     """What a fold knew of a group after the event of this version."""
 
     group_id: str
@@ -88,7 +88,7 @@ class State(NamedTuple, Generic[_Evidence]):
     evidence: _Evidence
 
 
-class RosterState(NamedTuple):
+class RosterSnapshot(NamedTuple):
     """A group as membership knew it after the event of this version and position."""
 
     group_id: str
@@ -138,7 +138,7 @@ class Tables(Protocol):
     def save_earlier_members(self, rows: Iterable[MemberRow]) -> None:
         """Insert versions of rows that are the newest no longer."""
 
-    def save_roster_states(self, states: Iterable[RosterState]) -> None:
+    def save_roster_snapshots(self, states: Iterable[RosterSnapshot]) -> None:
         """Insert states of rosters."""
 
     def last_roster_users(self, group_id: str) -> tuple[int, int] | None:
@@ -153,7 +153,7 @@ class Tables(Protocol):
     def save_profiles(self, profiles: Mapping[str, Profile]) -> None:
         """Insert or replace profiles."""
 
-    def save_profile_states(self, states: Iterable[State[Profile]]) -> None:
+    def save_profile_snapshots(self, states: Iterable[StreamSnapshot[Profile]]) -> None:
         """Insert states of profiles."""
 
     def fullness(self, group_ids: Iterable[str]) -> dict[str, Fullness]:
@@ -162,7 +162,7 @@ class Tables(Protocol):
     def save_fullness(self, fullness: Mapping[str, Fullness]) -> None:
         """Insert or replace fullness."""
 
-    def save_fullness_states(self, states: Iterable[State[Fullness]]) -> None:
+    def save_fullness_snapshots(self, states: Iterable[StreamSnapshot[Fullness]]) -> None:
         """Insert states of fullness."""
 
     def blocks(self, keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Block]:
@@ -175,7 +175,7 @@ class Tables(Protocol):
         """Insert (group, effective time in ms, position) of dismissals."""
 
 
-class Committed(Protocol):
+class ReadTransaction(Protocol):
     """The whole read model as it was after one commit."""
 
     def checkpoints(self) -> dict[str, Checkpoint]:
@@ -184,14 +184,14 @@ class Committed(Protocol):
     def mark(self) -> Mark | None:
         """Return the newest event seen, None before the first."""
 
-    def notes(self) -> list[SetAside]:
+    def set_aside_events(self) -> list[SetAside]:
         """Return what is set aside, oldest first."""
 
     def rows(self, projection: str, group_id: str | None = None) -> list[Rows]:
         """Return, table by table, all rows of a projection, or one group's."""
 
 
-class Work(Committed, Protocol):
+class UnitOfWork(ReadTransaction, Protocol):
     """One transaction on the read model. The tables are reached only together with a checkpoint's move."""
 
     def advance(self, projection: str, *, through: int) -> AbstractContextManager[Tables]:
@@ -200,16 +200,16 @@ class Work(Committed, Protocol):
         `through` below the checkpoint leaves the checkpoint where it is: an event set aside is applied late.
         """
 
-    def forget(self, projection: str, group_id: str) -> None:
+    def delete_group(self, projection: str, group_id: str) -> None:
         """Delete a group's rows of a projection, which are then to be written anew."""
 
-    def remember(self, mark: Mark) -> None:
+    def save_mark(self, mark: Mark) -> None:
         """Keep the newest event seen."""
 
     def set_aside(self, projection: str, position: int, *, reason: str, at: int) -> None:
         """Move the checkpoint past an event that could not be applied, and note it, at a time in ms."""
 
-    def settle(self, projection: str, position: int) -> None:
+    def resolve(self, projection: str, position: int) -> None:
         """Strike out a note: the event was applied after all."""
 
 
@@ -228,26 +228,26 @@ class ReadModel(Protocol):
     All methods raise ReadModelUnavailable, and NoReadModel where there is none of this version.
     """
 
-    def transaction(self) -> AbstractContextManager[Work]:
+    def transaction(self) -> AbstractContextManager[UnitOfWork]:
         """Open a transaction, which commits whole or not at all; nobody else writes, or swaps, meanwhile."""
 
-    def leads(self) -> bool:
+    def try_lead(self) -> bool:
         """Take, or keep, the right to project into the live read model; tell whether it is this process that has it.
 
         Where others may project at the same time, each in its own transaction, everybody has it.
         """
 
-    def follow(self) -> None:
+    def step_down(self) -> None:
         """Let another process have the right to project."""
 
-    def committed(self) -> AbstractContextManager[Committed]:
+    def read_transaction(self) -> AbstractContextManager[ReadTransaction]:
         """Open the read model as it is now for reading; it holds up nobody."""
 
     def close(self) -> None:
         """Let go of every connection."""
 
 
-class Unindexed(ReadModel, Protocol):
+class DraftReadModel(ReadModel, Protocol):
     """A read model that is filled fast, and of no use to anybody before it is finished."""
 
     def append(self, part: str, projections: Iterable[str]) -> None:
@@ -264,10 +264,10 @@ class Generation(Protocol):
     def name(self) -> str:
         """By which it is found."""
 
-    def part(self, number: int) -> Generation:
+    def shard(self, number: int) -> Generation:
         """Return another that another process may build, and that is to be appended to this one; from 1."""
 
-    def begin(self, versions: Mapping[str, int], *, afresh: Collection[str]) -> Unindexed:
+    def begin(self, versions: Mapping[str, int], *, afresh: Collection[str]) -> DraftReadModel:
         """Create it, with a checkpoint for each projection: at 0 for those to build afresh.
 
         The others, if any, are copied from the live one.
@@ -283,10 +283,10 @@ class Generation(Protocol):
 class Generations(Protocol):
     """The live read model, the one before, and the one that is being built."""
 
-    def live(self, *, patience_s: float = 1) -> ReadModel:
+    def live(self, *, timeout_s: float = 1) -> ReadModel:
         """Open whichever is live at the time of each use; a transaction waits so long for others."""
 
-    def building(self, waits: Callable[[], None] = ...) -> AbstractContextManager[Generation]:
+    def begin_rebuild(self, waits: Callable[[], None] = ...) -> AbstractContextManager[Generation]:
         """Give room for the next one to whoever builds, one at a time; `waits` is called if somebody else does.
 
         What a builder who died has left is removed.
@@ -298,8 +298,8 @@ class Generations(Protocol):
     def drop_previous(self) -> None:
         """Have none before the live one; only while the right to build is held."""
 
-    def tell(self, building: Building) -> None:
+    def report_progress(self, progress: RebuildProgress) -> None:
         """Let everybody know how far the building is; only while the right to build is held."""
 
-    def under_way(self) -> Building | None:
+    def rebuild_progress(self) -> RebuildProgress | None:
         """Return how far a building is that is under way anywhere, None if there is none."""

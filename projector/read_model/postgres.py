@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from projector.postgres import connect, decoded, encoded, one_line
+from projector.database.postgres import connect, decoded, encoded, one_line
 from projector.read_model import NoReadModel, ReadModelUnavailable
 from projector.read_model.schema import INDEXES, SCHEMA_VERSION, TABLES, Table
-from projector.read_model.sql import SQLCommitted, SQLWork
-from projector.read_model.sql_queries import SQLSnapshot
+from projector.read_model.sql import SQLReadTransaction, SQLUnitOfWork
+from projector.read_model.sql_queries import SQLQuerySession
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -61,35 +61,31 @@ class PostgresConnection:
 
     @property
     def in_transaction(self) -> bool:
-        """See `Connection`."""
         return self._connection.info.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 
     def execute(self, statement: str, arguments: Sequence[Any] = ()) -> _Answer:
-        """See `Connection`."""
-        return _Answer(self._connection.execute(_spoken(statement), [encoded(one) for one in arguments]))
+        return _Answer(self._connection.execute(_to_postgres(statement), [encoded(one) for one in arguments]))
 
     def stream(self, question: str, arguments: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
-        """See `Connection`."""
         with self._connection.cursor(f"stream{next(self._names)}") as cursor:
             cursor.itersize = _STREAMED
-            cursor.execute(_spoken(question), [encoded(one) for one in arguments])
+            cursor.execute(_to_postgres(question), [encoded(one) for one in arguments])
             yield from map(_row, cursor)
 
     def find(self, columns: str, table: str, keys: Iterable[Sequence[Any]]) -> Iterator[tuple[Any, ...]]:
-        """See `Connection`. All keys go in one round trip."""
+        """All keys go in one round trip."""
         if given := _columns(keys):
             question = f"SELECT {columns} FROM {table} WHERE {_KEYS[table]}"
             yield from map(_row, self._connection.execute(question, given))
 
     def upsert(self, table: str, rows: Iterable[Sequence[Any]]) -> None:
-        """See `Connection`. PostgreSQL replaces no row twice in one statement: of equal keys the last row counts."""
+        """PostgreSQL replaces no row twice in one statement: of equal keys the last row counts."""
         width = TABLES[table].width
         given = {tuple(row[:width]): row for row in rows}
         if given:
             self._connection.execute(_UPSERTS[table], _columns(given.values()))
 
     def errors(self) -> AbstractContextManager[None]:
-        """See `Connection`."""
         return unavailable()
 
 
@@ -97,7 +93,6 @@ class LoadingConnection(PostgresConnection):
     """`Connection` whose rows are, as a rule, all new: they are copied in, and only looked up if they are not."""
 
     def upsert(self, table: str, rows: Iterable[Sequence[Any]]) -> None:
-        """See `Connection`."""
         given = [tuple(map(encoded, row)) for row in rows]
         try:
             with self._connection.transaction(), self._connection.cursor().copy(f"COPY {table} FROM STDIN") as copied:
@@ -122,17 +117,17 @@ class _Answer:
 class GenerationConnection:
     """One connection, for one thread at a time, to a generation by its number, or to the live one of the moment."""
 
-    def __init__(self, url: str, number: int | None = None, patience_s: float = 1) -> None:
+    def __init__(self, url: str, number: int | None = None, timeout_s: float = 1) -> None:
         self._url = url
         self._number = number
-        self._patience_s = patience_s
+        self._timeout_s = timeout_s
         self._connection: psycopg.Connection[Any] | None = None
 
     def connection(self) -> psycopg.Connection[Any]:
         """Return the connection, a new one if the last broke. Raises psycopg.Error."""
         if self._connection is None or self._connection.closed:
             self._connection = connect(self._url)
-            self._connection.execute(f"SET lock_timeout = {int(self._patience_s * 1000)}")
+            self._connection.execute(f"SET lock_timeout = {int(self._timeout_s * 1000)}")
         return self._connection
 
     def begin(self, statement: str) -> tuple[psycopg.Connection[Any], int]:
@@ -182,18 +177,17 @@ class PostgresReadModel:
 
     _speaks: type[PostgresConnection] = PostgresConnection
 
-    def __init__(self, url: str, number: int | None = None, *, patience_s: float = 1) -> None:
-        self._generation = GenerationConnection(url, number, patience_s)
+    def __init__(self, url: str, number: int | None = None, *, timeout_s: float = 1) -> None:
+        self._generation = GenerationConnection(url, number, timeout_s)
         self._leading: psycopg.Connection[Any] | None = None
 
     @contextmanager
-    def transaction(self) -> Iterator[SQLWork]:
-        """See `ReadModel`."""
+    def transaction(self) -> Iterator[SQLUnitOfWork]:
         with unavailable(), _ended(self._begun_alone()) as connection:
-            yield SQLWork(self._speaks(connection))
+            yield SQLUnitOfWork(self._speaks(connection))
 
-    def leads(self) -> bool:
-        """See `ReadModel`. The right goes with the connection on which it was taken, and on which is written."""
+    def try_lead(self) -> bool:
+        # The lock belongs to the connection that also writes: losing one loses the other.
         with unavailable():
             connection = self._generation.connection()
             if self._leading is not connection:
@@ -201,21 +195,18 @@ class PostgresReadModel:
                 self._leading = connection if is_ours else None
         return self._leading is not None
 
-    def follow(self) -> None:
-        """See `ReadModel`."""
+    def step_down(self) -> None:
         if self._leading is not None:
             with unavailable():
                 self._leading.execute("SELECT pg_advisory_unlock(%s)", (LEADING_LOCK,))
             self._leading = None
 
     @contextmanager
-    def committed(self) -> Iterator[SQLCommitted]:
-        """See `ReadModel`."""
+    def read_transaction(self) -> Iterator[SQLReadTransaction]:
         with self._generation.moment() as connection:
-            yield SQLCommitted(connection)
+            yield SQLReadTransaction(connection)
 
     def close(self) -> None:
-        """See `ReadModel`."""
         self._generation.close()
 
     def _begun_alone(self) -> psycopg.Connection[Any]:
@@ -233,8 +224,8 @@ class PostgresReadModel:
         raise ReadModelUnavailable("the read model is replaced faster than it can be opened")
 
 
-class PostgresUnindexed(PostgresReadModel):
-    """`Unindexed` in a new schema, nothing of which is believed before it is finished.
+class PostgresDraft(PostgresReadModel):
+    """`DraftReadModel` in a new schema, nothing of which is believed before it is finished.
 
     `afresh` are the projections to build, and their versions; the others are copied from another, if given.
     """
@@ -252,10 +243,9 @@ class PostgresUnindexed(PostgresReadModel):
         return self._generation.begin("BEGIN")[0]
 
     def append(self, part: str, projections: Iterable[str]) -> None:
-        """See `Unindexed`. On PostgreSQL all parts go into the same tables, so there is nothing to add."""
+        """On PostgreSQL all parts go into the same tables, so there is nothing to add."""
 
     def finish(self) -> None:
-        """See `Unindexed`."""
         with unavailable(), _ended(self._generation.begin("BEGIN")[0]) as connection:
             for index in INDEXES:
                 connection.execute(index.statement)
@@ -272,23 +262,21 @@ class PostgresQueries:
         self._idle: SimpleQueue[GenerationConnection] = SimpleQueue()
 
     @contextmanager
-    def snapshot(self) -> Iterator[SQLSnapshot]:
-        """See `Queries`."""
+    def session(self) -> Iterator[SQLQuerySession]:
         try:
             generation = self._idle.get_nowait()
         except Empty:
             generation = GenerationConnection(self._url)
         try:
             with generation.moment() as connection:
-                yield SQLSnapshot(connection)
+                yield SQLQuerySession(connection)
         finally:
             self._idle.put(generation)
 
     def version(self) -> None:
-        """See `Queries`. To ask the server would take as long as an answer."""
+        """To ask the server would take as long as an answer."""
 
     def close(self) -> None:
-        """See `Queries`."""
         while not self._idle.empty():
             self._idle.get_nowait().close()
 
@@ -330,7 +318,7 @@ def _columns(rows: Iterable[Sequence[Any]]) -> list[list[Any]]:
 
 
 @lru_cache(maxsize=1_000)
-def _spoken(statement: str) -> str:
+def _to_postgres(statement: str) -> str:
     """Return a statement as PostgreSQL takes it: arguments are marked otherwise, and it chooses indexes by itself."""
     return _ONLY_SQLITE.sub("", statement).replace("?", "%s")
 

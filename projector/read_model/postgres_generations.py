@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import psycopg
 
-from projector.postgres import connect
-from projector.read_model import Building
+from projector.database.postgres import connect
+from projector.read_model import RebuildProgress
 from projector.read_model.postgres import (
     LIVE,
+    PostgresDraft,
     PostgresReadModel,
-    PostgresUnindexed,
     create,
     unavailable,
 )
@@ -54,15 +54,12 @@ class PostgresGeneration:
 
     @property
     def name(self) -> str:
-        """See `Generation`."""
         return f"read_model_{self._number}"
 
-    def part(self, number: int) -> PostgresGeneration:  # noqa: ARG002 - every part goes to the same place
-        """See `Generation`."""
+    def shard(self, number: int) -> PostgresGeneration:  # noqa: ARG002 - every part goes to the same place
         return PostgresGeneration(self._url, self._number, is_part=True)
 
-    def begin(self, versions: Mapping[str, int], *, afresh: Collection[str]) -> PostgresUnindexed:
-        """See `Generation`."""
+    def begin(self, versions: Mapping[str, int], *, afresh: Collection[str]) -> PostgresDraft:
         if not self._is_part:
             with unavailable(), connect(self._url) as connection:
                 connection.execute("SET statement_timeout = 0")
@@ -73,14 +70,12 @@ class PostgresGeneration:
                     create(connection, self._number, {name: versions[name] for name in afresh})
                     if live is not None:
                         self._copy(connection, f"read_model_{live}", set(versions) - set(afresh))
-        return PostgresUnindexed(self._url, self._number)
+        return PostgresDraft(self._url, self._number)
 
     def finished(self) -> PostgresReadModel:
-        """See `Generation`."""
         return PostgresReadModel(self._url, self._number)
 
     def promote(self) -> None:
-        """See `Generation`."""
         with unavailable(), connect(self._url) as connection, connection.transaction():
             if (live := _pointed(connection, LIVE)) is not None:
                 connection.execute(_POINT, (_PREVIOUS, live, SCHEMA_VERSION))
@@ -103,13 +98,12 @@ class PostgresGenerations:
     def __init__(self, url: str) -> None:
         self._url = url
 
-    def live(self, *, patience_s: float = 1) -> PostgresReadModel:
-        """See `Generations`."""
-        return PostgresReadModel(self._url, patience_s=patience_s)
+    def live(self, *, timeout_s: float = 1) -> PostgresReadModel:
+        return PostgresReadModel(self._url, timeout_s=timeout_s)
 
     @contextlib.contextmanager
-    def building(self, waits: Callable[[], None] = lambda: None) -> Iterator[PostgresGeneration]:
-        """See `Generations`. The lock goes with the connection that holds it, however it ends."""
+    def begin_rebuild(self, waits: Callable[[], None] = lambda: None) -> Iterator[PostgresGeneration]:
+        # The lock is released with the connection, however the process ends.
         with self._alone(waits) as connection:
             with unavailable():
                 _sweep(connection)
@@ -121,29 +115,26 @@ class PostgresGenerations:
                     _sweep(connection)
 
     def previous(self) -> PostgresGeneration | None:
-        """See `Generations`."""
         with unavailable(), connect(self._url) as connection:
             number = _pointed(connection, _PREVIOUS)
         return None if number is None else PostgresGeneration(self._url, number)
 
     def drop_previous(self) -> None:
-        """See `Generations`. Its schema goes when the building ends."""
+        """Its schema goes when the building ends."""
         with unavailable(), connect(self._url) as connection:
             connection.execute("DELETE FROM public.read_models WHERE name = %s", (_PREVIOUS,))
 
-    def tell(self, building: Building) -> None:
-        """See `Generations`."""
+    def report_progress(self, progress: RebuildProgress) -> None:
         with unavailable(), connect(self._url) as connection:
-            _say(connection, building)
+            _say(connection, progress)
 
-    def under_way(self) -> Building | None:
-        """See `Generations`."""
+    def rebuild_progress(self) -> RebuildProgress | None:
         with unavailable(), connect(self._url) as connection:
             ((is_free,),) = connection.execute("SELECT pg_try_advisory_lock_shared(%s)", (_BUILDING_LOCK,)).fetchall()
             if is_free:
                 return None
             found = connection.execute("SELECT progress FROM public.read_model_building").fetchone()
-            return msgspec.json.decode(found[0], type=Building) if found else Building("starting", 0, 0)
+            return msgspec.json.decode(found[0], type=RebuildProgress) if found else RebuildProgress("starting", 0, 0)
 
     @contextlib.contextmanager
     def _alone(self, waits: Callable[[], None]) -> Iterator[psycopg.Connection[Any]]:
@@ -158,7 +149,7 @@ class PostgresGenerations:
                     connection.execute("SELECT pg_advisory_lock(%s)", (_BUILDING_LOCK,))
                 for statement in _CREATE:
                     connection.execute(statement)
-                _say(connection, Building("starting", 0, 0))
+                _say(connection, RebuildProgress("starting", 0, 0))
                 connection.execute("SET lock_timeout = 1000")
             yield connection
 
@@ -176,9 +167,9 @@ def _pointed(connection: psycopg.Connection[Any], name: str) -> int | None:
     return int(found[0]) if found else None
 
 
-def _say(connection: psycopg.Connection[Any], building: Building) -> None:
+def _say(connection: psycopg.Connection[Any], progress: RebuildProgress) -> None:
     connection.execute(
         "INSERT INTO public.read_model_building VALUES (1, %s)"
         " ON CONFLICT (id) DO UPDATE SET progress = excluded.progress",
-        (msgspec.json.encode(building).decode(),),
+        (msgspec.json.encode(progress).decode(),),
     )

@@ -12,7 +12,7 @@ from projector.domain.fullness import Fullness
 from projector.domain.lives import Lives
 from projector.domain.membership import Member, Standing
 from projector.domain.profile import Profile
-from projector.read_model import Checkpoint, Mark, MemberRow, Roster, Rows, SetAside, State
+from projector.read_model import Checkpoint, Mark, MemberRow, Roster, Rows, SetAside, StreamSnapshot
 from projector.read_model.blocks import Block
 from projector.read_model.schema import OWNED
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from projector.read_model import RosterState, RosterUsers
+    from projector.read_model import RosterSnapshot, RosterUsers
 
 _MEMBER: Final = "group_id, user_id, evidence, standing, position, at, change"
 
@@ -73,7 +73,6 @@ class SQLTables:
         self._connection = connection
 
     def rosters(self, group_ids: Iterable[str]) -> dict[str, Roster]:
-        """See `Tables`."""
         return {
             group_id: Roster(lives_of(lives), member_count)
             for group_id, member_count, lives in self._connection.find(
@@ -82,30 +81,25 @@ class SQLTables:
         }
 
     def members(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], MemberRow]:
-        """See `Tables`."""
         return {(row[0], row[1]): _member_row(row) for row in self._connection.find(_MEMBER, "members", keys)}
 
     def present(self, group_id: str) -> Iterator[MemberRow]:
-        """See `Tables`."""
         for standing in (Standing.MEMBER, Standing.AWAITING):
             of_standing = f"SELECT {_MEMBER} FROM members WHERE group_id = ? AND standing = {standing:d}"
             yield from map(_member_row, self._connection.execute(of_standing, (group_id,)))
 
     def present_users(self, group_id: str) -> Iterator[str]:
-        """See `Tables`."""
         for standing in (Standing.MEMBER, Standing.AWAITING):
             of_standing = f"SELECT user_id FROM members WHERE group_id = ? AND standing = {standing:d}"
             yield from map(itemgetter(0), self._connection.execute(of_standing, (group_id,)))
 
     def save_rosters(self, rosters: Mapping[str, Roster]) -> None:
-        """See `Tables`."""
         self._connection.upsert(
             "rosters",
             [(group_id, roster.member_count, _encode(roster.lives).decode()) for group_id, roster in rosters.items()],
         )
 
     def save_members(self, rows: Iterable[MemberRow]) -> None:
-        """See `Tables`."""
         self._connection.upsert(
             "members",
             [
@@ -123,7 +117,6 @@ class SQLTables:
         )
 
     def save_earlier_members(self, rows: Iterable[MemberRow]) -> None:
-        """See `Tables`."""
         self._connection.upsert(
             "earlier_members",
             [
@@ -132,31 +125,26 @@ class SQLTables:
             ],
         )
 
-    def save_roster_states(self, states: Iterable[RosterState]) -> None:
-        """See `Tables`."""
+    def save_roster_snapshots(self, states: Iterable[RosterSnapshot]) -> None:
         self._connection.upsert(
             "roster_states",
             [(*key, member_count, _encode(lives).decode()) for *key, lives, member_count in states],
         )
 
     def last_roster_users(self, group_id: str) -> tuple[int, int] | None:
-        """See `Tables`."""
         newest = "SELECT version, size FROM roster_users WHERE group_id = ? ORDER BY version DESC LIMIT 1"
         found = self._connection.execute(newest, (group_id,)).fetchone()
         return (found[0], found[1]) if found else None
 
     def save_roster_users(self, users: RosterUsers) -> None:
-        """See `Tables`."""
         row = (users.group_id, users.version, len(users.users), _encode(users.users).decode())
         self._connection.upsert("roster_users", [row])
 
     def profiles(self, group_ids: Iterable[str]) -> dict[str, Profile]:
-        """See `Tables`."""
         found = self._connection.find("group_id, evidence", "profiles", zip(group_ids))
         return {group_id: profile_of(evidence) for group_id, evidence in found}
 
     def save_profiles(self, profiles: Mapping[str, Profile]) -> None:
-        """See `Tables`."""
         self._connection.upsert(
             "profiles",
             [
@@ -173,68 +161,57 @@ class SQLTables:
             ],
         )
 
-    def save_profile_states(self, states: Iterable[State[Profile]]) -> None:
-        """See `Tables`."""
+    def save_profile_snapshots(self, states: Iterable[StreamSnapshot[Profile]]) -> None:
         self._save_states("profile_states", states)
 
     def fullness(self, group_ids: Iterable[str]) -> dict[str, Fullness]:
-        """See `Tables`."""
         found = self._connection.find("group_id, evidence", "fullness", zip(group_ids))
         return {group_id: fullness_of(evidence) for group_id, evidence in found}
 
     def save_fullness(self, fullness: Mapping[str, Fullness]) -> None:
-        """See `Tables`."""
         self._connection.upsert(
             "fullness",
             [(group_id, int(known.is_full), _encode(known).decode()) for group_id, known in fullness.items()],
         )
 
-    def save_fullness_states(self, states: Iterable[State[Fullness]]) -> None:
-        """See `Tables`."""
+    def save_fullness_snapshots(self, states: Iterable[StreamSnapshot[Fullness]]) -> None:
         self._save_states("fullness_states", states)
 
     def blocks(self, keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Block]:
-        """See `Tables`."""
         found = self._connection.find(_BLOCK, "blocks", keys)
         return {(row[0], row[1]): Block(*row) for row in found}
 
     def save_blocks(self, blocks: Iterable[Block]) -> None:
-        """See `Tables`."""
         self._connection.upsert("blocks", blocks)
 
     def save_dismissals(self, dismissals: Iterable[tuple[str, int, int]]) -> None:
-        """See `Tables`."""
         self._connection.upsert("dismissals", dismissals)
 
-    def _save_states(self, table: str, states: Iterable[State[Any]]) -> None:
+    def _save_states(self, table: str, states: Iterable[StreamSnapshot[Any]]) -> None:
         self._connection.upsert(
             table,
             [(group_id, version, _encode(evidence).decode()) for group_id, version, evidence in states],
         )
 
 
-class SQLCommitted:
-    """`Committed` over one connection that is inside a transaction."""
+class SQLReadTransaction:
+    """`ReadTransaction` over one connection that is inside a transaction."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def checkpoints(self) -> dict[str, Checkpoint]:
-        """See `Committed`."""
         found = self._connection.execute("SELECT projection, version, position FROM checkpoints")
         return {projection: Checkpoint(version, position) for projection, version, position in found}
 
     def mark(self) -> Mark | None:
-        """See `Committed`."""
         found = self._connection.execute("SELECT position, fingerprint FROM mark").fetchone()
         return Mark(*found) if found else None
 
-    def notes(self) -> list[SetAside]:
-        """See `Committed`."""
-        return notes(self._connection)
+    def set_aside_events(self) -> list[SetAside]:
+        return set_aside_events(self._connection)
 
     def rows(self, projection: str, group_id: str | None = None) -> list[Rows]:
-        """See `Committed`."""
         condition, arguments = ("", ()) if group_id is None else (" WHERE group_id = ?", (group_id,))
         return [
             Rows(
@@ -248,8 +225,8 @@ class SQLCommitted:
         ]
 
 
-class SQLWork(SQLCommitted):
-    """`Work` over one connection that is inside a transaction."""
+class SQLUnitOfWork(SQLReadTransaction):
+    """`UnitOfWork` over one connection that is inside a transaction."""
 
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
@@ -257,7 +234,6 @@ class SQLWork(SQLCommitted):
 
     @contextmanager
     def advance(self, projection: str, *, through: int) -> Iterator[SQLTables]:
-        """See `Work`."""
         with self._connection.errors():
             self._connection.execute("SAVEPOINT projection")
             try:
@@ -271,22 +247,18 @@ class SQLWork(SQLCommitted):
                 if self._connection.in_transaction:
                     self._connection.execute("RELEASE projection")
 
-    def forget(self, projection: str, group_id: str) -> None:
-        """See `Work`."""
+    def delete_group(self, projection: str, group_id: str) -> None:
         for table in OWNED[projection]:
             self._connection.execute(f"DELETE FROM {table.name} WHERE group_id = ?", (group_id,))
 
-    def remember(self, mark: Mark) -> None:
-        """See `Work`."""
+    def save_mark(self, mark: Mark) -> None:
         self._connection.upsert("mark", [(1, *mark)])
 
     def set_aside(self, projection: str, position: int, *, reason: str, at: int) -> None:
-        """See `Work`."""
         self._connection.upsert("set_aside", [(position, projection, reason, at)])
         self._move(projection, position)
 
-    def settle(self, projection: str, position: int) -> None:
-        """See `Work`."""
+    def resolve(self, projection: str, position: int) -> None:
         self._connection.execute("DELETE FROM set_aside WHERE projection = ? AND position = ?", (projection, position))
 
     def _move(self, projection: str, through: int) -> None:
@@ -295,7 +267,7 @@ class SQLWork(SQLCommitted):
         )
 
 
-def notes(connection: Connection) -> list[SetAside]:
+def set_aside_events(connection: Connection) -> list[SetAside]:
     """Return what is set aside, oldest first."""
     found = connection.execute("SELECT projection, position, reason, at FROM set_aside ORDER BY position, projection")
     return [SetAside(*row) for row in found]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from projector.domain.membership import Standing
-from projector.read_model import RosterState, RosterUsers
+from projector.read_model import RosterSnapshot, RosterUsers
 from projector.read_model.blocks import Block
 from projector.read_model.sql import fullness_of, lives_of, member_of, profile_of, users_of
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from projector.read_model.sql import Connection
 
 _VERSIONS: Final = ("members", "earlier_members")
-_AT_ONCE: Final = 100
-_MARKS: Final = ",".join("?" * _AT_ONCE)
+_BATCH_SIZE: Final = 100
+_MARKS: Final = ",".join("?" * _BATCH_SIZE)
 
 
 def _union(part: str, values: Iterable[object]) -> str:
@@ -54,69 +54,60 @@ class SQLPast:
         self._connection = connection
 
     def blocks(self, group_id: str) -> list[Block]:
-        """See `Past`."""
         found = self._connection.execute("SELECT * FROM blocks WHERE group_id = ? ORDER BY number", (group_id,))
         return [Block(*row) for row in found]
 
-    def roster_state(self, group_id: str, version: int) -> RosterState | None:
-        """See `Past`."""
+    def roster_snapshot(self, group_id: str, version: int) -> RosterSnapshot | None:
         found = self._one(
             "SELECT version, position, lives, member_count FROM roster_states"
             " WHERE group_id = ? AND version <= ? ORDER BY version DESC LIMIT 1",
             (group_id, version),
         )
-        return RosterState(group_id, found[0], found[1], lives_of(found[2]), found[3]) if found else None
+        return RosterSnapshot(group_id, found[0], found[1], lives_of(found[2]), found[3]) if found else None
 
     def roster_users(self, group_id: str, version: int) -> RosterUsers:
-        """See `Past`."""
         found = self._one(
             "SELECT version, users FROM roster_users WHERE group_id = ? AND version <= ? ORDER BY version DESC LIMIT 1",
             (group_id, version),
         )
         return RosterUsers(group_id, found[0], users_of(found[1])) if found else RosterUsers(group_id, 0, [])
 
-    def profile_state(self, group_id: str, version: int) -> Profile | None:
-        """See `Past`."""
+    def profile_snapshot(self, group_id: str, version: int) -> Profile | None:
         found = self._one("SELECT evidence FROM profile_states WHERE group_id = ? AND version = ?", (group_id, version))
         return profile_of(found[0]) if found else None
 
-    def fullness_state(self, group_id: str, version: int) -> Fullness | None:
-        """See `Past`."""
+    def fullness_snapshot(self, group_id: str, version: int) -> Fullness | None:
         found = self._one(
             "SELECT evidence FROM fullness_states WHERE group_id = ? AND version = ?", (group_id, version)
         )
         return fullness_of(found[0]) if found else None
 
     def members_until(self, group_id: str, user_ids: Sequence[str], position: int) -> dict[str, Member]:
-        """See `Past`."""
         found: dict[str, Member] = {}
         for table in _VERSIONS:
             wanted = [user_id for user_id in user_ids if user_id not in found]
-            for first in range(0, len(wanted), _AT_ONCE):
-                found |= self._newest(table, group_id, wanted[first : first + _AT_ONCE], position)
+            for first in range(0, len(wanted), _BATCH_SIZE):
+                found |= self._newest(table, group_id, wanted[first : first + _BATCH_SIZE], position)
         return found
 
     def groups_ever_of(self, user_id: str, after: str, limit: int) -> list[str]:
-        """See `Past`."""
         found = self._connection.execute(_EVER_OF, (user_id, after, limit) * 3 + (limit,))
         return [group_id for (group_id,) in found]
 
     def changes(
         self, group_id: str, user_id: str, before: Moment | None, limit: int
     ) -> list[tuple[Moment, MemberEvent]]:
-        """See `Past`."""
         of_user = (group_id, user_id, *(before or _AFTER_ALL))
         arguments = (*of_user, *of_user, group_id, *(before or _AFTER_ALL), limit)
         return [((at, position), change) for at, position, change in self._connection.execute(_CHANGES, arguments)]
 
     def knows_member(self, group_id: str, user_id: str) -> bool:
-        """See `Past`."""
         return self._one("SELECT 1 FROM members WHERE group_id = ? AND user_id = ?", (group_id, user_id)) is not None
 
     def _newest(self, table: str, group_id: str, user_ids: list[str], position: int) -> dict[str, Member]:
         """Return each user's newest version up to a position."""
         # As many marks as there may be: a statement is prepared once.
-        users = [*user_ids, *user_ids[:1] * (_AT_ONCE - len(user_ids))]
+        users = [*user_ids, *user_ids[:1] * (_BATCH_SIZE - len(user_ids))]
         newest = self._connection.execute(
             f"SELECT user_id, evidence FROM {table} WHERE group_id = ? AND (user_id, position) IN"
             f" (SELECT user_id, MAX(position) FROM {table} WHERE group_id = ? AND user_id IN ({_MARKS})"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from projector.domain.fullness import Fullness
 from projector.domain.lives import NEVER, Register
 from projector.read_model import Roster, SetAside
-from projector.read_model.questions import Counts, GroupFilter, GroupState, Membership
-from projector.read_model.sql import fullness_of, lives_of, member_of, notes, profile_of
+from projector.read_model.queries import Counts, GroupFilter, GroupState, Membership
+from projector.read_model.sql import fullness_of, lives_of, member_of, profile_of, set_aside_events
 from projector.read_model.sql_past import SQLPast
 
 if TYPE_CHECKING:
@@ -41,55 +41,45 @@ _GROUPS_OF: Final = (
 )
 
 
-class SQLSnapshot:
-    """`Snapshot` over one connection that is inside a read transaction."""
+class SQLQuerySession:
+    """`QuerySession` over one connection that is inside a read transaction."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     @property
     def past(self) -> SQLPast:
-        """See `Snapshot`."""
         return SQLPast(self._connection)
 
     def positions(self) -> dict[str, int]:
-        """See `Snapshot`."""
         return dict(iter(self._connection.execute("SELECT projection, position FROM checkpoints")))
 
     def group(self, group_id: str) -> GroupState | None:
-        """See `Snapshot`."""
         found = self._connection.execute(_SELECT_GROUPS + " = ?", (group_id,))
         return _group_state(row) if (row := found.fetchone()) else None
 
     def groups(self, condition: GroupFilter, after: str, limit: int) -> list[GroupState]:
-        """See `Snapshot`."""
         page, arguments = _page_of_ids(condition, after, limit)
         found = self._connection.execute(_SELECT_GROUPS + f" IN ({page}) ORDER BY 1 LIMIT ?", (*arguments, limit))
         return [_group_state(row) for row in found]
 
     def members(self, group_id: str, after: str, limit: int) -> list[Membership]:
-        """See `Snapshot`."""
         return self._memberships(_ROSTER, (group_id, after, limit))
 
     def member(self, group_id: str, user_id: str) -> Membership | None:
-        """See `Snapshot`."""
         return next(iter(self._memberships(_MEMBER, (group_id, user_id))), None)
 
     def knows_user(self, user_id: str) -> bool:
-        """See `Snapshot`."""
         found = self._connection.execute("SELECT 1 FROM members WHERE user_id = ? LIMIT 1", (user_id,))
         return found.fetchone() is not None
 
     def groups_of(self, user_id: str, after: str, limit: int) -> list[Membership]:
-        """See `Snapshot`."""
         return self._memberships(_GROUPS_OF, (user_id, after, limit))
 
-    def notes(self) -> list[SetAside]:
-        """See `Snapshot`."""
-        return notes(self._connection)
+    def set_aside_events(self) -> list[SetAside]:
+        return set_aside_events(self._connection)
 
     def counts(self) -> Counts:
-        """See `Snapshot`."""
         groups, active = self._connection.execute(
             "SELECT COUNT(*), COUNT(CASE WHEN status = 'active' THEN 1 END) FROM profiles"
         ).fetchone()

@@ -8,12 +8,12 @@ from functools import lru_cache
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from projector.database.sqlite import switch_to_wal
 from projector.read_model import NoReadModel, ReadModelUnavailable
 from projector.read_model.schema import INDEXES, OWNED, SCHEMA_VERSION, TABLES, Table
-from projector.read_model.sql import SQLCommitted, SQLWork
-from projector.read_model.sql_queries import SQLSnapshot
+from projector.read_model.sql import SQLReadTransaction, SQLUnitOfWork
+from projector.read_model.sql_queries import SQLQuerySession
 from projector.read_model.sqlite_link import LinkedFile
-from projector.sqlite_files import switch_to_wal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -46,11 +46,9 @@ class SQLiteConnection:
 
     @property
     def in_transaction(self) -> bool:
-        """See `Connection`."""
         return self._connection.in_transaction
 
     def find(self, columns: str, table: str, keys: Iterable[Sequence[Any]]) -> Iterator[tuple[Any, ...]]:
-        """See `Connection`."""
         # As many keys at a time as a power of two, so that there are few statements to prepare; what is left is NULL.
         key = TABLES[table].key
         for some in _chunks(keys, _KEYS_AT_ONCE):
@@ -59,41 +57,35 @@ class SQLiteConnection:
             yield from self.execute(_find(columns, table, count), given).fetchall()
 
     def upsert(self, table: str, rows: Iterable[Sequence[Any]]) -> None:
-        """See `Connection`."""
         self._connection.executemany(_UPSERTS[table], rows)
 
     def errors(self) -> AbstractContextManager[None]:
-        """See `Connection`."""
         return unavailable()
 
 
 class SQLiteReadModel:
     """`ReadModel` in the file at `path`, or in the one that a link there names at the time."""
 
-    def __init__(self, path: str, *, patience_s: float = 1) -> None:
-        self._file = LinkedFile(path, SCHEMA_VERSION, patience_s)
+    def __init__(self, path: str, *, timeout_s: float = 1) -> None:
+        self._file = LinkedFile(path, SCHEMA_VERSION, timeout_s)
 
     @contextmanager
-    def transaction(self) -> Iterator[SQLWork]:
-        """See `ReadModel`."""
+    def transaction(self) -> Iterator[SQLUnitOfWork]:
         with unavailable(), self._begun("BEGIN IMMEDIATE") as connection:
-            yield SQLWork(SQLiteConnection(connection))
+            yield SQLUnitOfWork(SQLiteConnection(connection))
 
-    def leads(self) -> bool:
-        """See `ReadModel`."""
+    def try_lead(self) -> bool:
         return True
 
-    def follow(self) -> None:
-        """See `ReadModel`."""
+    def step_down(self) -> None:
+        pass  # every process may project, each in its own transaction
 
     @contextmanager
-    def committed(self) -> Iterator[SQLCommitted]:
-        """See `ReadModel`."""
+    def read_transaction(self) -> Iterator[SQLReadTransaction]:
         with unavailable(), self._begun("BEGIN") as connection:
-            yield SQLCommitted(SQLiteConnection(connection))
+            yield SQLReadTransaction(SQLiteConnection(connection))
 
     def close(self) -> None:
-        """See `ReadModel`."""
         self._file.close()
 
     @contextmanager
@@ -108,8 +100,8 @@ class SQLiteReadModel:
             raise
 
 
-class SQLiteUnindexed(SQLiteReadModel):
-    """`Unindexed` in a new file, nothing of which is believed before it is finished.
+class SQLiteDraft(SQLiteReadModel):
+    """`DraftReadModel` in a new file, nothing of which is believed before it is finished.
 
     `afresh` are the projections to build, and their versions; the others are copied from another file, if given.
     """
@@ -126,7 +118,6 @@ class SQLiteUnindexed(SQLiteReadModel):
                 self._file.connection().execute(f"PRAGMA {pragma}").fetchone()
 
     def append(self, part: str, projections: Iterable[str]) -> None:
-        """See `Unindexed`."""
         connection = self._file.connection()
         with unavailable():
             connection.execute("ATTACH ? AS part", (part,))
@@ -137,7 +128,6 @@ class SQLiteUnindexed(SQLiteReadModel):
             connection.execute("DETACH part")
 
     def finish(self) -> None:
-        """See `Unindexed`."""
         with unavailable():
             for statement in _INDEXES:
                 self._file.connection().execute(statement)
@@ -180,25 +170,22 @@ class SQLiteQueries:
         self._file = LinkedFile(path, SCHEMA_VERSION)
 
     @contextmanager
-    def snapshot(self) -> Iterator[SQLSnapshot]:
-        """See `Queries`."""
+    def session(self) -> Iterator[SQLQuerySession]:
         with unavailable():
             connection = self._file.begin("BEGIN")
             try:
-                yield SQLSnapshot(SQLiteConnection(connection))
+                yield SQLQuerySession(SQLiteConnection(connection))
             finally:
                 if connection.in_transaction:
                     connection.execute("COMMIT")
 
     def version(self) -> tuple[str, int] | None:
-        """See `Queries`."""
         try:
             return self._file.version()
         except (NoReadModel, sqlite3.Error):
             return None
 
     def close(self) -> None:
-        """See `Queries`."""
         self._file.close()
 
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from projector.read_model import Building, ReadModelUnavailable
-from projector.read_model.sqlite import SQLiteReadModel, SQLiteUnindexed
+from projector.read_model import ReadModelUnavailable, RebuildProgress
+from projector.read_model.sqlite import SQLiteDraft, SQLiteReadModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -34,24 +34,19 @@ class SQLiteGeneration:
 
     @property
     def name(self) -> str:
-        """See `Generation`."""
         return str(self._path)
 
-    def part(self, number: int) -> SQLiteGeneration:
-        """See `Generation`."""
+    def shard(self, number: int) -> SQLiteGeneration:
         return SQLiteGeneration(self._path.with_suffix(f".{int(self._path.suffix[1:]) + number}"), self._links)
 
-    def begin(self, versions: Mapping[str, int], *, afresh: Collection[str]) -> SQLiteUnindexed:
-        """See `Generation`."""
+    def begin(self, versions: Mapping[str, int], *, afresh: Collection[str]) -> SQLiteDraft:
         live = None if set(afresh) == set(versions) else self._links.live
-        return SQLiteUnindexed(str(self._path), {name: versions[name] for name in afresh}, str(live) if live else None)
+        return SQLiteDraft(str(self._path), {name: versions[name] for name in afresh}, str(live) if live else None)
 
     def finished(self) -> SQLiteReadModel:
-        """See `Generation`."""
         return SQLiteReadModel(str(self._path))
 
     def promote(self) -> None:
-        """See `Generation`."""
         self._links.promote(self._path)
 
 
@@ -63,13 +58,12 @@ class SQLiteGenerations:
         self._links = Links(path)
         self._lock = Path(f"{path}.lock")
 
-    def live(self, *, patience_s: float = 1) -> SQLiteReadModel:
-        """See `Generations`."""
-        return SQLiteReadModel(self._path, patience_s=patience_s)
+    def live(self, *, timeout_s: float = 1) -> SQLiteReadModel:
+        return SQLiteReadModel(self._path, timeout_s=timeout_s)
 
     @contextlib.contextmanager
-    def building(self, waits: Callable[[], None] = lambda: None) -> Iterator[SQLiteGeneration]:
-        """See `Generations`. The lock goes with the process that holds it, however it ends."""
+    def begin_rebuild(self, waits: Callable[[], None] = lambda: None) -> Iterator[SQLiteGeneration]:
+        # The lock is released with the process, however it ends.
         with self._alone(waits):
             self._links.sweep()
             try:
@@ -78,28 +72,25 @@ class SQLiteGenerations:
                 self._links.sweep()
 
     def previous(self) -> SQLiteGeneration | None:
-        """See `Generations`."""
         return SQLiteGeneration(self._links.previous, self._links) if self._links.previous else None
 
     def drop_previous(self) -> None:
-        """See `Generations`. Its file goes when the building ends."""
+        """Its file goes when the building ends."""
         self._links.drop_previous()
 
-    def tell(self, building: Building) -> None:
-        """See `Generations`."""
+    def report_progress(self, progress: RebuildProgress) -> None:
         with self._lock.open("r+b") as file:
-            file.write(msgspec.json.encode(building) + b"\n")
+            file.write(msgspec.json.encode(progress) + b"\n")
             file.truncate()
 
-    def under_way(self) -> Building | None:
-        """See `Generations`."""
+    def rebuild_progress(self) -> RebuildProgress | None:
         with contextlib.suppress(FileNotFoundError), self._lock.open("rb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 with contextlib.suppress(msgspec.DecodeError):
-                    return msgspec.json.decode(file.read(), type=Building)
-                return Building("starting", 0, 0)
+                    return msgspec.json.decode(file.read(), type=RebuildProgress)
+                return RebuildProgress("starting", 0, 0)
         return None
 
     @contextlib.contextmanager

@@ -17,11 +17,11 @@ class LinkedFile:
     """One connection, for one thread at a time, to the file that is named at the moment.
 
     `path` is the link, or a file itself. A file of another schema than `schema_version` is as good as none. A lock
-    that others hold is waited for as long as `patience_s`.
+    that others hold is waited for as long as `timeout_s`.
     """
 
-    def __init__(self, path: str, schema_version: int, patience_s: float = 1) -> None:
-        self._patience_s = patience_s
+    def __init__(self, path: str, schema_version: int, timeout_s: float = 1) -> None:
+        self._timeout_s = timeout_s
         # Looked up for every question, by plain strings: pathlib takes ten times as long.
         self._path = os.path.abspath(path)  # noqa: PTH100 - as said
         self._folder = os.path.dirname(self._path)  # noqa: PTH120 - as said
@@ -75,7 +75,7 @@ class LinkedFile:
         connection = sqlite3.connect(
             f"{path.as_uri()}?mode=rw",
             uri=True,
-            timeout=self._patience_s,
+            timeout=self._timeout_s,
             isolation_level=None,
             check_same_thread=False,
             cached_statements=256,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from projector.simulator.expected import ExpectedGroup
 
-_PATIENCE_S: Final = 60
+_TIMEOUT_S: Final = 60
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -56,10 +56,10 @@ async def check(
 
 
 async def _reach(client: httpx2.AsyncClient, position: int) -> None:
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + _TIMEOUT_S
     while (answer := await client.get("/v1/groups", params={"limit": 1, "wait_for": position})).status_code == 503:
         if time.monotonic() > deadline:
-            raise Unreachable(f"the read model did not reach position {position} within {_PATIENCE_S} s")
+            raise Unreachable(f"the read model did not reach position {position} within {_TIMEOUT_S} s")
         await asyncio.sleep(1)
     answer.raise_for_status()
 

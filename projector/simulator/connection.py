@@ -6,7 +6,7 @@ import asyncio
 from typing import Final, NamedTuple, Self
 from urllib.parse import urlsplit
 
-_PATIENCE_S: Final = 30
+_TIMEOUT_S: Final = 30
 
 
 class Unreachable(Exception):
@@ -55,10 +55,10 @@ class Connection:
         )
         request = "\r\n".join((*lines, "\r\n")).encode("ascii") + body
         try:
-            async with asyncio.timeout(_PATIENCE_S):
+            async with asyncio.timeout(_TIMEOUT_S):
                 return await self._exchange(request)
         except TimeoutError as error:
-            raise Unreachable(f"{self._url} does not answer within {_PATIENCE_S} s") from error
+            raise Unreachable(f"{self._url} does not answer within {_TIMEOUT_S} s") from error
         except (OSError, asyncio.IncompleteReadError) as error:
             raise Unreachable(f"{self._url} hung up ({error})") from error
         except (ValueError, LookupError, asyncio.LimitOverrunError) as error:

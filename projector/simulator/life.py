@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _PLATFORMS: Final = ("Android", "iOS", "Web", "Windows", "macOS", "iPad")
 _DISCOVERED_LATE: Final = 0.05
 _ENDS_DISMISSED: Final = 0.15
-_MOST_FOUNDERS: Final = 5
+_MAX_FOUNDERS: Final = 5
 
 _encode: Final = msgspec.json.Encoder(order="sorted").encode
 _Item = TypeVar("_Item")
@@ -50,7 +50,7 @@ class Life:
         self._circle = circle
         self._may_return = custom_id
         interested = len(circle) // 2
-        self._limit = rng.randint(_MOST_FOUNDERS + 1, interested) if kind.has_limit and self._chance(0.3) else None
+        self._limit = rng.randint(_MAX_FOUNDERS + 1, interested) if kind.has_limit and self._chance(0.3) else None
         self._room = self._limit or interested
         self._joined: list[str] = []
         self._begun = self._chance(_DISCOVERED_LATE)
@@ -84,7 +84,7 @@ class Life:
                 return callback
 
     def _create(self) -> Callback:
-        founder, *others = self._newcomers(self._rng.randint(1, _MOST_FOUNDERS))
+        founder, *others = self._newcomers(self._rng.randint(1, _MAX_FOUNDERS))
         callback = self._callback(commands.CREATED, founder, Name=self._rng.choice(names.TITLES))
         if self._chance(0.9):
             callback["Owner_Account"] = founder

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from projector.simulator.life import Told
     from projector.simulator.options import Options
 
-_MOST_TRIES: Final = 10
+_MAX_TRIES: Final = 10
 
 
 class Report(NamedTuple):
@@ -93,7 +93,7 @@ class _Sender:
     async def _send(self, connection: Connection, callbacks: Iterator[Told]) -> None:
         for told in callbacks:
             await self._pace()
-            for _ in range(_MOST_TRIES):
+            for _ in range(_MAX_TRIES):
                 answer = await connection.post(self._target(told), told.body)
                 if answer.status != 503:
                     break

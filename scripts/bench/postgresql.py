@@ -18,11 +18,11 @@ from typing import Any
 import psycopg
 
 from projector.bootstrap import PROJECTIONS, open_events, open_generations
-from projector.building import Jobs
 from projector.callbacks import translate
 from projector.event_store import Candidate
 from projector.event_store.postgres import open_postgres
-from projector.replay import Replay
+from projector.replay.build import Jobs
+from projector.replay.replay import Replay
 from projector.settings import Settings
 from scripts.bench.load import GROUPS, callback
 from scripts.bench.logs import Town, write_postgres_log

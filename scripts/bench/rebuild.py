@@ -21,13 +21,13 @@ from eventsourcing.projection import Projection
 from eventsourcing.sqlite import SQLiteApplicationRecorder, SQLiteDatastore, SQLiteTrackingRecorder
 
 from projector.bootstrap import PROJECTIONS, open_events, open_generations
-from projector.building import Jobs
 from projector.domain.events import Recorded
 from projector.event_store.mapper import EventMapper
-from projector.projection.stretches import stretches
+from projector.projection.slices import slice_streams
 from projector.read_model.sql import SQLTables
 from projector.read_model.sqlite import SQLiteConnection, create
-from projector.replay import Replay
+from projector.replay.build import Jobs
+from projector.replay.replay import Replay
 from projector.settings import Settings
 from scripts.bench.logs import Town, write_log
 from scripts.bench.rounds import keep, machine, median, run, some_cores, table
@@ -66,7 +66,7 @@ class StockView(SQLiteTrackingRecorder):
             self._insert_tracking(cursor, tracking)
             tables = SQLTables(SQLiteConnection(cursor.sqlite_cursor.connection))
             for projection in PROJECTIONS:
-                projection.apply(tables, stretches([recorded]))
+                projection.apply(tables, slice_streams([recorded]))
 
 
 class StockProjection(Projection[StockView]):

@@ -93,17 +93,17 @@ def test_a_head_that_never_ends_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
         connection.sendall(HEAD)
         sent = 0
         with contextlib.suppress(OSError):
-            while sent < 1_000 * protocol.MOST_HEAD_BYTES:
+            while sent < 1_000 * protocol.MAX_HEAD_BYTES:
                 connection.sendall(b"X-More: " + b"x" * 1_000 + b"\r\n")
                 sent += 1_000
         assert everything(connection) == b""
-        assert sent < 1_000 * protocol.MOST_HEAD_BYTES
+        assert sent < 1_000 * protocol.MAX_HEAD_BYTES
 
 
 def test_requests_that_end_are_answered_one_after_the_other_whatever_their_bodies(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(protocol, "MOST_HEAD_BYTES", 1_000)
+    monkeypatch.setattr(protocol, "MAX_HEAD_BYTES", 1_000)
     with guarded() as address, socket.create_connection(address, timeout=30) as connection:
         for length in (0, 1, 100_000, 2):
             connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % length + b"x" * length)
@@ -113,7 +113,7 @@ def test_requests_that_end_are_answered_one_after_the_other_whatever_their_bodie
 def test_of_a_crowd_those_are_dropped_who_were_idle_the_longest_and_who_comes_to_speak_is_heard(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(protocol, "MOST_CONNECTIONS", 5)
+    monkeypatch.setattr(protocol, "MAX_CONNECTIONS", 5)
     with guarded() as address, contextlib.ExitStack() as crowd:
 
         def connected() -> socket.socket:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import pytest
 
-from projector.http.ingest import MOST_HELD_BYTES
-from projector.http.protocol import MOST_CONNECTIONS
+from projector.http.ingest import MAX_BUFFERED_BODY_BYTES
+from projector.http.protocol import MAX_CONNECTIONS
 from tests.kinds import on_postgresql
 from tests.processes.traffic import callback
 from tests.running import assert_no_traceback, run_cli, serving
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow  # every test here starts processes
 
 MEBIBYTE = 1024 * 1024
-MOST_BYTES = 200 * MEBIBYTE
+MAX_BYTES = 200 * MEBIBYTE
 FULL = "Group.CallbackAfterGroupFull"
 
 
@@ -77,31 +77,31 @@ def test_bodies_that_are_not_finished_are_held_up_to_a_limit_and_the_next_are_ta
     unfinished = head(server, MEBIBYTE) + b" " * (MEBIBYTE - 1)
     answers = asyncio.run(crowd(server, 60, unfinished))
     refused = [answer for answer in answers if answer.startswith(b"HTTP/1.1 503")]
-    assert len(refused) >= 60 - MOST_HELD_BYTES // (MEBIBYTE - 1) - 1
+    assert len(refused) >= 60 - MAX_BUFFERED_BODY_BYTES // (MEBIBYTE - 1) - 1
     assert all(b"retry-after" in answer for answer in refused)
     assert server.post(callback(1, 1)).status_code == 200
-    assert peak(server) < MOST_BYTES
+    assert peak(server) < MAX_BYTES
 
 
 def test_heads_that_are_not_finished_are_held_up_to_a_limit(server: Server) -> None:
     asyncio.run(crowd(server, 900, head(server, 1)[:-2] + b"X: " + b"x" * 16_000))
     assert server.post(callback(1, 1)).status_code == 200
-    assert peak(server) < MOST_BYTES
+    assert peak(server) < MAX_BYTES
 
 
 def test_through_a_crowd_that_says_nothing_a_callback_is_heard(server: Server) -> None:
     host, port = server.url.removeprefix("http://").split(":")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4 * MOST_CONNECTIONS), hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4 * MAX_CONNECTIONS), hard))
     with contextlib.ExitStack() as crowd:
         crowd.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
-        for number in range(MOST_CONNECTIONS + 500):
+        for number in range(MAX_CONNECTIONS + 500):
             silent = crowd.enter_context(socket.create_connection((host, int(port)), timeout=30))
             if number % 2:
                 silent.sendall(b"POST /callback HTTP/1.1\r\n")
         with httpx2.Client(timeout=30) as newcomer:
             assert replace(server, client=newcomer).post(callback(1, 1)).status_code == 200
-    assert peak(server) < MOST_BYTES
+    assert peak(server) < MAX_BYTES
 
 
 def test_callbacks_as_large_as_are_taken_are_recorded_projected_and_shown_in_pages_that_fit(server: Server) -> None:
@@ -135,7 +135,7 @@ def test_callbacks_as_large_as_are_taken_are_recorded_projected_and_shown_in_pag
     assert shown == list(range(1, len(sent) + 1))
     answers = asyncio.run(crowd(server, 60, b"GET /v1/events?limit=1000 HTTP/1.1\r\nHost: x\r\n\r\n"))
     assert any(answer.startswith(b"HTTP/1.1 200") for answer in answers)
-    assert peak(server) < MOST_BYTES
+    assert peak(server) < MAX_BYTES
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_made_up_commands_fill_neither_the_metrics_nor_the_memory(server: Server
     metrics = server.get("/metrics").text
     assert len(metrics) < 20_000
     assert 'projector_ignored_callbacks_total{command="(other)"}' in metrics
-    assert peak(server) < MOST_BYTES
+    assert peak(server) < MAX_BYTES
 
 
 @pytest.mark.parametrize(

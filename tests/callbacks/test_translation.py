@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from projector.callbacks import Unreadable, carries_group_state, command_of, parameters, translate
-from projector.domain.events import TYPES, Recorded, speaks_of_group
+from projector.domain.events import TYPES, Recorded, concerns_group
 from tests import oracle, shown
 from tests.callbacks.payloads import IGNORED, PAYLOADS, RECORDED, UNREADABLE, Payload
 
@@ -53,7 +53,7 @@ def test_a_group_callback_becomes_the_event_it_means(payload: Payload) -> None:
 @pytest.mark.parametrize("payload", RECORDED, ids=by_name)
 def test_from_that_event_alone_follows_what_the_file_says(payload: Payload) -> None:
     event = translated(payload).event
-    assert speaks_of_group(event) == (payload.group is not None)
+    assert concerns_group(event) == (payload.group is not None)
     state = shown.folded([Recorded(1, event)])
     assert state == oracle.everything(oracle.facts([Recorded(1, event)]))
     group, members = state.get(event.group_id, (None, {}))

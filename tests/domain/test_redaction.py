@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from projector.domain import events
-from projector.domain.redaction import mentioned, mentioned_in_rubbish, redact, redact_rubbish
+from projector.domain.redaction import mentioned, mentioned_in_unreadable, redact, redact_unreadable
 from tests.domain.strategies import any_event
 
 NAMES = {"alice": "forgotten-1"}
@@ -100,7 +100,7 @@ def test_many_are_forgotten_at_once_the_longer_id_first() -> None:
     ],
 )
 def test_rubbish_loses_the_id_too_and_nothing_else(before: bytes, after: bytes) -> None:
-    assert redact_rubbish(before, NAMES) == after
+    assert redact_unreadable(before, NAMES) == after
 
 
 texts = st.lists(st.sampled_from(["alice", "bob", "\u4e2d", "-", "_", " ", '"', "\\", "{", "}", "\n", "\ud800"])).map(
@@ -125,7 +125,7 @@ def test_no_string_of_any_body_has_the_word_afterwards_and_the_rest_is_as_it_was
     document: dict[str, Any], ascii_only: bool, as_rubbish: bool
 ) -> None:
     body = json.dumps(document, ensure_ascii=ascii_only).encode(errors="replace").decode()
-    after = redact_rubbish(body.encode(), NAMES).decode() if as_rubbish else redacted_body(body)
+    after = redact_unreadable(body.encode(), NAMES).decode() if as_rubbish else redacted_body(body)
     before_strings, after_strings = _strings(json.loads(body)), _strings(json.loads(after))
     assert not [one for one in after_strings if re.search(r"(?<![\w-])alice(?![\w-])", one)]
     for before, now in zip(before_strings, after_strings, strict=True):
@@ -148,4 +148,4 @@ def test_an_event_is_changed_if_and_only_if_the_account_is_among_what_it_mention
 
 
 def test_what_rubbish_may_mention_is_every_string_and_every_word() -> None:
-    assert {"alice", "a b", "x"} <= mentioned_in_rubbish(b'{"a b": "\\u0061lice", x')
+    assert {"alice", "a b", "x"} <= mentioned_in_unreadable(b'{"a b": "\\u0061lice", x')

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from projector.domain import events
 from projector.domain.events import TYPES, Event
-from projector.event_store import MOST_BYTES, Appended, Candidate, QuarantineFull, group_history, history, stream
+from projector.event_store import MAX_BATCH_BYTES, Appended, Candidate, QuarantineFull, group_history, history, stream
 from tests.domain import facts as f
 from tests.domain.strategies import any_event
 from tests.event_store.databases import OPENERS
@@ -403,7 +403,7 @@ def test_a_quarantine_that_is_full_keeps_nothing_new_and_still_counts_what_it_ha
 
 def test_large_events_come_a_few_at_a_time_and_none_is_left_out(database: Database) -> None:
     store = database.open()
-    large = [f.joined(at, "ann", callback="x" * (MOST_BYTES // 4)) for at in range(12)]
+    large = [f.joined(at, "ann", callback="x" * (MAX_BATCH_BYTES // 4)) for at in range(12)]
     store.append(new(*large))
     for few in (store.read(0, 100), store.read_group(f.GROUP, 0, 100), next(store.read_streams(12))):
         assert 1 <= len(few) < 12

@@ -8,8 +8,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from projector.callbacks import translate
-from projector.event_store import Candidate, StoreUnavailable, fingerprint
-from projector.forgetting import forget, look_for
+from projector.event_store import Candidate, StoreUnavailable
+from projector.event_store.fingerprint import fingerprint
+from projector.forgetting import find_mentions, forget
 from projector.verification import verify_log
 from tests.domain import facts as f
 
@@ -71,7 +72,7 @@ def test_only_events_that_name_the_account_are_changed_and_what_they_were_is_kep
     store, quarantine = database.open_both()
     store.append([joins(user, at) for at, user in enumerate(["ann", "bob", "ann", "annie"], 1)])
     before = store.read(0, 10)
-    assert look_for(store, ["ann", "nobody"], advanced=nothing)[:3] == (2, 1, 0)
+    assert find_mentions(store, ["ann", "nobody"], advanced=nothing)[:3] == (2, 1, 0)
     assert store.read(0, 10) == before
     found, names = forget(store, quarantine, ["ann", "nobody"], advanced=nothing)
     assert (found, {*names}) == ((2, 1, 0, 0), {"ann", "nobody"})

@@ -138,10 +138,10 @@ def test_a_transaction_takes_no_more_than_the_batch_size(store: SQLiteEventStore
 def test_a_transaction_that_fails_fails_all_who_share_it_and_nobody_else(store: SQLiteEventStore) -> None:
     gate = Gate(store)
     gate.fails = {2}
-    committed: list[int] = []
+    read_transaction: list[int] = []
 
     async def story() -> list[Appended | BaseException]:
-        commit = GroupCommit(gate.append, on_commit=lambda: committed.append(store.head()), batch_size=4)
+        commit = GroupCommit(gate.append, on_commit=lambda: read_transaction.append(store.head()), batch_size=4)
         first = await behind_a_commit(commit, gate)
         others = await appending(commit, [candidate(at) for at in range(1, 10)])
         gate.may_go_on.set()
@@ -156,7 +156,7 @@ def test_a_transaction_that_fails_fails_all_who_share_it_and_nobody_else(store: 
     assert all(isinstance(answer, StoreUnavailable) for answer in answers[1:5])
     assert [*answers[:1], *answers[5:]] == [Appended(position, False) for position in range(1, 8)]
     assert [recorded.event.occurred_at - f.EPOCH for recorded in store.read(0, 100)] == [0, 5, 6, 7, 8, 9, 99]
-    assert committed == [1, 5, 6, 7]
+    assert read_transaction == [1, 5, 6, 7]
 
 
 def test_over_capacity_a_newcomer_is_turned_away_at_once_and_the_others_are_served(store: SQLiteEventStore) -> None:

@@ -11,9 +11,9 @@ import pytest
 from eventsourcing.persistence import StoredEvent
 from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastore
 
+from projector.database.postgres import connect, decoded, encoded, with_timeouts
 from projector.event_store import Candidate, StoreUnavailable, postgres
 from projector.event_store.postgres import open_postgres
-from projector.postgres import connect, decoded, encoded, with_timeouts
 from tests.domain import facts as f
 from tests.postgresql import free_port
 from tests.running import run_cli

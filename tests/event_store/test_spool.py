@@ -11,7 +11,7 @@ from eventsourcing.persistence import JSONTranscoder
 
 from projector.event_store import Appended, Candidate, QuarantineFull, StoreUnavailable
 from projector.event_store.mapper import EventMapper
-from projector.event_store.spool import Spool, Spooled, StoreAndForward, spooled_in
+from projector.event_store.spool import Spool, SpoolStatus, StoreAndForward, spool_status
 from projector.event_store.sqlite import open_sqlite
 from tests.domain import facts as f
 
@@ -56,7 +56,7 @@ def forwarding(path: Path, *, capacity: int = 100) -> Iterator[tuple[StoreAndFor
     store, quarantine = open_sqlite(str(path / "events.db"), {}, 2)
     moody = MoodyStore(store, quarantine)
     spool = Spool(str(path / "spool"), store.mapper, capacity)
-    both = StoreAndForward(moody.append, moody.keep, spool, moody.forwarded.release, patience_s=0.2)
+    both = StoreAndForward(moody.append, moody.keep, spool, moody.forwarded.release, timeout_s=0.2)
     both.start()
     with closing(store):
         try:
@@ -77,7 +77,7 @@ def users(store: EventStore) -> list[str]:
 def test_while_the_store_answers_nothing_goes_into_the_spool(tmp_path: Path) -> None:
     with forwarding(tmp_path) as (both, _, store):
         assert both.append(candidates("ann", "bob")) == [Appended(1, False), Appended(2, False)]
-        assert both.spooled() == Spooled(0, 0)
+        assert both.spooled() == SpoolStatus(0, 0)
         assert users(store) == ["ann", "bob"]
 
 
@@ -87,11 +87,11 @@ def test_what_the_store_refuses_is_acknowledged_from_the_spool_and_goes_in_when_
         assert both.append(candidates("ann", "bob")) == [Appended(0, False)] * 2
         assert both.append(candidates("cyd")) == [Appended(0, False)]
         assert both.spooled().depth == 3
-        assert spooled_in(str(tmp_path / "spool")).depth == 3
+        assert spool_status(str(tmp_path / "spool")).depth == 3
         assert both.spooled().age_s() >= 0
         moody.away = False
         assert moody.forwarded.acquire(timeout=30)
-        assert both.spooled() == Spooled(0, 0)
+        assert both.spooled() == SpoolStatus(0, 0)
         assert users(store) == ["ann", "bob", "cyd"]
 
 
@@ -209,4 +209,4 @@ def test_a_spool_that_cannot_be_written_or_read_is_said_so(tmp_path: Path) -> No
     (tmp_path / "spool").write_text("this is no database, and was never meant to be one")
     with pytest.raises(StoreUnavailable, match="the spool: file is not a database"):
         Spool(str(tmp_path / "spool"), mapper, 10)
-    assert spooled_in(str(tmp_path / "none")) == Spooled(0, 0)
+    assert spool_status(str(tmp_path / "none")) == SpoolStatus(0, 0)

@@ -20,7 +20,7 @@ from projector.callbacks import Unreadable, carries_group_state, command_of, tra
 from projector.event_store import Appended, StoreUnavailable
 from projector.event_store.mapper import EventMapper
 from projector.http import ingest
-from projector.http.app import Parts, create_app
+from projector.http.app import Components, create_app
 from projector.http.metrics import Metrics
 from projector.http.protocol import GuardedProtocol
 from projector.settings import Settings
@@ -105,7 +105,7 @@ class Receiver:
         metrics = Metrics(self._no_health)
         settings = Settings(sdk_app_id=APP_ID, max_body_bytes=MAX_BODY)
         door = ingest.Ingest(settings, self, self, metrics)  # type: ignore[arg-type]
-        app = create_app(Parts(self._no_health, metrics, self._no_health, ingest=door))
+        app = create_app(Components(self._no_health, metrics, self._no_health, ingest=door))
         self._config = uvicorn.Config(app, http=GuardedProtocol, lifespan="off", log_config=None, server_header=False)
         self._config.load()
 

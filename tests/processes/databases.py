@@ -31,7 +31,7 @@ def read_model(database: Path) -> Path:
 def begin_read_model(database: Path, versions: Mapping[str, int] = VERSIONS) -> ReadModel:
     """Make an empty read model the live one, and open it."""
     generations = open_generations(settings(database))
-    with generations.building() as generation:
+    with generations.begin_rebuild() as generation:
         generation.begin(versions, afresh=versions).finish()
         generation.promote()
     return generations.live()
@@ -54,7 +54,7 @@ def history(database: Path) -> list[Recorded]:
 def checkpoints(database: Path) -> dict[str, int]:
     """The position of each projection; empty while there is no read model."""
     try:
-        with closing(open_generations(settings(database)).live(patience_s=30)) as model, model.committed() as now:
+        with closing(open_generations(settings(database)).live(timeout_s=30)) as model, model.read_transaction() as now:
             return {name: checkpoint.position for name, checkpoint in now.checkpoints().items()}
     except NoReadModel:
         return {}
@@ -97,8 +97,8 @@ def projected(database: Path) -> dict[str, Any]:
     """Every group with its members, as the read model has it."""
     queries = open_queries(settings(database))
     try:
-        with queries.snapshot() as snapshot:
-            return shown.stored(snapshot)
+        with queries.session() as session:
+            return shown.stored(session)
     finally:
         queries.close()
 

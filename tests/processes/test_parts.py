@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from projector import building
 from projector.bootstrap import PROJECTIONS, open_events, open_generations
-from projector.building import Jobs
-from projector.event_store import Bounds, StoreUnavailable, history, postgres, sqlite
-from projector.read_model import ReadModelUnavailable, held
-from projector.replay import Replay
+from projector.event_store import GroupRange, StoreUnavailable, history, postgres, sqlite
+from projector.read_model import ReadModelUnavailable, buffered_tables
+from projector.replay import build as building
+from projector.replay.build import Jobs
+from projector.replay.replay import Replay
 from tests.kinds import change_events, copied, generations, settings
 from tests.processes.databases import rows, write
 from tests.processes.traffic import GROUPS
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from projector.domain.events import Recorded
     from projector.event_store import EventStore
-    from projector.replay import Replayed
+    from projector.replay.replay import Replayed
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("kind")]  # every test here starts processes
 
@@ -68,10 +68,10 @@ def built(
 @pytest.mark.parametrize("processes", [2, 3, 6, 20])
 def test_however_many_processes_build_it_is_the_same(database: Path, store: EventStore, processes: int) -> None:
     built(database, store, 1)
-    alone = rows(database)
+    exclusive = rows(database)
     together = built(database, store, processes)
-    assert (together.position, together.differences, together.unfit) == (COUNT, 0, ())
-    assert rows(database) == alone
+    assert (together.position, together.differences, together.reasons_to_rebuild) == (COUNT, 0, ())
+    assert rows(database) == exclusive
     assert len(generations(database)) == 2, "the live one and the one before"
 
 
@@ -80,7 +80,7 @@ def test_rosters_too_large_to_be_held_are_the_same(
 ) -> None:
     built(database, store, 1)
     held_whole = rows(database)
-    monkeypatch.setattr(held, "MOST_MEMBERS", 5)
+    monkeypatch.setattr(buffered_tables, "MAX_BUFFERED_MEMBERS", 5)
     for event_store in (sqlite, postgres):
         monkeypatch.setattr(event_store, "STREAMS_BATCH_SIZE", 100)
     monkeypatch.setattr(building, "refold_group", None)  # nothing is to be mended afterwards
@@ -92,13 +92,13 @@ def test_events_that_cannot_be_applied_are_set_aside_in_every_part(database: Pat
     change = "UPDATE stored_events SET topic = 'FromTomorrow' WHERE originator_id = '{}' AND originator_version = 7"
     change_events(database, *(change.format(group_id) for group_id in (GROUPS[0], GROUPS[-1])))
     built(database, store, 1)
-    alone = rows(database)
-    assert len(alone["set_aside"]) == 2 * len(PROJECTIONS)
+    exclusive = rows(database)
+    assert len(exclusive["set_aside"]) == 2 * len(PROJECTIONS)
     built(database, store, 3)
     together = rows(database)
-    without_times = [[row[:3] for row in found["set_aside"]] for found in (alone, together)]
+    without_times = [[row[:3] for row in found["set_aside"]] for found in (exclusive, together)]
     assert without_times[0] == without_times[1]
-    assert {**together, "set_aside": []} == {**alone, "set_aside": []}
+    assert {**together, "set_aside": []} == {**exclusive, "set_aside": []}
 
 
 def die() -> EventStore:
@@ -127,16 +127,18 @@ def test_if_a_part_cannot_be_built_the_live_model_stays_and_nothing_is_left_behi
 def test_a_helper_ends_when_whoever_asked_for_it_is_gone(database: Path) -> None:
     answers, answering = multiprocessing.Pipe(duplex=False)
     answers.close()
-    with open_generations(settings(database)).building() as fresh:
-        order = building._Order(fresh.part(1), PROJECTIONS, COUNT, Bounds(GROUPS[1]))
+    with open_generations(settings(database)).begin_rebuild() as fresh:
+        order = building._Order(fresh.shard(1), PROJECTIONS, COUNT, GroupRange(GROUPS[1]))
         building._help(partial(open_events, settings(database)), order, answering)
     answering.close()
 
 
-@pytest.mark.parametrize("bounds", [Bounds(), Bounds(GROUPS[2]), Bounds("", GROUPS[3]), Bounds(GROUPS[1], GROUPS[4])])
+@pytest.mark.parametrize(
+    "bounds", [GroupRange(), GroupRange(GROUPS[2]), GroupRange("", GROUPS[3]), GroupRange(GROUPS[1], GROUPS[4])]
+)
 @pytest.mark.parametrize("through", [1, 1_234, COUNT])
 def test_streams_are_the_same_whether_they_are_looked_up_or_sorted(
-    store: EventStore, bounds: Bounds, through: int, monkeypatch: pytest.MonkeyPatch
+    store: EventStore, bounds: GroupRange, through: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def read() -> list[Recorded]:
         return [one for batch in store.read_streams(through, bounds) for one in batch]
@@ -155,7 +157,7 @@ def test_streams_are_the_same_whether_they_are_looked_up_or_sorted(
 
 def test_a_log_is_split_into_ranges_that_miss_nothing_and_have_about_as_much_each(store: EventStore) -> None:
     whole = [one for batch in store.read_streams(COUNT) for one in batch]
-    assert store.split(COUNT, 1) == [Bounds()]
+    assert store.split(COUNT, 1) == [GroupRange()]
     for parts in (2, 3, 5):
         ranges = store.split(COUNT, parts)
         events = [[one for batch in store.read_streams(COUNT, bounds) for one in batch] for bounds in ranges]

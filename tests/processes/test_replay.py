@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from projector.bootstrap import open_generations
-from projector.read_model import Building
+from projector.read_model import RebuildProgress
 from tests import oracle
 from tests.kinds import copied, generations, settings
 from tests.processes.databases import (
@@ -204,8 +204,8 @@ def test_if_needed_builds_nothing_where_nothing_is_to_be_built(database: Path) -
 
 
 def test_a_status_shows_a_replay_under_way_and_a_second_replay_says_that_it_waits(database: Path) -> None:
-    with open_generations(settings(database)).building() as _:
-        open_generations(settings(database)).tell(Building("fold", 500, COUNT))
+    with open_generations(settings(database)).begin_rebuild() as _:
+        open_generations(settings(database)).report_progress(RebuildProgress("fold", 500, COUNT))
         status = run_cli(database, "status")
         assert f"replay        under way: fold, 500 of {COUNT} events\n" in status.stdout
         assert json.loads(run_cli(database, "status", "--json").stdout)["replay"] == {

@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
     from tests.running import Server
 
-PATIENCE_S = 60
+STORE_TIMEOUT_S = 60
 
 
 def until(holds: Callable[[], object], *, of: Server) -> None:
     """Look until it holds, as long as the server lives."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + STORE_TIMEOUT_S
     while not holds():
         assert of.process.poll() is None, "".join(of.raw_log)
         assert time.monotonic() < deadline

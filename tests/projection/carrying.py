@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from projector.domain.events import Recorded
     from projector.projection import Projection
     from projector.read_model import ReadModel, SetAside
-    from projector.read_model.questions import Snapshot
+    from projector.read_model.queries import QuerySession
 
 NOW = 1_700_000_000_000
 
@@ -40,14 +40,14 @@ def opened(database: Path) -> Iterator[ReadModel]:
 
 
 @contextmanager
-def snapshot(database: Path) -> Iterator[Snapshot]:
-    with closing(open_queries(kinds.settings(database))) as queries, queries.snapshot() as now:
+def snapshot(database: Path) -> Iterator[QuerySession]:
+    with closing(open_queries(kinds.settings(database))) as queries, queries.session() as now:
         yield now
 
 
 def notes(read_model: ReadModel) -> list[SetAside]:
-    with read_model.committed() as now:
-        return now.notes()
+    with read_model.read_transaction() as now:
+        return now.set_aside_events()
 
 
 def carry(read_model: ReadModel, batch: Sequence[Recorded], projections: Sequence[Projection]) -> None:

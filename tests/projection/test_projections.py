@@ -13,9 +13,9 @@ from projector.domain.events import GroupCreated, MembersJoined, Recorded, Undec
 from projector.projection import project, refold
 from projector.projection.membership import MembershipProjection
 from projector.projection.profile import ProfileProjection
-from projector.projection.stretches import stretches
+from projector.projection.slices import slice_streams
 from projector.read_model import SetAside
-from projector.read_model.questions import GroupFilter
+from projector.read_model.queries import GroupFilter
 from projector.read_model.schema import OWNED
 from tests import shown
 from tests.domain import facts as f
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from projector.projection import Projection
-    from projector.projection.stretches import Stretch
-    from projector.read_model import ReadModel, Tables, Work
+    from projector.projection.slices import StreamSlice
+    from projector.read_model import ReadModel, Tables, UnitOfWork
 
 pytestmark = pytest.mark.usefixtures("kind")
 
@@ -52,7 +52,7 @@ class Failing:
         self._inner = inner
         self._at = {at} if isinstance(at, int) else at
 
-    def apply(self, tables: Tables, batch: Sequence[Stretch]) -> None:
+    def apply(self, tables: Tables, batch: Sequence[StreamSlice]) -> None:
         self._inner.apply(tables, batch)
         events = [recorded for stretch in batch for recorded in stretch.events]
         if broken := [recorded.position for recorded in events if recorded.position in self._at]:
@@ -70,7 +70,7 @@ def folded_again(read_model: ReadModel, projections: Sequence[Projection], histo
     """Fold every group again of which a projection has set an event aside."""
     with read_model.transaction() as work:
         for projection in projections:
-            noted = {note.position for note in work.notes() if note.projection == projection.name}
+            noted = {note.position for note in work.set_aside_events() if note.projection == projection.name}
             for group_id in {one.event.group_id for one in history if one.position in noted}:
                 stream = [one for one in history if one.event.group_id == group_id]
                 refold(work, projection, group_id, [stream[:3], stream[3:]], now_ms=NOW)
@@ -207,7 +207,7 @@ def test_an_event_that_cannot_be_decoded_is_set_aside_by_every_projection_with_i
             SetAside(name, 2, "CannotApply: no such event here", NOW) for name in sorted(VERSIONS)
         ]
         with snapshot(database) as now:
-            assert now.notes() == notes(read_model)
+            assert now.set_aside_events() == notes(read_model)
             assert now.positions() == dict.fromkeys(VERSIONS, 3)
         assert_shows(database, [first, third])
         readable = f.recorded([f.left(1, "ann")], after=1)[0]
@@ -245,16 +245,16 @@ class Stop(BaseException):
     """What neither an event nor a database raises."""
 
 
-def break_off(work: Work, history: Sequence[Recorded], error: type[BaseException]) -> None:
+def break_off(work: UnitOfWork, history: Sequence[Recorded], error: type[BaseException]) -> None:
     with work.advance("membership", through=history[-1].position) as tables:
-        MembershipProjection().apply(tables, stretches(history))
+        MembershipProjection().apply(tables, slice_streams(history))
         raise error
 
 
 def break_off_after(read_model: ReadModel, history: Sequence[Recorded]) -> None:
     with read_model.transaction() as work:
         with work.advance("membership", through=history[-1].position) as tables:
-            MembershipProjection().apply(tables, stretches(history))
+            MembershipProjection().apply(tables, slice_streams(history))
         raise Stop
 
 
@@ -282,7 +282,7 @@ def test_one_projection_rolls_back_alone_and_the_others_of_the_transaction_commi
     history = f.recorded([f.created(0, "ann")])
     with opened(database) as read_model, read_model.transaction() as work:
         with work.advance("profile", through=1) as tables:
-            ProfileProjection().apply(tables, stretches(history))
+            ProfileProjection().apply(tables, slice_streams(history))
         with pytest.raises(KeyError):
             break_off(work, history, KeyError)
     with snapshot(database) as now:

@@ -14,7 +14,7 @@ from projector.projection.fullness import FullnessProjection
 from projector.projection.membership import MembershipProjection
 from projector.projection.profile import ProfileProjection
 from projector.projection.timeline import TimelineProjection
-from projector.read_model.questions import GroupFilter
+from projector.read_model.queries import GroupFilter
 from projector.read_model.sqlite import SQLiteQueries, SQLiteReadModel, create
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from projector.domain.events import Event
-    from projector.read_model.questions import Snapshot
+    from projector.read_model.queries import QuerySession
 
 SCANS_OF_WHAT_IS_SHOWN = (
     "SCAN by_",
@@ -39,7 +39,7 @@ def fill(read_model: SQLiteReadModel, events: list[Event]) -> None:
         after = work.checkpoints()["profile"].position
         batch = [Recorded(after + place, event) for place, event in enumerate(events, 1)]
         project(work, PROJECTIONS, batch, now_ms=0)
-        assert work.notes() == []
+        assert work.set_aside_events() == []
 
 
 def created(path: str) -> SQLiteReadModel:
@@ -73,7 +73,7 @@ def rosters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SQLiteQueries]
     queries.close()
 
 
-def steps(queries: SQLiteQueries, question: Callable[[Snapshot], Any]) -> int:
+def steps(queries: SQLiteQueries, question: Callable[[QuerySession], Any]) -> int:
     """Return about how many virtual-machine steps a question takes, in tens."""
     count = 0
 
@@ -82,9 +82,9 @@ def steps(queries: SQLiteQueries, question: Callable[[Snapshot], Any]) -> int:
         count += 1
         return 0
 
-    with queries.snapshot() as snapshot:
+    with queries.session() as session:
         queries._file.connection().set_progress_handler(tick, 10)
-        question(snapshot)
+        question(session)
         queries._file.connection().set_progress_handler(None, 0)
     return count
 
@@ -95,16 +95,16 @@ def steps(queries: SQLiteQueries, question: Callable[[Snapshot], Any]) -> int:
 def test_a_page_of_a_roster_costs_the_same_however_large_the_roster_is_or_was(
     rosters: SQLiteQueries, group_id: str, after: str
 ) -> None:
-    of_small = steps(rosters, lambda snapshot: snapshot.members("small", "", 50))
+    of_small = steps(rosters, lambda session: session.members("small", "", 50))
     assert of_small > 50
-    assert steps(rosters, lambda snapshot: snapshot.members(group_id, after, 50)) <= of_small * 1.1
+    assert steps(rosters, lambda session: session.members(group_id, after, 50)) <= of_small * 1.1
 
 
 @pytest.mark.slow
 def test_a_group_and_a_member_cost_the_same_however_large_the_roster_is(rosters: SQLiteQueries) -> None:
     for question in (
-        lambda group_id: lambda snapshot: snapshot.group(group_id),
-        lambda group_id: lambda snapshot: snapshot.member(group_id, "user0000007"),
+        lambda group_id: lambda session: session.group(group_id),
+        lambda group_id: lambda session: session.member(group_id, "user0000007"),
     ):
         assert steps(rosters, question("large")) <= steps(rosters, question("small")) * 1.1
 
@@ -140,9 +140,9 @@ def test_a_page_of_groups_costs_what_it_shows_whatever_it_is_filtered_by(tmp_pat
             GroupFilter(prefix="rare", type="Rare", is_full=True),
         ]
         for condition in conditions:
-            with queries.snapshot() as snapshot:
-                assert len(snapshot.groups(condition, "", 5)) == 5
-            cost = steps(queries, lambda snapshot, condition=condition: snapshot.groups(condition, "", 5))
+            with queries.session() as session:
+                assert len(session.groups(condition, "", 5)) == 5
+            cost = steps(queries, lambda session, condition=condition: session.groups(condition, "", 5))
             found.setdefault(condition, []).append(cost)
         queries.close()
     dearer = {condition: costs for condition, costs in found.items() if costs[1] > costs[0] * 1.1 + 1}
@@ -155,20 +155,20 @@ def test_no_question_scans_a_table(tmp_path: Path) -> None:
     queries = SQLiteQueries(path)
     asked: list[str] = []
     queries._file.connection().set_trace_callback(asked.append)
-    with queries.snapshot() as snapshot:
+    with queries.session() as session:
         for type_, status, is_full, prefix in product((None, "t"), (None, "active"), (None, True, False), (None, "p")):
-            snapshot.groups(GroupFilter(type_, status, is_full, prefix), "", 10)
-        snapshot.group("g")
-        snapshot.members("g", "", 10)
-        snapshot.member("g", "u")
-        snapshot.groups_of("u", "", 10)
-        snapshot.knows_user("u")
-        past = snapshot.past
+            session.groups(GroupFilter(type_, status, is_full, prefix), "", 10)
+        session.group("g")
+        session.members("g", "", 10)
+        session.member("g", "u")
+        session.groups_of("u", "", 10)
+        session.knows_user("u")
+        past = session.past
         past.blocks("g")
-        past.roster_state("g", 512)
+        past.roster_snapshot("g", 512)
         past.roster_users("g", 512)
-        past.profile_state("g", 512)
-        past.fullness_state("g", 512)
+        past.profile_snapshot("g", 512)
+        past.fullness_snapshot("g", 512)
         past.members_until("g", ["u", "v"], 600)
         past.groups_ever_of("u", "", 10)
         past.changes("g", "u", None, 10)

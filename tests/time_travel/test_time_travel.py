@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from projector.domain.events import Recorded
     from projector.event_store import EventStore
-    from projector.read_model.questions import Snapshot
+    from projector.read_model.queries import QuerySession
 
 pytestmark = pytest.mark.usefixtures("kind")
 
@@ -38,11 +38,11 @@ NOBODY_YET = "ghost"
 
 class Opened(NamedTuple):
     store: EventStore
-    snapshot: Snapshot
+    session: QuerySession
     history: Sequence[Recorded]
 
     def groups(self, cut: Cut) -> PastGroups:
-        return PastGroups(self.store, self.snapshot.past, cut)
+        return PastGroups(self.store, self.session.past, cut)
 
 
 def examples(count: int) -> settings:
@@ -67,10 +67,10 @@ def projected(history: Sequence[Recorded], batches: Sequence[int] = ()) -> Itera
             for end in [*sorted(batches), len(history)]:
                 with read_model.transaction() as work:
                     project(work, PROJECTIONS, history[start:end], now_ms=0)
-                    assert work.notes() == []
+                    assert work.set_aside_events() == []
                 start = end
-            with queries.snapshot() as snapshot:
-                yield Opened(store, snapshot, history)
+            with queries.session() as session:
+                yield Opened(store, session, history)
 
 
 @pytest.fixture(params=[(1, 16), (2, 1), (3, 16), (5, 2)], ids=str)
@@ -159,7 +159,7 @@ def test_between_any_two_moments_the_difference_is_that_of_the_oracles_answers()
                     oracle.members(oracle.facts(counted(history, Cut(head, at))), group_id) for at in (earlier, later)
                 )
                 then, now = (
-                    PastGroup(opened.store, opened.snapshot.past, group_id, Cut(head, at)) for at in (earlier, later)
+                    PastGroup(opened.store, opened.session.past, group_id, Cut(head, at)) for at in (earlier, later)
                 )
                 found = {user: (old, new) for user, old, new in differing_members(then, now, "")}
                 assert [*found] == sorted(found)
@@ -171,7 +171,7 @@ def test_between_any_two_moments_the_difference_is_that_of_the_oracles_answers()
                     if before.get(user) != after.get(user)
                 }
                 between = events_between(
-                    opened.store, opened.snapshot.past, group_id, (Cut(head, earlier), Cut(head, later)), 0
+                    opened.store, opened.session.past, group_id, (Cut(head, earlier), Cut(head, later)), 0
                 )
                 of_group = [one for one in history if one.event.group_id == group_id]
                 assert [*between] == [one for one in of_group if earlier < one.event.occurred_at <= later]
@@ -191,10 +191,10 @@ def test_a_users_history_in_a_group_is_every_join_and_exit_and_the_dismissals_ne
                 expected = [
                     (fact["position"], change) for fact in story if (change := change_in(fact, user_id)) is not None
                 ]
-                found = opened.snapshot.past.changes(group_id, user_id, None, 100)
+                found = opened.session.past.changes(group_id, user_id, None, 100)
                 assert [(position, change) for (_, position), change in found] == expected
                 if found:
-                    rest = opened.snapshot.past.changes(group_id, user_id, found[0][0], 100)
+                    rest = opened.session.past.changes(group_id, user_id, found[0][0], 100)
                     assert rest == found[1:]
 
 
@@ -249,7 +249,7 @@ def test_whatever_the_length_of_a_stream_few_events_are_read_for_any_moment_of_i
         for version in range(1, len(history), 301):
             for cut in (Cut(version), Cut(len(history), EPOCH + version * 10)):
                 counting = CountingStore(opened.store)
-                group = PastGroup(counting, opened.snapshot.past, f.GROUP, cut)
+                group = PastGroup(counting, opened.session.past, f.GROUP, cut)
                 assert group.state() is not None
                 group.members("", 100)
                 assert counting.read <= 3 * blocks.SPACING

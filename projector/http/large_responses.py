@@ -9,11 +9,11 @@ from projector.http.problems import problem_response
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
 
-MOST_SENDING_BYTES: Final = 16 * 1024 * 1024
+MAX_SENDING_BYTES: Final = 16 * 1024 * 1024
 PIECE_BYTES: Final = 128 * 1024
 
 
-class Sending:
+class LargeResponses:
     """Keeps account of the large answers that are under way: whoever asks for more of them is answered 503."""
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Sending:
             if len(body) <= PIECE_BYTES:
                 await send(begun[0])
                 await send(message)
-            elif self._bytes + len(body) > MOST_SENDING_BYTES:
+            elif self._bytes + len(body) > MAX_SENDING_BYTES:
                 refusal = problem_response(503, "Too many large answers are being sent.", {"Retry-After": "1"})
                 await refusal(scope, receive, send)
             else:

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from projector.read_model import Mark
+from projector.projection import mark_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from projector.domain.events import Recorded
     from projector.event_store import EventStore
     from projector.projection import Projection
-    from projector.read_model import Committed
+    from projector.read_model import ReadTransaction
 
 
-def mark_of(recorded: Recorded) -> Mark:
-    """Return what tells this event from another that might come to stand at its position."""
-    event = recorded.event
-    told = (event.group_id, recorded.version, event.recorded_at, event.callback)
-    return Mark(recorded.position, blake2b(repr(told).encode(), digest_size=16).digest())
-
-
-def unfit(store: EventStore, read_model: Committed, projections: Sequence[Projection]) -> list[str]:
+def reasons_to_rebuild(store: EventStore, read_model: ReadTransaction, projections: Sequence[Projection]) -> list[str]:
     """Return the reasons, a phrase each, for which a read model has to be built again; none is as it should be.
 
     Raises StoreUnavailable and ReadModelUnavailable.

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from projector.clock import now_ms
 from projector.read_model import NoReadModel, SetAside
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from projector.event_store import EventStore, Quarantine
-    from projector.read_model.questions import Queries
+    from projector.read_model.queries import Queries
 
 STALLED_AFTER_MS: Final = 10_000
 """Projections are stalled when an event has waited this long for them."""
@@ -61,14 +61,14 @@ def look(
     """Return the health of these projections, wherever they run. Raises StoreUnavailable and ReadModelUnavailable."""
     positions, notes = dict.fromkeys(projections, 0), list[SetAside]()
     try:
-        with queries.snapshot() as snapshot:
-            positions, notes = positions | snapshot.positions(), snapshot.notes()
+        with queries.session() as session:
+            positions, notes = positions | session.positions(), session.set_aside_events()
     except NoReadModel as error:
         failure = str(error)
     head = store.head()
     position = min(positions.values(), default=0)
     waiting = store.read(position, 1) if position < head else []
-    now_ms = time.time_ns() // 1_000_000
-    received_at = waiting[0].event.recorded_at if waiting else now_ms
-    lag_ms = max(0, now_ms - received_at) if received_at else 0
+    now = now_ms()
+    received_at = waiting[0].event.recorded_at if waiting else now
+    lag_ms = max(0, now - received_at) if received_at else 0
     return Health(head, positions, lag_ms, notes, quarantine.count(), failure)

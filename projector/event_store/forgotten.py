@@ -7,7 +7,7 @@ import secrets
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from projector.domain.redaction import mentioned, mentioned_in_rubbish, redact, redact_rubbish
+from projector.domain.redaction import mentioned, mentioned_in_unreadable, redact, redact_unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from projector.domain.events import Event
 
 _KEY_BYTES: Final = 16
-_MOST_OTHERS: Final = 20_000
+_MAX_CACHED_OTHERS: Final = 20_000
 _SHORT: Final = 64
 """Of so many texts up to this length it is remembered that they are nobody's who is forgotten: a hash takes longer."""
 
@@ -29,7 +29,7 @@ class Pseudonym(NamedTuple):
     pseudonym: str
 
 
-class Rubbish(NamedTuple):
+class UnreadableRequest(NamedTuple):
     """An authentic request that could not be read, as far as it may name people: what is said of it, and its body."""
 
     texts: tuple[str | None, ...]
@@ -51,7 +51,7 @@ class Pseudonyms:
         unknown = accounts - self._others
         found = ((account, self._by_digest.get(_hashed(account, self._key))) for account in unknown)
         names = {account: pseudonym for account, pseudonym in found if pseudonym}
-        if len(self._others) > _MOST_OTHERS:
+        if len(self._others) > _MAX_CACHED_OTHERS:
             self._others = set()
         self._others |= {other for other in unknown - names.keys() if len(other) <= _SHORT}
         return names
@@ -66,19 +66,19 @@ class Pseudonyms:
         names = self.of(mentioned(event)) if self._by_digest else None
         return redact(event, names) if names else event
 
-    def instead_of_rubbish(self, told: Rubbish) -> Rubbish:
+    def redacted_request_of(self, told: UnreadableRequest) -> UnreadableRequest:
         """Return what is to be kept instead of what could not be read."""
         if not self._by_digest:
             return told
         told_of = [told.body, *(_bytes(text) for text in told.texts if text)]
-        names = self.of({word for some in told_of for word in mentioned_in_rubbish(some)})
-        return redacted_rubbish(told, names) if names else told
+        names = self.of({word for some in told_of for word in mentioned_in_unreadable(some)})
+        return redacted_request(told, names) if names else told
 
 
-def redacted_rubbish(told: Rubbish, names: Mapping[str, str]) -> Rubbish:
+def redacted_request(told: UnreadableRequest, names: Mapping[str, str]) -> UnreadableRequest:
     """Return what could not be read, and what is said of it, with accounts replaced by pseudonyms."""
-    texts = [text and redact_rubbish(_bytes(text), names).decode(errors="surrogatepass") for text in told.texts]
-    return Rubbish(tuple(texts), redact_rubbish(told.body, names))
+    texts = [text and redact_unreadable(_bytes(text), names).decode(errors="surrogatepass") for text in told.texts]
+    return UnreadableRequest(tuple(texts), redact_unreadable(told.body, names))
 
 
 def _bytes(text: str) -> bytes:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from projector.http.remembered import Answer, Remembered
+from projector.http.response_cache import Answer, ResponseCache
 from tests.processes.databases import change_read_model
 from tests.processes.traffic import callback
 from tests.running import run_cli, serving
@@ -41,11 +41,11 @@ def model() -> Model:
 
 
 @pytest.fixture
-def remembered(model: Model) -> Remembered:
-    return Remembered(lambda: model.version, most_bytes=100)
+def remembered(model: Model) -> ResponseCache:
+    return ResponseCache(lambda: model.version, max_bytes=100)
 
 
-def test_an_answer_is_found_by_its_whole_address_and_by_get_alone(remembered: Remembered) -> None:
+def test_an_answer_is_found_by_its_whole_address_and_by_get_alone(remembered: ResponseCache) -> None:
     remembered.keep(scope("/v1/a", "limit=1"), 1, an_answer())
     assert remembered.find(scope("/v1/a", "limit=1")) == an_answer()
     for other in (
@@ -59,7 +59,7 @@ def test_an_answer_is_found_by_its_whole_address_and_by_get_alone(remembered: Re
     assert remembered.find(scope("/v1/b")) is None
 
 
-def test_when_the_model_changes_all_is_forgotten(model: Model, remembered: Remembered) -> None:
+def test_when_the_model_changes_all_is_forgotten(model: Model, remembered: ResponseCache) -> None:
     remembered.keep(scope("/v1/a"), 1, an_answer())
     model.version = 2
     assert remembered.find(scope("/v1/a")) is None
@@ -70,19 +70,19 @@ def test_when_the_model_changes_all_is_forgotten(model: Model, remembered: Remem
     assert remembered.find(scope("/v1/a")) is None
 
 
-def test_an_answer_found_while_the_model_changed_is_not_given_again(model: Model, remembered: Remembered) -> None:
+def test_an_answer_found_while_the_model_changed_is_not_given_again(model: Model, remembered: ResponseCache) -> None:
     model.version = 2
     remembered.keep(scope("/v1/a"), 1, an_answer())
     assert remembered.find(scope("/v1/a")) is None
 
 
-def test_of_a_model_that_cannot_tell_nothing_is_remembered(model: Model, remembered: Remembered) -> None:
+def test_of_a_model_that_cannot_tell_nothing_is_remembered(model: Model, remembered: ResponseCache) -> None:
     model.version = None
     remembered.keep(scope("/v1/a"), None, an_answer())
     assert remembered.find(scope("/v1/a")) is None
 
 
-def test_no_more_is_remembered_than_there_is_room_for(remembered: Remembered) -> None:
+def test_no_more_is_remembered_than_there_is_room_for(remembered: ResponseCache) -> None:
     for number in range(1_000):
         remembered.keep(scope(f"/v1/{number}"), 1, an_answer(30))
         found = [place for place in range(number + 1) if remembered.find(scope(f"/v1/{place}"))]

@@ -10,20 +10,20 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from projector.projection import require_decoded
-from projector.projection.stretches import stretches
+from projector.projection.slices import slice_streams
 from projector.read_model import ReadModelUnavailable
-from projector.read_model.held import HeldTables
+from projector.read_model.buffered_tables import BufferedTables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from projector.domain.events import Recorded
     from projector.projection import Projection
-    from projector.read_model import Work
+    from projector.read_model import UnitOfWork
 
 
 def load(
-    work: Work,
+    work: UnitOfWork,
     projections: Sequence[Projection],
     streams: Iterable[Sequence[Recorded]],
     *,
@@ -41,7 +41,7 @@ def load(
     with ExitStack() as advancing, _no_garbage():
         for projection in projections:
             tables = advancing.enter_context(work.advance(projection.name, through=through))
-        held = HeldTables(tables)
+        held = BufferedTables(tables)
         for batch in streams:
             failed |= _folded(held, projections, [one for one in batch if one.event.group_id not in failed])
             advanced(len(batch))
@@ -49,13 +49,13 @@ def load(
     return failed
 
 
-def _folded(held: HeldTables, projections: Sequence[Projection], batch: Sequence[Recorded]) -> set[str]:
+def _folded(held: BufferedTables, projections: Sequence[Projection], batch: Sequence[Recorded]) -> set[str]:
     """Apply a batch and write the groups that are complete; return those that are lost to a failure."""
     if not batch:
         return set()
     try:
         require_decoded(batch)
-        cut = stretches(batch)
+        cut = slice_streams(batch)
         for projection in projections:
             projection.apply(held, cut)
     except ReadModelUnavailable:
@@ -65,7 +65,7 @@ def _folded(held: HeldTables, projections: Sequence[Projection], batch: Sequence
     return _written(held, but=batch[-1].event.group_id)
 
 
-def _written(held: HeldTables, *, but: str | None) -> set[str]:
+def _written(held: BufferedTables, *, but: str | None) -> set[str]:
     try:
         held.write(but=but)
     except ReadModelUnavailable:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Scope, Send
 
-MOST_BYTES: Final = 16 * 1024 * 1024
+MAX_BYTES: Final = 16 * 1024 * 1024
 
 _Header = tuple[bytes, bytes]
 
@@ -23,15 +23,15 @@ class Answer(NamedTuple):
     others: tuple[_Header, ...]
 
 
-class Remembered:
+class ResponseCache:
     """Answers by their address, forgotten all together when the read model changes or they become too many.
 
     `version` tells one state of the read model from every other, or None if it cannot: nothing is remembered then.
     """
 
-    def __init__(self, version: Callable[[], Hashable | None], most_bytes: int = MOST_BYTES) -> None:
+    def __init__(self, version: Callable[[], Hashable | None], max_bytes: int = MAX_BYTES) -> None:
         self.version = version
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._of: Hashable | None = None
         self._bytes = 0
         self._answers: dict[tuple[bytes, bytes], Answer] = {}
@@ -49,7 +49,7 @@ class Remembered:
         """Remember an answer that was found in the state of this version, or in a later one."""
         if version is None or scope["method"] != "GET":
             return
-        if version != self._of or self._bytes + len(answer.body) > self._most_bytes:
+        if version != self._of or self._bytes + len(answer.body) > self._max_bytes:
             self._forget()
         self._of = version
         self._bytes += len(answer.body)

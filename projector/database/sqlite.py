@@ -7,7 +7,7 @@ import time
 from typing import Final
 
 LOCK_TIMEOUT_S: Final = 5
-_TRY_AGAIN_S: Final = 0.01
+_RETRY_S: Final = 0.01
 
 
 def switch_to_wal(path: str) -> None:
@@ -23,7 +23,7 @@ def switch_to_wal(path: str) -> None:
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
-            time.sleep(_TRY_AGAIN_S)
+            time.sleep(_RETRY_S)
         else:
             return
         finally:

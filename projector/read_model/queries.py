@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from projector.domain.membership import Member
     from projector.domain.profile import Profile
-    from projector.read_model import MemberEvent, RosterState, RosterUsers, SetAside
+    from projector.read_model import MemberEvent, RosterSnapshot, RosterUsers, SetAside
     from projector.read_model.blocks import Block
 
 
@@ -61,16 +61,16 @@ class Past(Protocol):
     def blocks(self, group_id: str) -> list[Block]:
         """Return the blocks of a group's stream, in order."""
 
-    def roster_state(self, group_id: str, version: int) -> RosterState | None:
+    def roster_snapshot(self, group_id: str, version: int) -> RosterSnapshot | None:
         """Return the newest state of a roster at or before a version."""
 
     def roster_users(self, group_id: str, version: int) -> RosterUsers:
         """Return the newest stored users at or before a version; nobody, at version 0, if there are none."""
 
-    def profile_state(self, group_id: str, version: int) -> Profile | None:
+    def profile_snapshot(self, group_id: str, version: int) -> Profile | None:
         """Return the profile stored at this version."""
 
-    def fullness_state(self, group_id: str, version: int) -> Fullness | None:
+    def fullness_snapshot(self, group_id: str, version: int) -> Fullness | None:
         """Return the fullness stored at this version, if there was any."""
 
     def members_until(self, group_id: str, user_ids: Sequence[str], position: int) -> dict[str, Member]:
@@ -107,7 +107,7 @@ class Groups(Protocol):
         """Return a user's memberships behind a group id, by group id."""
 
 
-class Snapshot(Groups, Protocol):
+class QuerySession(Groups, Protocol):
     """Questions answered at one moment: all projections as they were after the same commit."""
 
     @property
@@ -120,7 +120,7 @@ class Snapshot(Groups, Protocol):
     def groups(self, condition: GroupFilter, after: str, limit: int) -> list[GroupState]:
         """Return groups behind an id, by id."""
 
-    def notes(self) -> list[SetAside]:
+    def set_aside_events(self) -> list[SetAside]:
         """Return what is set aside, oldest first."""
 
     def counts(self) -> Counts:
@@ -130,7 +130,7 @@ class Snapshot(Groups, Protocol):
 class Queries(Protocol):
     """The read model as the questions see it."""
 
-    def snapshot(self) -> AbstractContextManager[Snapshot]:
+    def session(self) -> AbstractContextManager[QuerySession]:
         """Open one moment for reading. Raises ReadModelUnavailable."""
 
     def version(self) -> Hashable | None:

@@ -15,13 +15,13 @@ from projector.read_model import ReadModelUnavailable
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-_LOOK_AGAIN_S: Final = 1.0
-_LONGEST_BACKOFF_S: Final = 60.0
+_POLL_S: Final = 1.0
+_MAX_BACKOFF_S: Final = 60.0
 
 log = structlog.get_logger(__name__)
 
 
-class Rebuilding:
+class AutoRebuild:
     """Runs `projector replay --if-needed` in a process of its own whenever there is a reason to.
 
     `reasons` returns why what there is cannot be used, and may raise StoreUnavailable and ReadModelUnavailable.
@@ -46,10 +46,10 @@ class Rebuilding:
         self._thread.join()
 
     def _run(self) -> None:
-        backoff = _LOOK_AGAIN_S
+        backoff = _POLL_S
         while not self._stopping.is_set():
             failed = (reasons := self._seen()) and self._build(reasons) != 0
-            backoff = min(backoff * 2, _LONGEST_BACKOFF_S) if failed else _LOOK_AGAIN_S
+            backoff = min(backoff * 2, _MAX_BACKOFF_S) if failed else _POLL_S
             self._stopping.wait(backoff)
 
     def _seen(self) -> list[str]:

@@ -6,20 +6,20 @@ from contextlib import closing, contextmanager
 from heapq import merge
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from projector.building import build, refold_group
-from projector.provenance import unfit
-from projector.read_model import Building, NoReadModel
+from projector.read_model import NoReadModel, RebuildProgress
+from projector.replay.build import build, refold_group
+from projector.replay.staleness import reasons_to_rebuild
 from projector.subscription import Subscription
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from projector.building import Jobs
     from projector.event_store import EventStore
     from projector.projection import Projection
-    from projector.read_model import Committed, Generation, Generations, ReadModel, Rows
+    from projector.read_model import Generation, Generations, ReadModel, ReadTransaction, Rows
+    from projector.replay.build import Jobs
 
-_PATIENCE_S: Final = 60
+_TIMEOUT_S: Final = 60
 _WORTH_COMPARING: Final = 0.5
 """Of a live model that has come less far than this share of all events, little could be said."""
 
@@ -41,12 +41,12 @@ class Difference(NamedTuple):
 class Replayed(NamedTuple):
     """What a replay saw: the position of both models when they were compared, and how many rows differed.
 
-    `unfit` are the reasons for which the live model could not be compared.
+    `reasons_to_rebuild` are the reasons for which the live model could not be compared.
     """
 
     position: int
     differences: int
-    unfit: tuple[str, ...] = ()
+    reasons_to_rebuild: tuple[str, ...] = ()
 
 
 class Replay:
@@ -63,7 +63,7 @@ class Replay:
         projections: Sequence[Projection],
         *,
         found: Callable[[Difference], None] = lambda _: None,
-        told: Callable[[Building], None] = lambda _: None,
+        told: Callable[[RebuildProgress], None] = lambda _: None,
         waits: Callable[[], None] = lambda: None,
         jobs: Jobs | None = None,
     ) -> None:
@@ -101,10 +101,10 @@ class Replay:
         with self._building() as (scratch, live):
             self._require_fit(live, projections)
             scratch.begin(self._versions(), afresh=self._versions()).finish()
-            with closing(scratch.finished()) as rebuilt, live.committed() as now:
+            with closing(scratch.finished()) as rebuilt, live.read_transaction() as now:
                 position = _position(now, projections)
                 refold_group(self._store, rebuilt, projections, group_id, through=position)
-                with rebuilt.committed() as then:
+                with rebuilt.read_transaction() as then:
                     differing = self._compare(now, then, projections, group_id)
             if differing and not check:
                 refold_group(self._store, live, projections, group_id)
@@ -122,8 +122,8 @@ class Replay:
     @contextmanager
     def _building(self) -> Iterator[tuple[Generation, ReadModel]]:
         with (
-            self._generations.building(self._waits) as generation,
-            closing(self._generations.live(patience_s=_PATIENCE_S)) as live,
+            self._generations.begin_rebuild(self._waits) as generation,
+            closing(self._generations.live(timeout_s=_TIMEOUT_S)) as live,
         ):
             yield generation, live
 
@@ -135,10 +135,10 @@ class Replay:
         with closing(fresh.finished()) as rebuilt:
             replayed = Replayed(through, 0, tuple(reasons))
             if not reasons:
-                with live.committed() as now:
+                with live.read_transaction() as now:
                     position = _position(now, chosen)
                     Subscription(self._store, rebuilt, self._projections).catch_up(through=position)
-                    with rebuilt.committed() as then:
+                    with rebuilt.read_transaction() as then:
                         replayed = Replayed(position, self._compare(now, then, chosen))
             if not check:
                 self._swap(fresh, rebuilt, live)
@@ -152,16 +152,20 @@ class Replay:
         head = self._store.head()
         if reasons := self._unfit(live, chosen):
             return head, reasons
-        with live.committed() as now:
+        with live.read_transaction() as now:
             position = _position(now, chosen)
         if position < head * _WORTH_COMPARING:
             return head, [f"it has only come to position {position} of {head}"]
         return position, []
 
     def _compare(
-        self, live: Committed, rebuilt: Committed, projections: Sequence[Projection], group_id: str | None = None
+        self,
+        live: ReadTransaction,
+        rebuilt: ReadTransaction,
+        projections: Sequence[Projection],
+        group_id: str | None = None,
     ) -> int:
-        self._told(Building("compare", 0, 0))
+        self._told(RebuildProgress("compare", 0, 0))
         count = 0
         for difference in differences(live, rebuilt, projections, group_id):
             self._found(difference)
@@ -171,7 +175,7 @@ class Replay:
     def _swap(self, fresh: Generation, rebuilt: ReadModel, live: ReadModel) -> int:
         """Make the fresh model the live one while nobody projects, so that no position ever goes back."""
         following = Subscription(self._store, rebuilt, self._projections)
-        following.catch_up(advanced=lambda _: self._told(Building("catch up", 0, 0)))
+        following.catch_up(advanced=lambda _: self._told(RebuildProgress("catch up", 0, 0)))
         try:
             with live.transaction() as now:
                 reached = max((one.position for one in now.checkpoints().values()), default=0)
@@ -190,8 +194,8 @@ class Replay:
 
     def _unfit(self, read_model: ReadModel, projections: Sequence[Projection]) -> list[str]:
         try:
-            with read_model.committed() as now:
-                return unfit(self._store, now, projections)
+            with read_model.read_transaction() as now:
+                return reasons_to_rebuild(self._store, now, projections)
         except NoReadModel as error:
             return [str(error)]
 
@@ -201,7 +205,7 @@ class Replay:
 
 
 def differences(
-    live: Committed, rebuilt: Committed, projections: Sequence[Projection], group_id: str | None = None
+    live: ReadTransaction, rebuilt: ReadTransaction, projections: Sequence[Projection], group_id: str | None = None
 ) -> Iterator[Difference]:
     """Walk both models side by side and yield what does not match, group by group."""
     tables = [
@@ -230,6 +234,6 @@ def _differences(projection: str, live: Rows, rebuilt: Rows) -> Iterator[Differe
         yield Difference(projection, live.table, key, found, wanted)
 
 
-def _position(read_model: Committed, projections: Sequence[Projection]) -> int:
+def _position(read_model: ReadTransaction, projections: Sequence[Projection]) -> int:
     known = read_model.checkpoints()
     return min(known[projection.name].position for projection in projections)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from projector.domain.events import speaks_of_group
+from projector.domain.events import concerns_group
 from projector.read_model import blocks
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from projector.domain.events import Recorded
 
 
-class Stretch:
+class StreamSlice:
     """Events of one group, in order, none of them in another block than the others.
 
     `events` are all; `told` are those that speak of the group and not of a topic inside it.
@@ -38,17 +38,17 @@ class Stretch:
         return recorded.version <= self._last
 
 
-def stretches(batch: Iterable[Recorded]) -> list[Stretch]:
+def slice_streams(batch: Iterable[Recorded]) -> list[StreamSlice]:
     """Return a batch as stretches; those of one group are in order."""
-    found: list[Stretch] = []
-    newest: dict[str, Stretch] = {}
+    found: list[StreamSlice] = []
+    newest: dict[str, StreamSlice] = {}
     for recorded in batch:
         event = recorded.event
         stretch = newest.get(event.group_id)
         if stretch is None or not stretch.has_room_for(recorded):
-            stretch = newest[event.group_id] = Stretch(event.group_id, blocks.block_number(recorded.version))
+            stretch = newest[event.group_id] = StreamSlice(event.group_id, blocks.block_number(recorded.version))
             found.append(stretch)
         stretch.events.append(recorded)
-        if speaks_of_group(event):
+        if concerns_group(event):
             stretch.told.append(recorded)
     return found

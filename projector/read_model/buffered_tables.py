@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
     from projector.domain.fullness import Fullness
     from projector.domain.profile import Profile
-    from projector.read_model import MemberRow, Roster, RosterState, RosterUsers, State, Tables
+    from projector.read_model import MemberRow, Roster, RosterSnapshot, RosterUsers, StreamSnapshot, Tables
     from projector.read_model.blocks import Block
 
-MOST_MEMBERS: Final = 100_000
+MAX_BUFFERED_MEMBERS: Final = 100_000
 """How many members' rows are held; a group that has more is written early and read back where need be."""
 
 
@@ -27,9 +27,9 @@ class _Group:
         self.fullness: Fullness | None = None
         self.members: dict[str, MemberRow] = {}
         self.earlier_members: list[MemberRow] = []
-        self.roster_states: list[RosterState] = []
-        self.profile_states: list[State[Profile]] = []
-        self.fullness_states: list[State[Fullness]] = []
+        self.roster_snapshots: list[RosterSnapshot] = []
+        self.profile_snapshots: list[StreamSnapshot[Profile]] = []
+        self.fullness_snapshots: list[StreamSnapshot[Fullness]] = []
         self.blocks: dict[int, Block] = {}
         self.dismissals: list[tuple[str, int, int]] = []
         self.roster_users: list[RosterUsers] = []
@@ -37,7 +37,7 @@ class _Group:
         self.is_written_early = False
 
 
-class HeldTables:
+class BufferedTables:
     """`Tables`, for groups that have no rows in `tables` yet."""
 
     def __init__(self, tables: Tables) -> None:
@@ -45,11 +45,9 @@ class HeldTables:
         self._groups: dict[str, _Group] = {}
 
     def rosters(self, group_ids: Iterable[str]) -> dict[str, Roster]:
-        """See `Tables`."""
         return self._known("roster", group_ids)
 
     def members(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], MemberRow]:
-        """See `Tables`."""
         found, elsewhere = {}, []
         for group_id, user_id in keys:
             group = self._group(group_id)
@@ -60,25 +58,21 @@ class HeldTables:
         return found | self._tables.members(elsewhere) if elsewhere else found
 
     def present(self, group_id: str) -> Iterator[MemberRow]:
-        """See `Tables`."""
         group = self._group(group_id)
         yield from [row for row in group.members.values() if row.standing is not Standing.OUT]
         if group.is_written_early:
             yield from [row for row in self._tables.present(group_id) if row.user_id not in group.members]
 
     def present_users(self, group_id: str) -> Iterator[str]:
-        """See `Tables`."""
         group = self._group(group_id)
         yield from [row.user_id for row in group.members.values() if row.standing is not Standing.OUT]
         if group.is_written_early:
             yield from [user for user in self._tables.present_users(group_id) if user not in group.members]
 
     def save_rosters(self, rosters: Mapping[str, Roster]) -> None:
-        """See `Tables`."""
         self._keep("roster", rosters)
 
     def save_members(self, rows: Iterable[MemberRow]) -> None:
-        """See `Tables`."""
         group_id, members = None, {}
         for row in rows:
             if row.group_id != group_id:
@@ -86,53 +80,42 @@ class HeldTables:
             members[row.user_id] = row
 
     def save_earlier_members(self, rows: Iterable[MemberRow]) -> None:
-        """See `Tables`."""
         for row in rows:
             self._group(row.group_id).earlier_members.append(row)
 
-    def save_roster_states(self, states: Iterable[RosterState]) -> None:
-        """See `Tables`."""
+    def save_roster_snapshots(self, states: Iterable[RosterSnapshot]) -> None:
         for state in states:
-            self._group(state.group_id).roster_states.append(state)
+            self._group(state.group_id).roster_snapshots.append(state)
 
     def last_roster_users(self, group_id: str) -> tuple[int, int] | None:
-        """See `Tables`."""
         return self._group(group_id).last_roster_users
 
     def save_roster_users(self, users: RosterUsers) -> None:
-        """See `Tables`."""
         group = self._group(users.group_id)
         group.roster_users.append(users)
         group.last_roster_users = users.version, len(users.users)
 
     def profiles(self, group_ids: Iterable[str]) -> dict[str, Profile]:
-        """See `Tables`."""
         return self._known("profile", group_ids)
 
     def save_profiles(self, profiles: Mapping[str, Profile]) -> None:
-        """See `Tables`."""
         self._keep("profile", profiles)
 
-    def save_profile_states(self, states: Iterable[State[Profile]]) -> None:
-        """See `Tables`."""
+    def save_profile_snapshots(self, states: Iterable[StreamSnapshot[Profile]]) -> None:
         for state in states:
-            self._group(state.group_id).profile_states.append(state)
+            self._group(state.group_id).profile_snapshots.append(state)
 
     def fullness(self, group_ids: Iterable[str]) -> dict[str, Fullness]:
-        """See `Tables`."""
         return self._known("fullness", group_ids)
 
     def save_fullness(self, fullness: Mapping[str, Fullness]) -> None:
-        """See `Tables`."""
         self._keep("fullness", fullness)
 
-    def save_fullness_states(self, states: Iterable[State[Fullness]]) -> None:
-        """See `Tables`."""
+    def save_fullness_snapshots(self, states: Iterable[StreamSnapshot[Fullness]]) -> None:
         for state in states:
-            self._group(state.group_id).fullness_states.append(state)
+            self._group(state.group_id).fullness_snapshots.append(state)
 
     def blocks(self, keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Block]:
-        """See `Tables`."""
         return {
             (group_id, number): block
             for group_id, number in keys
@@ -140,12 +123,10 @@ class HeldTables:
         }
 
     def save_blocks(self, blocks: Iterable[Block]) -> None:
-        """See `Tables`."""
         for block in blocks:
             self._group(block.group_id).blocks[block.number] = block
 
     def save_dismissals(self, dismissals: Iterable[tuple[str, int, int]]) -> None:
-        """See `Tables`."""
         for dismissal in dismissals:
             self._group(dismissal[0]).dismissals.append(dismissal)
 
@@ -154,7 +135,7 @@ class HeldTables:
         complete = {group_id: group for group_id, group in self._groups.items() if group_id != but}
         self._write_members(complete.values())
         self._write_groups(complete)
-        if but is not None and len((incomplete := self._group(but)).members) > MOST_MEMBERS:
+        if but is not None and len((incomplete := self._group(but)).members) > MAX_BUFFERED_MEMBERS:
             self._write_members([incomplete])
             incomplete.members, incomplete.earlier_members, incomplete.roster_users = {}, [], []
             incomplete.is_written_early = True
@@ -177,9 +158,9 @@ class HeldTables:
         self._tables.save_rosters({key: group.roster for key, group in groups.items() if group.roster is not None})
         self._tables.save_profiles({key: group.profile for key, group in groups.items() if group.profile is not None})
         self._tables.save_fullness({key: group.fullness for key, group in groups.items() if group.fullness is not None})
-        self._tables.save_roster_states(state for group in groups.values() for state in group.roster_states)
-        self._tables.save_profile_states(state for group in groups.values() for state in group.profile_states)
-        self._tables.save_fullness_states(state for group in groups.values() for state in group.fullness_states)
+        self._tables.save_roster_snapshots(state for group in groups.values() for state in group.roster_snapshots)
+        self._tables.save_profile_snapshots(state for group in groups.values() for state in group.profile_snapshots)
+        self._tables.save_fullness_snapshots(state for group in groups.values() for state in group.fullness_snapshots)
         self._tables.save_blocks(block for group in groups.values() for block in group.blocks.values())
         self._tables.save_dismissals(one for group in groups.values() for one in group.dismissals)
 

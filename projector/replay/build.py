@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-import time
 from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from projector.event_store import EVERY_GROUP, StoreUnavailable, stream
-from projector.projection import refold
-from projector.projection.loading import load
-from projector.provenance import mark_of
-from projector.read_model import Building, ReadModelUnavailable
+from projector.clock import now_ms
+from projector.event_store import ALL_GROUPS, StoreUnavailable, stream
+from projector.projection import mark_of, refold
+from projector.projection.bulk_load import load
+from projector.read_model import ReadModelUnavailable, RebuildProgress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from multiprocessing.connection import Connection
 
-    from projector.event_store import Bounds, EventStore
+    from projector.event_store import EventStore, GroupRange
     from projector.projection import Projection
-    from projector.read_model import Generation, ReadModel, Unindexed
+    from projector.read_model import DraftReadModel, Generation, ReadModel
 
-_LEAST_EVENTS: Final = 50_000
+_MIN_EVENTS: Final = 50_000
 """A process of its own takes longer to start than fewer events take to fold."""
 
 
@@ -39,7 +38,7 @@ class _Order(NamedTuple):
     fresh: Generation
     projections: Sequence[Projection]
     through: int
-    bounds: Bounds = EVERY_GROUP
+    bounds: GroupRange = ALL_GROUPS
 
 
 def build(
@@ -49,7 +48,7 @@ def build(
     versions: Mapping[str, int],
     *,
     through: int,
-    told: Callable[[Building], None],
+    told: Callable[[RebuildProgress], None],
     jobs: Jobs | None,
 ) -> None:
     """Build these projections from all events up to position `through`; the others of `versions` are copied.
@@ -60,7 +59,7 @@ def build(
     empty = fresh.begin(versions, afresh=[one.name for one in projections])
     with closing(empty), ExitStack() as helping:
         helpers = [
-            helping.enter_context(_helper(jobs, _Order(fresh.part(number), projections, through, bounds)))
+            helping.enter_context(_helper(jobs, _Order(fresh.shard(number), projections, through, bounds)))
             for number, bounds in enumerate(others, 1)
             if jobs
         ]
@@ -69,13 +68,13 @@ def build(
         def advanced(count: int) -> None:
             folded[0] += count
             folded[1:] = [helper.folded() for helper in helpers]
-            told(Building("fold", sum(folded), through))
+            told(RebuildProgress("fold", sum(folded), through))
 
         failed = _load(store, empty, _Order(fresh, projections, through, first), advanced)
         for helper in helpers:
             failed |= helper.result(lambda: advanced(0))
             empty.append(helper.part.name, [one.name for one in projections])
-        told(Building("index", 0, 0))
+        told(RebuildProgress("index", 0, 0))
         empty.finish()
     with closing(fresh.finished()) as rebuilt:
         for group_id in sorted(failed):
@@ -96,20 +95,20 @@ def refold_group(
     with read_model.transaction() as work:
         for projection in projections:
             end = work.checkpoints()[projection.name].position if through is None else through
-            refold(work, projection, group_id, stream(store, group_id, end), now_ms=time.time_ns() // 1_000_000)
+            refold(work, projection, group_id, stream(store, group_id, end), now_ms=now_ms())
 
 
 def _parts(through: int, jobs: Jobs | None) -> int:
-    return max(1, min(jobs.processes if jobs else 1, through // _LEAST_EVENTS))
+    return max(1, min(jobs.processes if jobs else 1, through // _MIN_EVENTS))
 
 
-def _load(store: EventStore, empty: Unindexed, order: _Order, advanced: Callable[[int], None]) -> set[str]:
+def _load(store: EventStore, empty: DraftReadModel, order: _Order, advanced: Callable[[int], None]) -> set[str]:
     through = order.through
     with empty.transaction() as work:
         streams = store.read_streams(through, order.bounds)
         failed = load(work, order.projections, streams, through=through, advanced=advanced)
         for newest in store.read(through - 1, 1) if through else []:
-            work.remember(mark_of(newest))
+            work.save_mark(mark_of(newest))
     return failed
 
 

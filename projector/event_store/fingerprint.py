@@ -1,0 +1,25 @@
+"""Hashes that tell one event from any other that might stand at its position."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from projector.domain.events import Recorded
+
+
+def fingerprint(recorded: Recorded) -> bytes:
+    """Return 32 bytes over the whole event and its place, independent of how it is stored; digests are made of them."""
+    event = recorded.event
+    content = (recorded.position, recorded.version, event.TOPIC, event)
+    return blake2b(msgspec.json.encode(content, order="sorted"), digest_size=32).digest()
+
+
+def mark_fingerprint(recorded: Recorded) -> bytes:
+    """Return 16 bytes over what a read model keeps of the newest event in it, as every released version writes them."""
+    event = recorded.event
+    content = (event.group_id, recorded.version, event.recorded_at, event.callback)
+    return blake2b(repr(content).encode(), digest_size=16).digest()
