@@ -181,6 +181,6 @@ def test_a_process_keeps_no_more_connections_than_it_is_told(tmp_path: Path, pos
 
 
 def test_a_server_that_is_too_old_is_said_so(postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres, "_OLDEST", 990_000)
+    monkeypatch.setattr(postgres, "_MIN_SERVER_VERSION", 990_000)
     with pytest.raises(StoreUnavailable, match="PostgreSQL 99 or newer is needed, and this is 16"):
         open_postgres(postgresql.new_database(), {})

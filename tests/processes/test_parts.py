@@ -48,7 +48,7 @@ def database(recorded: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def few_events_are_worth_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(building, "_LEAST_EVENTS", 100)
+    monkeypatch.setattr(building, "_MIN_EVENTS", 100)
 
 
 @pytest.fixture
