@@ -1,72 +1,198 @@
-"""PostgreSQL as it is used here: how to connect, what it says in one line, and the text that it refuses."""
+"""PostgreSQL: connection settings, errors in one line, text with NUL characters, and `Connection` over psycopg."""
 
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from contextlib import contextmanager
+from functools import lru_cache
+from itertools import count
+from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import TransactionStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+    from projector.database import Table
 
 CONNECT_TIMEOUT_S: Final = 5
 _KEEPALIVES: Final = {"keepalives_idle": 1, "keepalives_interval": 1, "keepalives_count": 2}
 _USER_TIMEOUT_MS: Final = 3_000
-"""Both sides of a connection that was cut know so after three seconds."""
+"""Both ends notice a dead connection within three seconds."""
 
-_REFUSED: Final = re.compile("[\x00\x01]")
-_ENCODED: Final = re.compile("\x01[\x01\x02]")
+_STREAM_BATCH_SIZE: Final = 2_000
+_TYPES: Final = {"text": 'text COLLATE "C"', "integer": "bigint", "bytes": "bytea"}
+_ARRAYS: Final = {"text": "text[]", "integer": "bigint[]", "bytes": "bytea[]"}
+_SQLITE_ONLY: Final = re.compile(r" INDEXED BY \w+| CROSS(?= JOIN)")
+_ESCAPED: Final = re.compile("[\x00\x01]")
+_ESCAPES: Final = re.compile("\x01[\x01\x02]")
+ROW_ERRORS: Final = (psycopg.IntegrityError, psycopg.DataError, psycopg.ProgrammingError)
+"""Errors that the row or statement caused, not the state of the database."""
 
 
 def with_timeouts(url: str, *, lock_timeout_ms: int, statement_timeout_ms: int) -> str:
-    """Return a URL, or connection string, with timeouts where it says nothing of them.
+    """Return a URL or connection string with these timeouts, unless it sets its own.
 
-    One that cannot be read is returned as it is: whoever connects will hear of it.
+    An unreadable one is returned unchanged; connecting with it reports the error.
     """
     try:
-        told: dict[str, Any] = conninfo_to_dict(url)
+        given: dict[str, Any] = conninfo_to_dict(url)
     except psycopg.ProgrammingError:
         return url
     timeouts = f"-c lock_timeout={lock_timeout_ms} -c statement_timeout={statement_timeout_ms}"
-    return make_conninfo(**{**told, "options": f"{timeouts} {told.get('options') or ''}".strip()})
+    return make_conninfo(**{**given, "options": f"{timeouts} {given.get('options') or ''}".strip()})
 
 
 def connection_info(url: str) -> str:
-    """Return what to connect with: what the URL says, and where it says nothing, a time-out and keep-alives.
+    """Return a connection string: the URL's own settings, else a connect timeout and keep-alives.
 
-    Raises psycopg.ProgrammingError if it is no URL of PostgreSQL.
+    Raises psycopg.ProgrammingError if the URL is not PostgreSQL's.
     """
-    told = conninfo_to_dict(url)
+    given = conninfo_to_dict(url)
     server_keepalives = " ".join(f"-c tcp_{name}={value}" for name, value in _KEEPALIVES.items())
     server_keepalives += f" -c tcp_user_timeout={_USER_TIMEOUT_MS}"
     defaults: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "projector", **_KEEPALIVES}
     defaults["tcp_user_timeout"] = _USER_TIMEOUT_MS
-    options = f"{server_keepalives} {told.get('options') or ''}".strip()
-    return make_conninfo(**{**defaults, **told, "options": options})
+    options = f"{server_keepalives} {given.get('options') or ''}".strip()
+    return make_conninfo(**{**defaults, **given, "options": options})
 
 
 def connect(url: str) -> psycopg.Connection[Any]:
-    """Open a connection on which each statement is a transaction of its own. Raises psycopg.Error."""
+    """Open a connection in autocommit mode. Raises psycopg.Error."""
     return psycopg.connect(connection_info(url), autocommit=True)
 
 
-def one_line(error: psycopg.Error) -> str:
-    """Return what an error says, in one line."""
-    return "PostgreSQL: " + " ".join(str(error).split())
+@contextmanager
+def errors_as(
+    error_type: type[Exception], *, but: tuple[type[Exception], ...] = (), also: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
+    """Raise `error_type`, its text in one line, in place of PostgreSQL's errors and `also`; errors in `but` stay."""
+    errors: tuple[type[Exception], ...] = (psycopg.Error, *also)
+    try:
+        yield
+    except but:
+        raise
+    except errors as error:
+        raise error_type("PostgreSQL: " + " ".join(str(error).split())) from error
 
 
-def encoded(value: Any) -> Any:
-    """Return a value as PostgreSQL takes it: its text knows no NUL. The order of texts stays, and prefixes do."""
-    return _REFUSED.sub(_escape, value) if type(value) is str and ("\x00" in value or "\x01" in value) else value
+def escape_nul(value: Any) -> Any:
+    """Return text without NUL, which PostgreSQL refuses, and anything else unchanged; order and prefixes stay."""
+    return _ESCAPED.sub(_escape, value) if type(value) is str and ("\x00" in value or "\x01" in value) else value
 
 
-def decoded(value: Any) -> Any:
-    """Undo `encoded`."""
-    return _ENCODED.sub(_unescape, value) if type(value) is str and "\x01" in value else value
+def unescape_nul(value: Any) -> Any:
+    """Undo `escape_nul`."""
+    return _ESCAPES.sub(_unescape, value) if type(value) is str and "\x01" in value else value
 
 
-def _escape(found: re.Match[str]) -> str:
-    return "\x01" + chr(ord(found[0]) + 1)
+class PostgresConnection:
+    """`Connection` on PostgreSQL."""
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self._connection = connection
+        self._numbers = count()
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._connection.info.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR)
+
+    def execute(self, statement: str, arguments: Sequence[Any] = ()) -> _Result:
+        return _Result(self._connection.execute(_to_postgres(statement), list(map(escape_nul, arguments))))
+
+    def stream(self, query: str, arguments: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
+        with self._connection.cursor(f"stream{next(self._numbers)}") as cursor:
+            cursor.itersize = _STREAM_BATCH_SIZE
+            cursor.execute(_to_postgres(query), list(map(escape_nul, arguments)))
+            yield from map(_unescaped, cursor)
+
+    def find(self, columns: str, table: Table, keys: Iterable[Sequence[Any]]) -> Iterator[tuple[Any, ...]]:
+        # All keys go in one round trip.
+        if arguments := _arrays(keys):
+            yield from map(_unescaped, self._connection.execute(_find(columns, table), arguments))
+
+    def upsert(self, table: Table, rows: Iterable[Sequence[Any]]) -> None:
+        # A statement may not replace a row twice: of equal keys, the last row counts.
+        by_key = {tuple(row[: table.width]): row for row in rows}
+        if by_key:
+            self._connection.execute(_upsert(table), _arrays(by_key.values()))
+
+    def errors_as(self, error_type: type[Exception]) -> AbstractContextManager[None]:
+        return errors_as(error_type, but=ROW_ERRORS)
 
 
-def _unescape(found: re.Match[str]) -> str:
-    return chr(ord(found[0][1]) - 1)
+class BulkConnection(PostgresConnection):
+    """`Connection` for rows that are usually all new: they are copied in, and upserted only if that fails."""
+
+    def upsert(self, table: Table, rows: Iterable[Sequence[Any]]) -> None:
+        escaped = [tuple(map(escape_nul, row)) for row in rows]
+        try:
+            with (
+                self._connection.transaction(),
+                self._connection.cursor().copy(f"COPY {table.name} FROM STDIN") as copy,
+            ):
+                for row in escaped:
+                    copy.write_row(row)
+        except psycopg.errors.UniqueViolation:
+            super().upsert(table, escaped)
+
+
+class _Result:
+    def __init__(self, cursor: psycopg.Cursor[Any]) -> None:
+        self._cursor = cursor
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(_unescaped, self._cursor)
+
+    def fetchone(self) -> Any:
+        row = self._cursor.fetchone()
+        return None if row is None else _unescaped(row)
+
+
+def create_statement(table: Table) -> str:
+    """Return the statement that creates a table."""
+    columns = ", ".join(
+        f"{column.name} {_TYPES[column.type]}{' NOT NULL' * column.required}" for column in table.columns
+    )
+    return f"CREATE TABLE {table.name} ({columns}, PRIMARY KEY ({', '.join(table.key)}))"
+
+
+def _escape(match: re.Match[str]) -> str:
+    return "\x01" + chr(ord(match[0]) + 1)
+
+
+def _unescape(match: re.Match[str]) -> str:
+    return chr(ord(match[0][1]) - 1)
+
+
+def _unescaped(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(map(unescape_nul, row))
+
+
+def _arrays(rows: Iterable[Sequence[Any]]) -> list[list[Any]]:
+    """Return rows as one array for each column."""
+    return [[escape_nul(value) for value in column] for column in zip(*rows, strict=True)]
+
+
+@lru_cache(maxsize=1_000)
+def _to_postgres(statement: str) -> str:
+    """Return a statement with PostgreSQL's placeholders and without SQLite's index hints."""
+    return _SQLITE_ONLY.sub("", statement).replace("?", "%s")
+
+
+@lru_cache(maxsize=100)
+def _find(columns: str, table: Table) -> str:
+    arrays = ", ".join(f"%b::{_ARRAYS[column.type]}" for column in table.columns[: table.width])
+    return f"SELECT {columns} FROM {table.name} WHERE ({', '.join(table.key)}) IN (SELECT * FROM unnest({arrays}))"
+
+
+@lru_cache(maxsize=100)
+def _upsert(table: Table) -> str:
+    arrays = ", ".join(f"%b::{_ARRAYS[column.type]}" for column in table.columns)
+    others = ", ".join(f"{column.name} = excluded.{column.name}" for column in table.columns[table.width :])
+    action = f"UPDATE SET {others}" if others else "NOTHING"
+    key = ", ".join(table.key)
+    return f"INSERT INTO {table.name} SELECT * FROM unnest({arrays}) ON CONFLICT ({key}) DO {action}"

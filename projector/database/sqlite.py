@@ -1,19 +1,48 @@
-"""Opening SQLite files that several processes may open, and create, at the same moment."""
+"""SQLite files that several processes may open, and create, at the same moment."""
 
 from __future__ import annotations
 
 import sqlite3
 import time
-from typing import Final
+from contextlib import contextmanager
+from functools import lru_cache
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+    from projector.database import Table
 
 LOCK_TIMEOUT_S: Final = 5
 _RETRY_S: Final = 0.01
+_MAX_KEYS: Final = 128
+_TYPES: Final = {"text": "TEXT", "integer": "INTEGER", "bytes": "BLOB"}
+ROW_ERRORS: Final = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, sqlite3.InterfaceError)
+"""Errors that the row or statement caused, not the state of the database."""
+
+_Item = TypeVar("_Item")
+
+
+@contextmanager
+def errors_as(
+    error_type: type[Exception], *, but: tuple[type[Exception], ...] = (), also: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
+    """Raise `error_type`, its text in one line, in place of SQLite's errors and `also`; errors in `but` stay."""
+    errors: tuple[type[Exception], ...] = (sqlite3.Error, *also)
+    try:
+        yield
+    except but:
+        raise
+    except errors as error:
+        raise error_type(f"SQLite: {error}") from error
 
 
 def switch_to_wal(path: str) -> None:
-    """Create the file where missing and put it into WAL mode, where it stays.
+    """Create the file if it is missing, and put it into WAL mode for good. Raises sqlite3.Error.
 
-    SQLite does not wait for a lock while it switches, so this does. Raises sqlite3.Error.
+    SQLite itself does not wait for locks while it switches.
     """
     deadline = time.monotonic() + LOCK_TIMEOUT_S
     while True:
@@ -28,3 +57,57 @@ def switch_to_wal(path: str) -> None:
             return
         finally:
             connection.close()
+
+
+class SQLiteConnection:
+    """`Connection` on SQLite."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self.execute = connection.execute
+        self.stream = connection.execute
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._connection.in_transaction
+
+    def find(self, columns: str, table: Table, keys: Iterable[Sequence[Any]]) -> Iterator[tuple[Any, ...]]:
+        # Keys are padded with NULL to a power of two, so that few different statements have to be prepared.
+        for batch in _batches(keys, _MAX_KEYS):
+            count = 1 << (len(batch) - 1).bit_length()
+            arguments = [*chain.from_iterable(batch), *[None] * (table.width * (count - len(batch)))]
+            yield from self.execute(_find(columns, table, count), arguments).fetchall()
+
+    def upsert(self, table: Table, rows: Iterable[Sequence[Any]]) -> None:
+        self._connection.executemany(_upsert(table), rows)
+
+    def errors_as(self, error_type: type[Exception]) -> AbstractContextManager[None]:
+        return errors_as(error_type, but=ROW_ERRORS)
+
+
+def create_statement(table: Table) -> str:
+    """Return the statement that creates a table without rowids."""
+    columns = ", ".join(
+        f"{column.name} {_TYPES[column.type]}{' NOT NULL' * (column.required and place >= table.width)}"
+        for place, column in enumerate(table.columns)
+    )
+    return f"CREATE TABLE {table.name} ({columns}, PRIMARY KEY ({', '.join(table.key)})) WITHOUT ROWID"
+
+
+def _batches(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
+    rest = iter(items)
+    while batch := list(islice(rest, size)):
+        yield batch
+
+
+@lru_cache(maxsize=100)
+def _find(columns: str, table: Table, count: int) -> str:
+    wanted = ", ".join([f"({', '.join('?' * table.width)})"] * count)
+    names = ", ".join(f"wanted_{name}" for name in table.key)
+    same = " AND ".join(f"{name} = wanted_{name}" for name in table.key)
+    return f"WITH wanted ({names}) AS (VALUES {wanted}) SELECT {columns} FROM wanted CROSS JOIN {table.name} ON {same}"
+
+
+@lru_cache(maxsize=100)
+def _upsert(table: Table) -> str:
+    return f"INSERT OR REPLACE INTO {table.name} VALUES ({', '.join('?' * len(table.columns))})"

@@ -10,7 +10,7 @@ import psycopg
 from eventsourcing import postgres as library
 from psycopg.rows import tuple_row
 
-from projector.database.postgres import connect, decoded, encoded
+from projector.database.postgres import connect, escape_nul, unescape_nul
 from projector.domain.events import Recorded
 from projector.domain.redaction import redact
 from projector.event_store import (
@@ -68,7 +68,7 @@ class PostgresEventStore:
             known = self._pseudonyms
             stored = [self._mapper.to_stored_event(known.instead(event)) for event, _ in batch]
             columns = (
-                [encoded(one.originator_id) for one in stored],
+                [escape_nul(one.originator_id) for one in stored],
                 [one.topic for one in stored],
                 [one.state for one in stored],
                 [identity for _, identity in batch],
@@ -87,14 +87,14 @@ class PostgresEventStore:
     def read_group(self, group_id: str, after_version: int, limit: int) -> list[Recorded]:
         condition = "originator_id = %s AND originator_version > %s ORDER BY originator_version LIMIT %s"
         question = _bounded(condition, "originator_version")
-        return self._recorded(self._rows(question, (encoded(group_id), after_version, limit, MAX_BATCH_BYTES)))
+        return self._recorded(self._rows(question, (escape_nul(group_id), after_version, limit, MAX_BATCH_BYTES)))
 
     def read_streams(self, through: int, bounds: GroupRange = ALL_GROUPS) -> Iterator[list[Recorded]]:
         condition = f" WHERE notification_id <= %s AND {_IN_ORDER} >= %s"
-        arguments: list[Any] = [through, encoded(bounds.first)]
+        arguments: list[Any] = [through, escape_nul(bounds.first)]
         if bounds.end is not None:
             condition += f" AND {_IN_ORDER} < %s"
-            arguments.append(encoded(bounds.end))
+            arguments.append(escape_nul(bounds.end))
         question = f"{_EVENTS}{condition} ORDER BY {_IN_ORDER}, originator_version"
         with unavailable(), connect(self._url) as connection:
             connection.execute("SET statement_timeout = 0")
@@ -109,7 +109,7 @@ class PostgresEventStore:
     def split(self, through: int, parts: int) -> list[GroupRange]:
         place = f"SELECT originator_id FROM stored_events ORDER BY {_IN_ORDER}, originator_version OFFSET %s LIMIT 1"
         found = [row for number in range(1, parts) for row in self._rows(place, (through * number // parts,))]
-        return ranges_between([decoded(group_id) for (group_id,) in found])
+        return ranges_between([unescape_nul(group_id) for (group_id,) in found])
 
     def head(self) -> int:
         ((position,),) = self._rows("SELECT COALESCE(MAX(notification_id), 0) FROM stored_events", ())
@@ -163,7 +163,7 @@ class PostgresEventStore:
 
     def _recorded(self, found: list[tuple[Any, ...]]) -> list[Recorded]:
         return [
-            Recorded(position, self._mapper.decode_or_mark(decoded(group_id), topic, bytes(state)), version)
+            Recorded(position, self._mapper.decode_or_mark(unescape_nul(group_id), topic, bytes(state)), version)
             for position, group_id, version, topic, state in found
         ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from projector.database.postgres import decoded, encoded
+from projector.database.postgres import escape_nul, unescape_nul
 from projector.event_store import Quarantined, QuarantineFull, digest
 from projector.event_store.forgotten import UnreadableRequest, redacted_request
 from projector.event_store.postgres_recorder import exclusive, pseudonyms, rows
@@ -35,7 +35,7 @@ class PostgresQuarantine:
                 "INSERT INTO quarantine (digest, received_at, times, reason, command, platform, body)"
                 " VALUES (%s, %s, 1, %s, %s, %s, %s)"
                 " ON CONFLICT (digest) DO UPDATE SET times = quarantine.times + 1 RETURNING id",
-                (request, received_at, *map(encoded, told), self._mapper.seal(kept)),
+                (request, received_at, *map(escape_nul, told), self._mapper.seal(kept)),
             )
             ((quarantine_id,),) = cursor.fetchall()
             return int(quarantine_id)
@@ -49,12 +49,12 @@ class PostgresQuarantine:
             for (entry_id,) in cursor.execute("SELECT id FROM quarantine").fetchall():
                 question = "SELECT reason, command, platform, body FROM quarantine WHERE id = %s"
                 ((*told, sealed),) = cursor.execute(question, (entry_id,)).fetchall()
-                before = UnreadableRequest(tuple(map(decoded, told)), self._mapper.unseal(bytes(sealed)))
+                before = UnreadableRequest(tuple(map(unescape_nul, told)), self._mapper.unseal(bytes(sealed)))
                 texts, body = after = redacted_request(before, names)
                 if after != before:
                     cursor.execute(
                         "UPDATE quarantine SET reason = %s, command = %s, platform = %s, body = %s WHERE id = %s",
-                        (*map(encoded, texts), self._mapper.seal(body), entry_id),
+                        (*map(escape_nul, texts), self._mapper.seal(body), entry_id),
                     )
                     redacted += 1
         return redacted
@@ -88,5 +88,5 @@ class PostgresQuarantine:
     def _select(self, condition: str, arguments: tuple[int, ...]) -> list[Quarantined]:
         columns = "id, received_at, times, reason, command, platform, body, position"
         found = rows(self._datastore, f"SELECT {columns} FROM quarantine WHERE {condition}", arguments)
-        entries = [Quarantined(*map(decoded, row)) for row in found]
+        entries = [Quarantined(*map(unescape_nul, row)) for row in found]
         return [self._mapper.unsealed(entry) for entry in entries]

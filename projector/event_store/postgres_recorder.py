@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, LiteralString
 from weakref import WeakKeyDictionary
 
@@ -12,7 +13,7 @@ from eventsourcing import postgres as library
 from eventsourcing.persistence import PersistenceError
 from psycopg.rows import dict_row, tuple_row
 
-from projector.database.postgres import CONNECT_TIMEOUT_S, connection_info, one_line
+from projector.database.postgres import CONNECT_TIMEOUT_S, connection_info, errors_as
 from projector.event_store import StoreUnavailable
 from projector.event_store.forgotten import Pseudonyms
 
@@ -151,12 +152,5 @@ def pseudonyms(cursor: psycopg.Cursor[Any]) -> Pseudonyms:
     return Pseudonyms(cursor.execute("SELECT id, digest, key, pseudonym FROM forgotten ORDER BY id").fetchall())
 
 
-@contextmanager
-def unavailable() -> Iterator[None]:
-    """Raise StoreUnavailable in the stead of what PostgreSQL and the library raise."""
-    try:
-        yield
-    except psycopg.Error as error:
-        raise StoreUnavailable(one_line(error)) from error
-    except PersistenceError as error:
-        raise StoreUnavailable("PostgreSQL: " + " ".join(str(error).split())) from error
+unavailable: Final = partial(errors_as, StoreUnavailable, also=(PersistenceError,))
+"""Raise StoreUnavailable in place of the errors of the database and of the event-sourcing library."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from eventsourcing import sqlite as library
 from eventsourcing.persistence import PersistenceError, StoredEvent
 
+from projector.database.sqlite import errors_as
 from projector.event_store import Appended, GroupRange, StoreUnavailable, bounded
 from projector.event_store.forgotten import Pseudonyms
 
@@ -213,10 +215,5 @@ def pseudonyms(cursor: library.SQLiteCursor | sqlite3.Cursor) -> Pseudonyms:
     return Pseudonyms(map(tuple, cursor.fetchall()))
 
 
-@contextmanager
-def unavailable() -> Iterator[None]:
-    """Raise StoreUnavailable in the stead of what SQLite and the library raise."""
-    try:
-        yield
-    except (PersistenceError, sqlite3.Error) as error:
-        raise StoreUnavailable(f"SQLite: {error}") from error
+unavailable: Final = partial(errors_as, StoreUnavailable, also=(PersistenceError,))
+"""Raise StoreUnavailable in place of the errors of the database and of the event-sourcing library."""

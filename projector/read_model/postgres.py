@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import contextmanager
-from functools import lru_cache
-from itertools import count
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
-from psycopg.pq import TransactionStatus
 
-from projector.database.postgres import connect, decoded, encoded, one_line
+from projector.database.postgres import (
+    ROW_ERRORS,
+    BulkConnection,
+    PostgresConnection,
+    connect,
+    create_statement,
+    errors_as,
+)
 from projector.read_model import NoReadModel, ReadModelUnavailable
-from projector.read_model.schema import INDEXES, SCHEMA_VERSION, TABLES, Table
+from projector.read_model.schema import CHECKPOINTS, INDEXES, SCHEMA_VERSION, TABLES
 from projector.read_model.sql import SQLReadTransaction, SQLUnitOfWork
 from projector.read_model.sql_queries import SQLQuerySession
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterable, Iterator, Mapping
 
 LIVE: Final = "live"
 WRITING_LOCK: Final = 0x70726F77
@@ -30,10 +33,6 @@ LEADING_LOCK: Final = 0x70726F6C
 """The advisory lock of whoever projects, for as long as the connection stands."""
 
 _TRIES: Final = 10
-_STREAMED: Final = 2_000
-_TYPES: Final = {"text": 'text COLLATE "C"', "integer": "bigint", "bytes": "bytea"}
-_ARRAYS: Final = {"text": "text[]", "integer": "bigint[]", "bytes": "bytea[]"}
-_ONLY_SQLITE: Final = re.compile(r" INDEXED BY \w+| CROSS(?= JOIN)")
 
 _LIVE: Final = (
     "SELECT set_config('search_path', 'read_model_' || generation, true), generation, schema_version"
@@ -41,77 +40,8 @@ _LIVE: Final = (
 )
 
 
-@contextmanager
-def unavailable() -> Iterator[None]:
-    """Turn what the database cannot help into ReadModelUnavailable; what a row caused stays what it is."""
-    try:
-        yield
-    except (psycopg.IntegrityError, psycopg.DataError, psycopg.ProgrammingError):
-        raise
-    except psycopg.Error as error:
-        raise ReadModelUnavailable(one_line(error)) from error
-
-
-class PostgresConnection:
-    """`Connection` on PostgreSQL."""
-
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
-        self._connection = connection
-        self._names = count()
-
-    @property
-    def in_transaction(self) -> bool:
-        return self._connection.info.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR)
-
-    def execute(self, statement: str, arguments: Sequence[Any] = ()) -> _Answer:
-        return _Answer(self._connection.execute(_to_postgres(statement), [encoded(one) for one in arguments]))
-
-    def stream(self, question: str, arguments: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
-        with self._connection.cursor(f"stream{next(self._names)}") as cursor:
-            cursor.itersize = _STREAMED
-            cursor.execute(_to_postgres(question), [encoded(one) for one in arguments])
-            yield from map(_row, cursor)
-
-    def find(self, columns: str, table: str, keys: Iterable[Sequence[Any]]) -> Iterator[tuple[Any, ...]]:
-        """All keys go in one round trip."""
-        if given := _columns(keys):
-            question = f"SELECT {columns} FROM {table} WHERE {_KEYS[table]}"
-            yield from map(_row, self._connection.execute(question, given))
-
-    def upsert(self, table: str, rows: Iterable[Sequence[Any]]) -> None:
-        """PostgreSQL replaces no row twice in one statement: of equal keys the last row counts."""
-        width = TABLES[table].width
-        given = {tuple(row[:width]): row for row in rows}
-        if given:
-            self._connection.execute(_UPSERTS[table], _columns(given.values()))
-
-    def errors(self) -> AbstractContextManager[None]:
-        return unavailable()
-
-
-class LoadingConnection(PostgresConnection):
-    """`Connection` whose rows are, as a rule, all new: they are copied in, and only looked up if they are not."""
-
-    def upsert(self, table: str, rows: Iterable[Sequence[Any]]) -> None:
-        given = [tuple(map(encoded, row)) for row in rows]
-        try:
-            with self._connection.transaction(), self._connection.cursor().copy(f"COPY {table} FROM STDIN") as copied:
-                for row in given:
-                    copied.write_row(row)
-        except psycopg.errors.UniqueViolation:
-            super().upsert(table, given)
-
-
-class _Answer:
-    def __init__(self, cursor: psycopg.Cursor[Any]) -> None:
-        self._cursor = cursor
-
-    def __iter__(self) -> Iterator[Any]:
-        return map(_row, self._cursor)
-
-    def fetchone(self) -> Any:
-        found = self._cursor.fetchone()
-        return None if found is None else _row(found)
+unavailable: Final = partial(errors_as, ReadModelUnavailable, but=ROW_ERRORS)
+"""Raise ReadModelUnavailable in place of PostgreSQL's errors; errors that a row caused stay."""
 
 
 class GenerationConnection:
@@ -230,7 +160,7 @@ class PostgresDraft(PostgresReadModel):
     `afresh` are the projections to build, and their versions; the others are copied from another, if given.
     """
 
-    _speaks = LoadingConnection
+    _speaks = BulkConnection
 
     def __init__(self, url: str, number: int) -> None:
         super().__init__(url, number)
@@ -250,7 +180,7 @@ class PostgresDraft(PostgresReadModel):
             for index in INDEXES:
                 connection.execute(index.statement)
             for table in TABLES:
-                connection.execute(f"ANALYZE {table}")
+                connection.execute(f"ANALYZE {table.name}")
         self.close()
 
 
@@ -286,9 +216,9 @@ def create(connection: psycopg.Connection[Any], number: int, versions: Mapping[s
     with connection.transaction():
         connection.execute(f"CREATE SCHEMA read_model_{number}")
         connection.execute("SELECT set_config('search_path', %s, true)", (f"read_model_{number}",))
-        for table in TABLES.values():
-            connection.execute(_table(table))
-        PostgresConnection(connection).upsert("checkpoints", [(*version, 0) for version in versions.items()])
+        for table in TABLES:
+            connection.execute(create_statement(table))
+        PostgresConnection(connection).upsert(CHECKPOINTS, [(*version, 0) for version in versions.items()])
 
 
 def rolled_back(connection: psycopg.Connection[Any]) -> None:
@@ -306,43 +236,3 @@ def _ended(connection: psycopg.Connection[Any]) -> Iterator[psycopg.Connection[A
         if PostgresConnection(connection).in_transaction:
             rolled_back(connection)
         raise
-
-
-def _row(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(map(decoded, row))
-
-
-def _columns(rows: Iterable[Sequence[Any]]) -> list[list[Any]]:
-    """Return rows as arrays, one for each column."""
-    return [[encoded(value) for value in column] for column in zip(*rows, strict=True)]
-
-
-@lru_cache(maxsize=1_000)
-def _to_postgres(statement: str) -> str:
-    """Return a statement as PostgreSQL takes it: arguments are marked otherwise, and it chooses indexes by itself."""
-    return _ONLY_SQLITE.sub("", statement).replace("?", "%s")
-
-
-def _table(table: Table) -> str:
-    columns = ", ".join(
-        f"{column.name} {_TYPES[column.type]}{' NOT NULL' * column.required}" for column in table.columns
-    )
-    return f"CREATE TABLE {table.name} ({columns}, PRIMARY KEY ({', '.join(table.key)}))"
-
-
-def _upsert(table: Table) -> str:
-    given = ", ".join(f"%b::{_ARRAYS[column.type]}" for column in table.columns)
-    others = ", ".join(f"{column.name} = excluded.{column.name}" for column in table.columns[table.width :])
-    then = f"UPDATE SET {others}" if others else "NOTHING"
-    key = ", ".join(table.key)
-    return f"INSERT INTO {table.name} SELECT * FROM unnest({given}) ON CONFLICT ({key}) DO {then}"
-
-
-def _keys(table: Table) -> str:
-    given = ", ".join(f"%b::{_ARRAYS[column.type]}" for column in table.columns[: table.width])
-    keys = ", ".join(table.key)
-    return f"({keys}) IN (SELECT * FROM unnest({given}))"
-
-
-_KEYS: Final = {table.name: _keys(table) for table in TABLES.values()}
-_UPSERTS: Final = {table.name: _upsert(table) for table in TABLES.values()}

@@ -1,129 +1,68 @@
-"""The tables of the read model, for every database it is kept in.
-
-Text is compared by code point, as Python compares it. JSON is kept as text: what the folds know is for them alone.
-"""
+"""The tables of the read model, for every database it is kept in. Evidence is JSON text that only the folds read."""
 
 from __future__ import annotations
 
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Final
+
+from projector.database import Column, Index, Table, integers, optional_text, text
 
 SCHEMA_VERSION: Final = 2
-"""Tables of another schema are not read; the read model is built again from the events."""
+"""Tables of another schema are not read; the read model is rebuilt from the events."""
 
-Type: TypeAlias = Literal["text", "integer", "bytes"]
+MARK: Final = Table("mark", 1, (*integers("id", "position"), Column("fingerprint", "bytes")))
+CHECKPOINTS: Final = Table("checkpoints", 1, (*text("projection"), *integers("version", "position")))
+SET_ASIDE: Final = Table("set_aside", 2, (*integers("position"), *text("projection", "reason"), *integers("at")))
 
-
-class Column(NamedTuple):
-    """A column; one that may not be null says so, unless it is of the key."""
-
-    name: str
-    type: Type
-    required: bool = True
-
-
-class Table(NamedTuple):
-    """A table, whose key is its first `width` columns."""
-
-    name: str
-    width: int
-    columns: tuple[Column, ...]
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        """The names of the key's columns."""
-        return tuple(column.name for column in self.columns[: self.width])
-
-
-class Index(NamedTuple):
-    """An index, over all rows or those that meet a condition."""
-
-    name: str
-    table: str
-    columns: tuple[str, ...]
-    condition: str = ""
-
-    @property
-    def statement(self) -> str:
-        """What creates it."""
-        condition = f" WHERE {self.condition}" if self.condition else ""
-        return f"CREATE INDEX IF NOT EXISTS {self.name} ON {self.table} ({', '.join(self.columns)}){condition}"
-
-
-def _text(*names: str) -> tuple[Column, ...]:
-    return tuple(Column(name, "text") for name in names)
-
-
-def _integers(*names: str) -> tuple[Column, ...]:
-    return tuple(Column(name, "integer") for name in names)
-
-
-def _optional(name: str) -> tuple[Column, ...]:
-    return (Column(name, "text", required=False),)
-
-
-MARK: Final = Table("mark", 1, (*_integers("id", "position"), Column("fingerprint", "bytes")))
-CHECKPOINTS: Final = Table("checkpoints", 1, (*_text("projection"), *_integers("version", "position")))
-SET_ASIDE: Final = Table("set_aside", 2, (*_integers("position"), *_text("projection", "reason"), *_integers("at")))
+MEMBERS: Final = Table(
+    "members",
+    2,
+    (
+        *text("group_id", "user_id"),
+        *integers("standing", "position", "at"),
+        *optional_text("change"),
+        *text("evidence"),
+    ),
+)
+EARLIER_MEMBERS: Final = Table(
+    "earlier_members",
+    3,
+    (*text("group_id", "user_id"), *integers("position", "at"), *optional_text("change"), *text("evidence")),
+)
+ROSTERS: Final = Table("rosters", 1, (*text("group_id"), *integers("member_count"), *text("lives")))
+ROSTER_SNAPSHOTS: Final = Table(
+    "roster_states", 2, (*text("group_id"), *integers("version", "position", "member_count"), *text("lives"))
+)
+ROSTER_USERS: Final = Table("roster_users", 2, (*text("group_id"), *integers("version", "size"), *text("users")))
+PROFILES: Final = Table(
+    "profiles",
+    1,
+    (
+        *text("group_id", "status"),
+        *optional_text("type", "name"),
+        *integers("owner_at", "owner_position"),
+        *optional_text("owner"),
+        *text("evidence"),
+    ),
+)
+PROFILE_SNAPSHOTS: Final = Table("profile_states", 2, (*text("group_id"), *integers("version"), *text("evidence")))
+FULLNESS: Final = Table("fullness", 1, (*text("group_id"), *integers("is_full"), *text("evidence")))
+FULLNESS_SNAPSHOTS: Final = Table("fullness_states", 2, (*text("group_id"), *integers("version"), *text("evidence")))
+BLOCKS: Final = Table(
+    "blocks",
+    2,
+    (*text("group_id"), *integers("number", "earliest_at", "latest_at", "last_version", "last_position")),
+)
+DISMISSALS: Final = Table("dismissals", 3, (*text("group_id"), *integers("at", "position")))
 
 OWNED: Final = {
-    "membership": (
-        Table(
-            "members",
-            2,
-            (
-                *_text("group_id", "user_id"),
-                *_integers("standing", "position", "at"),
-                *_optional("change"),
-                *_text("evidence"),
-            ),
-        ),
-        Table(
-            "earlier_members",
-            3,
-            (*_text("group_id", "user_id"), *_integers("position", "at"), *_optional("change"), *_text("evidence")),
-        ),
-        Table("rosters", 1, (*_text("group_id"), *_integers("member_count"), *_text("lives"))),
-        Table(
-            "roster_states",
-            2,
-            (*_text("group_id"), *_integers("version", "position", "member_count"), *_text("lives")),
-        ),
-        Table("roster_users", 2, (*_text("group_id"), *_integers("version", "size"), *_text("users"))),
-    ),
-    "profile": (
-        Table(
-            "profiles",
-            1,
-            (
-                *_text("group_id", "status"),
-                *_optional("type"),
-                *_optional("name"),
-                *_integers("owner_at", "owner_position"),
-                *_optional("owner"),
-                *_text("evidence"),
-            ),
-        ),
-        Table("profile_states", 2, (*_text("group_id"), *_integers("version"), *_text("evidence"))),
-    ),
-    "fullness": (
-        Table("fullness", 1, (*_text("group_id"), *_integers("is_full"), *_text("evidence"))),
-        Table("fullness_states", 2, (*_text("group_id"), *_integers("version"), *_text("evidence"))),
-    ),
-    "timeline": (
-        Table(
-            "blocks",
-            2,
-            (*_text("group_id"), *_integers("number", "earliest_at", "latest_at", "last_version", "last_position")),
-        ),
-        Table("dismissals", 3, (*_text("group_id"), *_integers("at", "position"))),
-    ),
+    "membership": (MEMBERS, EARLIER_MEMBERS, ROSTERS, ROSTER_SNAPSHOTS, ROSTER_USERS),
+    "profile": (PROFILES, PROFILE_SNAPSHOTS),
+    "fullness": (FULLNESS, FULLNESS_SNAPSHOTS),
+    "timeline": (BLOCKS, DISMISSALS),
 }
-"""The tables each projection owns."""
+"""The tables of each projection."""
 
-TABLES: Final = {
-    table.name: table
-    for table in (MARK, CHECKPOINTS, SET_ASIDE, *(table for owned in OWNED.values() for table in owned))
-}
+TABLES: Final = (MARK, CHECKPOINTS, SET_ASIDE, *(table for tables in OWNED.values() for table in tables))
 
 INDEXES: Final = (
     Index("members_present", "members", ("group_id", "user_id"), "standing = 1"),

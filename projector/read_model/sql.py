@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -12,14 +12,23 @@ from projector.domain.fullness import Fullness
 from projector.domain.lives import Lives
 from projector.domain.membership import Member, Standing
 from projector.domain.profile import Profile
-from projector.read_model import Checkpoint, Mark, MemberRow, Roster, Rows, SetAside, StreamSnapshot
+from projector.read_model import (
+    Checkpoint,
+    Mark,
+    MemberRow,
+    ReadModelUnavailable,
+    Roster,
+    Rows,
+    SetAside,
+    StreamSnapshot,
+    schema,
+)
 from projector.read_model.blocks import Block
-from projector.read_model.schema import OWNED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterable, Iterator, Mapping
 
+    from projector.database import Connection, Table
     from projector.read_model import RosterSnapshot, RosterUsers
 
 _MEMBER: Final = "group_id, user_id, evidence, standing, position, at, change"
@@ -33,39 +42,6 @@ fullness_of: Final = msgspec.json.Decoder(Fullness).decode
 users_of: Final = msgspec.json.Decoder(list[str]).decode
 
 
-class Answer(Protocol):
-    """What a statement gives."""
-
-    def __iter__(self) -> Iterator[Any]:
-        """Give the rows."""
-
-    def fetchone(self) -> Any:
-        """Return the next row, None if there is none."""
-
-
-class Connection(Protocol):
-    """A connection to a database, whose statements mark arguments with `?`."""
-
-    @property
-    def in_transaction(self) -> bool:
-        """Whether a transaction is open."""
-
-    def execute(self, statement: str, arguments: Sequence[Any] = (), /) -> Answer:
-        """Execute a statement."""
-
-    def stream(self, question: str, arguments: Sequence[Any] = (), /) -> Iterator[tuple[Any, ...]]:
-        """Give the rows of an answer that may be too large for memory."""
-
-    def find(self, columns: str, table: str, keys: Iterable[Sequence[Any]], /) -> Iterator[tuple[Any, ...]]:
-        """Give columns of the rows that have one of these keys, in any order."""
-
-    def upsert(self, table: str, rows: Iterable[Sequence[Any]], /) -> None:
-        """Insert whole rows, or replace those that have the same key."""
-
-    def errors(self) -> AbstractContextManager[None]:
-        """Turn what the database cannot help into ReadModelUnavailable; what a row caused stays what it is."""
-
-
 class SQLTables:
     """`Tables` over one connection."""
 
@@ -76,12 +52,12 @@ class SQLTables:
         return {
             group_id: Roster(lives_of(lives), member_count)
             for group_id, member_count, lives in self._connection.find(
-                "group_id, member_count, lives", "rosters", zip(group_ids)
+                "group_id, member_count, lives", schema.ROSTERS, zip(group_ids)
             )
         }
 
     def members(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], MemberRow]:
-        return {(row[0], row[1]): _member_row(row) for row in self._connection.find(_MEMBER, "members", keys)}
+        return {(row[0], row[1]): _member_row(row) for row in self._connection.find(_MEMBER, schema.MEMBERS, keys)}
 
     def present(self, group_id: str) -> Iterator[MemberRow]:
         for standing in (Standing.MEMBER, Standing.AWAITING):
@@ -95,13 +71,13 @@ class SQLTables:
 
     def save_rosters(self, rosters: Mapping[str, Roster]) -> None:
         self._connection.upsert(
-            "rosters",
+            schema.ROSTERS,
             [(group_id, roster.member_count, _encode(roster.lives).decode()) for group_id, roster in rosters.items()],
         )
 
     def save_members(self, rows: Iterable[MemberRow]) -> None:
         self._connection.upsert(
-            "members",
+            schema.MEMBERS,
             [
                 (
                     row.group_id,
@@ -118,7 +94,7 @@ class SQLTables:
 
     def save_earlier_members(self, rows: Iterable[MemberRow]) -> None:
         self._connection.upsert(
-            "earlier_members",
+            schema.EARLIER_MEMBERS,
             [
                 (row.group_id, row.user_id, row.position, row.at, row.change, _encode(row.member).decode())
                 for row in rows
@@ -127,7 +103,7 @@ class SQLTables:
 
     def save_roster_snapshots(self, states: Iterable[RosterSnapshot]) -> None:
         self._connection.upsert(
-            "roster_states",
+            schema.ROSTER_SNAPSHOTS,
             [(*key, member_count, _encode(lives).decode()) for *key, lives, member_count in states],
         )
 
@@ -138,15 +114,15 @@ class SQLTables:
 
     def save_roster_users(self, users: RosterUsers) -> None:
         row = (users.group_id, users.version, len(users.users), _encode(users.users).decode())
-        self._connection.upsert("roster_users", [row])
+        self._connection.upsert(schema.ROSTER_USERS, [row])
 
     def profiles(self, group_ids: Iterable[str]) -> dict[str, Profile]:
-        found = self._connection.find("group_id, evidence", "profiles", zip(group_ids))
+        found = self._connection.find("group_id, evidence", schema.PROFILES, zip(group_ids))
         return {group_id: profile_of(evidence) for group_id, evidence in found}
 
     def save_profiles(self, profiles: Mapping[str, Profile]) -> None:
         self._connection.upsert(
-            "profiles",
+            schema.PROFILES,
             [
                 (
                     group_id,
@@ -162,32 +138,32 @@ class SQLTables:
         )
 
     def save_profile_snapshots(self, states: Iterable[StreamSnapshot[Profile]]) -> None:
-        self._save_states("profile_states", states)
+        self._save_snapshots(schema.PROFILE_SNAPSHOTS, states)
 
     def fullness(self, group_ids: Iterable[str]) -> dict[str, Fullness]:
-        found = self._connection.find("group_id, evidence", "fullness", zip(group_ids))
+        found = self._connection.find("group_id, evidence", schema.FULLNESS, zip(group_ids))
         return {group_id: fullness_of(evidence) for group_id, evidence in found}
 
     def save_fullness(self, fullness: Mapping[str, Fullness]) -> None:
         self._connection.upsert(
-            "fullness",
+            schema.FULLNESS,
             [(group_id, int(known.is_full), _encode(known).decode()) for group_id, known in fullness.items()],
         )
 
     def save_fullness_snapshots(self, states: Iterable[StreamSnapshot[Fullness]]) -> None:
-        self._save_states("fullness_states", states)
+        self._save_snapshots(schema.FULLNESS_SNAPSHOTS, states)
 
     def blocks(self, keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Block]:
-        found = self._connection.find(_BLOCK, "blocks", keys)
+        found = self._connection.find(_BLOCK, schema.BLOCKS, keys)
         return {(row[0], row[1]): Block(*row) for row in found}
 
     def save_blocks(self, blocks: Iterable[Block]) -> None:
-        self._connection.upsert("blocks", blocks)
+        self._connection.upsert(schema.BLOCKS, blocks)
 
     def save_dismissals(self, dismissals: Iterable[tuple[str, int, int]]) -> None:
-        self._connection.upsert("dismissals", dismissals)
+        self._connection.upsert(schema.DISMISSALS, dismissals)
 
-    def _save_states(self, table: str, states: Iterable[StreamSnapshot[Any]]) -> None:
+    def _save_snapshots(self, table: Table, states: Iterable[StreamSnapshot[Any]]) -> None:
         self._connection.upsert(
             table,
             [(group_id, version, _encode(evidence).decode()) for group_id, version, evidence in states],
@@ -221,7 +197,7 @@ class SQLReadTransaction:
                     f"SELECT * FROM {table.name}{condition} ORDER BY {', '.join(table.key)}", arguments
                 ),
             )
-            for table in sorted(OWNED[projection])
+            for table in sorted(schema.OWNED[projection])
         ]
 
 
@@ -234,7 +210,7 @@ class SQLUnitOfWork(SQLReadTransaction):
 
     @contextmanager
     def advance(self, projection: str, *, through: int) -> Iterator[SQLTables]:
-        with self._connection.errors():
+        with self._connection.errors_as(ReadModelUnavailable):
             self._connection.execute("SAVEPOINT projection")
             try:
                 yield self._tables
@@ -248,14 +224,14 @@ class SQLUnitOfWork(SQLReadTransaction):
                     self._connection.execute("RELEASE projection")
 
     def delete_group(self, projection: str, group_id: str) -> None:
-        for table in OWNED[projection]:
+        for table in schema.OWNED[projection]:
             self._connection.execute(f"DELETE FROM {table.name} WHERE group_id = ?", (group_id,))
 
     def save_mark(self, mark: Mark) -> None:
-        self._connection.upsert("mark", [(1, *mark)])
+        self._connection.upsert(schema.MARK, [(1, *mark)])
 
     def set_aside(self, projection: str, position: int, *, reason: str, at: int) -> None:
-        self._connection.upsert("set_aside", [(position, projection, reason, at)])
+        self._connection.upsert(schema.SET_ASIDE, [(position, projection, reason, at)])
         self._move(projection, position)
 
     def resolve(self, projection: str, position: int) -> None:

@@ -12,12 +12,12 @@ from projector.read_model.sql import fullness_of, lives_of, member_of, profile_o
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from projector.database import Connection
     from projector.domain.fullness import Fullness
     from projector.domain.lives import Moment
     from projector.domain.membership import Member
     from projector.domain.profile import Profile
     from projector.read_model import MemberEvent
-    from projector.read_model.sql import Connection
 
 _VERSIONS: Final = ("members", "earlier_members")
 _BATCH_SIZE: Final = 100

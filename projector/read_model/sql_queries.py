@@ -15,7 +15,7 @@ from projector.read_model.sql_past import SQLPast
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from projector.read_model.sql import Connection
+    from projector.database import Connection
 
 _Argument: TypeAlias = str | int
 

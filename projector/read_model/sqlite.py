@@ -4,63 +4,22 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing, contextmanager
-from functools import lru_cache
-from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
-from projector.database.sqlite import switch_to_wal
+from projector.database.sqlite import ROW_ERRORS, SQLiteConnection, create_statement, errors_as, switch_to_wal
 from projector.read_model import NoReadModel, ReadModelUnavailable
-from projector.read_model.schema import INDEXES, OWNED, SCHEMA_VERSION, TABLES, Table
+from projector.read_model.schema import INDEXES, OWNED, SCHEMA_VERSION, TABLES
 from projector.read_model.sql import SQLReadTransaction, SQLUnitOfWork
 from projector.read_model.sql_queries import SQLQuerySession
 from projector.read_model.sqlite_link import LinkedFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from contextlib import AbstractContextManager
-
-_TYPES: Final = {"text": "TEXT", "integer": "INTEGER", "bytes": "BLOB"}
-_KEYS_AT_ONCE: Final = 128
-
-_Item = TypeVar("_Item")
+    from collections.abc import Iterable, Iterator, Mapping
 
 
-@contextmanager
-def unavailable() -> Iterator[None]:
-    """Turn what the database cannot help into ReadModelUnavailable; what a row caused stays what it is."""
-    try:
-        yield
-    except (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, sqlite3.InterfaceError):
-        raise
-    except sqlite3.Error as error:
-        raise ReadModelUnavailable(f"SQLite: {error}") from error
-
-
-class SQLiteConnection:
-    """`Connection` on SQLite."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-        self.execute = connection.execute
-        self.stream = connection.execute
-
-    @property
-    def in_transaction(self) -> bool:
-        return self._connection.in_transaction
-
-    def find(self, columns: str, table: str, keys: Iterable[Sequence[Any]]) -> Iterator[tuple[Any, ...]]:
-        # As many keys at a time as a power of two, so that there are few statements to prepare; what is left is NULL.
-        key = TABLES[table].key
-        for some in _chunks(keys, _KEYS_AT_ONCE):
-            count = 1 << (len(some) - 1).bit_length()
-            given = [*chain.from_iterable(some), *[None] * (len(key) * (count - len(some)))]
-            yield from self.execute(_find(columns, table, count), given).fetchall()
-
-    def upsert(self, table: str, rows: Iterable[Sequence[Any]]) -> None:
-        self._connection.executemany(_UPSERTS[table], rows)
-
-    def errors(self) -> AbstractContextManager[None]:
-        return unavailable()
+unavailable: Final = partial(errors_as, ReadModelUnavailable, but=ROW_ERRORS)
+"""Raise ReadModelUnavailable in place of SQLite's errors; errors that a row caused stay."""
 
 
 class SQLiteReadModel:
@@ -189,34 +148,5 @@ class SQLiteQueries:
         self._file.close()
 
 
-def _table(table: Table) -> str:
-    columns = ", ".join(
-        f"{column.name} {_TYPES[column.type]}{' NOT NULL' * (column.required and place >= table.width)}"
-        for place, column in enumerate(table.columns)
-    )
-    return f"CREATE TABLE {table.name} ({columns}, PRIMARY KEY ({', '.join(table.key)})) WITHOUT ROWID"
-
-
-_TABLES: Final = tuple(map(_table, TABLES.values()))
+_TABLES: Final = tuple(map(create_statement, TABLES))
 _INDEXES: Final = tuple(index.statement for index in INDEXES)
-
-
-def _chunks(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
-    rest = iter(items)
-    while some := list(islice(rest, size)):
-        yield some
-
-
-@lru_cache(maxsize=100)
-def _find(columns: str, table: str, count: int) -> str:
-    key = TABLES[table].key
-    wanted = ", ".join([f"({', '.join('?' * len(key))})"] * count)
-    names = ", ".join(f"wanted_{name}" for name in key)
-    same = " AND ".join(f"{name} = wanted_{name}" for name in key)
-    return f"WITH wanted ({names}) AS (VALUES {wanted}) SELECT {columns} FROM wanted CROSS JOIN {table} ON {same}"
-
-
-_UPSERTS: Final = {
-    table.name: f"INSERT OR REPLACE INTO {table.name} VALUES ({', '.join('?' * len(table.columns))})"
-    for table in TABLES.values()
-}

@@ -64,7 +64,7 @@ def rows(database: Path) -> dict[str, list[tuple[Any, ...]]]:
     """Every row of the read model, by table."""
     with kinds.read_model(database) as connection:
         return {
-            table: sorted(map(tuple, connection.execute(f"SELECT * FROM {table}").fetchall()), key=repr)
+            table.name: sorted(map(tuple, connection.execute(f"SELECT * FROM {table.name}").fetchall()), key=repr)
             for table in TABLES
         }
 
