@@ -1,17 +1,21 @@
-"""Fullness by group. The vendor never says "no longer full": an exit or a dismissal does."""
+"""Fullness of a group. The vendor does not report that a group is no longer full; an exit or a dismissal implies it."""
 
 from __future__ import annotations
+
+from typing import Final
 
 import msgspec
 from msgspec.structs import replace
 
 from projector.domain import lives as group_lives
-from projector.domain.events import GroupFilled, MembersLeft, Recorded
+from projector.domain.events import Event, GroupCreated, GroupDismissed, GroupFilled, MembersLeft, Recorded
 from projector.domain.lives import NEVER, Lives, Moment, moment_of
+
+_EVIDENCE: Final = (GroupCreated, GroupDismissed, GroupFilled, MembersLeft)
 
 
 class Fullness(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """The newest filling, the newest exit of any member, and the lives they fall into."""
+    """The newest report that the group is full, the newest exit of any member, and the lives of the group."""
 
     lives: Lives = Lives()
     filled: Moment = NEVER
@@ -19,13 +23,22 @@ class Fullness(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
     @property
     def is_full(self) -> bool:
-        """Whether nothing has made room since the group was last reported full."""
+        """Whether the group was reported full in this life and nobody left since."""
         return self.full_at is not None and self.filled > self.exited
 
     @property
     def full_at(self) -> int | None:
         """When the group was last reported full in this life, in ms; None if never."""
         return None if self.lives.dismissed or self.filled <= self.lives.ended else self.filled[0]
+
+    def member_limit(self, member_count: int, *, roster_complete: bool) -> int | None:
+        """Return the member limit, which is the member count of a full group; None if it is not known."""
+        return member_count if self.is_full and roster_complete else None
+
+
+def concerns_fullness(event: Event) -> bool:
+    """Tell whether an event is evidence about fullness."""
+    return type(event) in _EVIDENCE
 
 
 def evolve(fullness: Fullness, recorded: Recorded) -> Fullness:

@@ -1,7 +1,7 @@
-"""Moments, registers, and the lives a group id goes through.
+"""Moments, registers, and the lives of a group id.
 
-Everything here is evidence of the kind "newest": merging it is commutative and idempotent, so late and
-repeated events need no special case.
+All evidence keeps the newest of its kind. Merging it is commutative and idempotent, so late and repeated events need
+no special case.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ _EVIDENCE: Final = (GroupCreated, GroupDismissed)
 
 
 def moment_of(recorded: Recorded) -> Moment:
-    """Return the place of an event in the order of events."""
+    """Return an event's place in the order of events."""
     return (recorded.event.occurred_at, recorded.position)
 
 
 class Register(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
-    """A last-writer-wins value; None is unknown."""
+    """A last-writer-wins value; None means unknown."""
 
     at: Moment = NEVER
     value: str | None = None
 
     def write(self, at: Moment, value: str | None) -> Register:
-        """Return the register after the value was written at that moment."""
+        """Return the register with this value, unless it has a newer one."""
         return Register(at, value) if at > self.at else self
 
     def since(self, floor: Moment) -> Register:
-        """Return the register if it was written after the floor, else an empty one."""
+        """Return the register if it was written after the floor, else `UNKNOWN`."""
         return self if self.at > floor else UNKNOWN
 
 
@@ -45,10 +45,10 @@ UNKNOWN: Final = Register()
 
 
 class Lives(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """The newest creation of a group id, and the dismissals that can still bound a life.
+    """The newest creation of a group id, and the dismissals that can still end or begin a life, oldest first.
 
-    Dismissals older than the one before the newest creation bound nothing any more and are dropped, so this
-    stays small however often an id is created again.
+    Dismissals older than the last one before the newest creation no longer matter and are dropped, so this stays small
+    however often an id is created again.
     """
 
     created: Moment = NEVER
@@ -61,25 +61,40 @@ class Lives(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
     @property
     def dismissed(self) -> bool:
-        """Whether the last life is over: only a creation after the dismissal opens a new one."""
+        """Whether the last life is over. Only a later creation begins a new one."""
         return self.ended > self.created
 
     @property
     def floor(self) -> Moment:
-        """Where the last life begins: what is older belongs to an earlier one."""
+        """The end of the life before the newest creation: older evidence belongs to an earlier life."""
         if not self.dismissals:
             return NEVER
         return max((moment for moment in self.dismissals if moment < self.created), default=NEVER)
+
+    @property
+    def roster_complete(self) -> bool:
+        """Whether the creation, and with it the first roster, was recorded."""
+        return self.created != NEVER
+
+    @property
+    def created_at(self) -> int | None:
+        """When the group was last created, in ms; None if that was not recorded."""
+        return self.created[0] if self.roster_complete else None
+
+    @property
+    def dismissed_at(self) -> int | None:
+        """When the group was dismissed, in ms; None if it is active."""
+        return self.ended[0] if self.dismissed else None
 
 
 def evolve(lives: Lives, recorded: Recorded) -> Lives:
     """Return the lives with this event's evidence merged in."""
     if type(recorded.event) not in _EVIDENCE:
         return lives
-    created, dismissals = lives.created, set(lives.dismissals)
+    moment = moment_of(recorded)
     if isinstance(recorded.event, GroupCreated):
-        created = max(created, moment_of(recorded))
+        merged = Lives(max(lives.created, moment), lives.dismissals)
     else:
-        dismissals.add(moment_of(recorded))
-    floor = max((moment for moment in dismissals if moment < created), default=NEVER)
-    return Lives(created, tuple(sorted(moment for moment in dismissals if moment >= floor)))
+        merged = Lives(lives.created, tuple(sorted({*lives.dismissals, moment})))
+    floor = merged.floor
+    return Lives(merged.created, tuple(moment for moment in merged.dismissals if moment >= floor))

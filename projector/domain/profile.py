@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from projector.domain import lives as group_lives
 from projector.domain.events import AttributesChanged, Event, OwnerChanged, ProfileFact, Recorded
-from projector.domain.lives import NEVER, UNKNOWN, Lives, Moment, Register
+from projector.domain.lives import NEVER, UNKNOWN, Lives, Moment, Register, moment_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -44,8 +44,7 @@ class Profile(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 def evolve(profile: Profile, recorded: Recorded) -> Profile:
     """Return the profile with this event's evidence merged in."""
-    event, position = recorded.event, recorded.position
-    at, moment = event.occurred_at, (event.occurred_at, position)
+    event, moment = recorded.event, moment_of(recorded)
     lives = group_lives.evolve(profile.lives, recorded)
     floor = lives.floor
     if lives is not profile.lives and floor > profile.lives.floor:
@@ -59,8 +58,8 @@ def evolve(profile: Profile, recorded: Recorded) -> Profile:
     return replace(
         profile,
         lives=lives,
-        updated_at=max(profile.updated_at, at),
-        position=max(profile.position, position),
+        updated_at=max(profile.updated_at, event.occurred_at),
+        position=max(profile.position, recorded.position),
         type=group_type,
     )
 

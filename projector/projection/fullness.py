@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from projector.domain import fullness
-from projector.domain.events import GroupCreated, GroupDismissed, GroupFilled, MembersLeft
 from projector.read_model import StreamSnapshot
 
 if TYPE_CHECKING:
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     from projector.projection.slices import StreamSlice
     from projector.read_model import Tables
 
-_EVIDENCE = (GroupCreated, GroupDismissed, GroupFilled, MembersLeft)
 _NOTHING = fullness.Fullness()
 
 
@@ -27,7 +25,7 @@ class FullnessProjection:
 
     def apply(self, tables: Tables, batch: Sequence[StreamSlice]) -> None:
         """Fold the batch into `fullness` and `fullness_snapshots`."""
-        spoken = [[one for one in stretch.told if type(one.event) in _EVIDENCE] for stretch in batch]
+        spoken = [[one for one in stretch.told if fullness.concerns_fullness(one.event)] for stretch in batch]
         concerned = [pair for pair in zip(batch, spoken, strict=True) if pair[1] or pair[0].ends_block]
         known = tables.fullness(dict.fromkeys(stretch.group_id for stretch, _ in concerned))
         states: list[StreamSnapshot[Fullness]] = []

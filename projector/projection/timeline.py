@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from projector.domain.events import GroupDismissed
+from projector.domain.lives import moment_of
 from projector.read_model.blocks import Block
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class TimelineProjection:
         known = tables.blocks((stretch.group_id, stretch.block) for stretch in batch)
         tables.save_blocks([_extended(known.get((stretch.group_id, stretch.block)), stretch) for stretch in batch])
         tables.save_dismissals(
-            (stretch.group_id, recorded.event.occurred_at, recorded.position)
+            (stretch.group_id, *moment_of(recorded))
             for stretch in batch
             for recorded in stretch.told
             if isinstance(recorded.event, GroupDismissed)
