@@ -232,7 +232,7 @@ class _Projecting:
         self._watching = contextlib.ExitStack()
         self._thread = threading.Thread(target=self._subscription.run, name="projections")
         if store.head() <= _BUILT_AT_ONCE:
-            Replay(store, self._generations, PROJECTIONS).if_needed()
+            Replay(store, self._generations, PROJECTIONS).rebuild_if_needed()
         url = settings.postgres_url or f"sqlite:///{settings.database_path}"
         environment = {**os.environ, "PROJECTOR_DATABASE_URL": url}
         self._rebuilding = AutoRebuild(self._reasons, environment)

@@ -1,6 +1,6 @@
 """Forgetting people: their ids leave the history and the quarantine, and pseudonyms stand in their stead.
 
-What is appended meanwhile, and ever after, has pseudonyms too. The read models are built anew by `Replay.renew`.
+What is appended meanwhile, and ever after, has pseudonyms too. The read models are built anew by `Replay.replace_all`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _TIMEOUT_S: Final = 30
 _T = TypeVar("_T")
 
 
-class Found(NamedTuple):
+class Mentions(NamedTuple):
     """Where people are named: in so many events of so many groups, and in so many entries of the quarantine.
 
     `undecodable` counts the events of which nobody can tell.
@@ -36,22 +36,22 @@ class Found(NamedTuple):
     quarantined: int = 0
 
 
-def find_mentions(store: EventStore, accounts: Iterable[str], *, advanced: Callable[[int], None]) -> Found:
+def find_mentions(store: EventStore, accounts: Iterable[str], *, on_progress: Callable[[int], None]) -> Mentions:
     """Return where accounts are named in the history, and change nothing. Raises StoreUnavailable."""
-    return _search(store, dict.fromkeys(accounts, ""), advanced, lambda _: None)
+    return _search(store, dict.fromkeys(accounts, ""), on_progress, lambda _: None)
 
 
 def forget(
-    store: EventStore, quarantine: Quarantine, accounts: Iterable[str], *, advanced: Callable[[int], None]
-) -> tuple[Found, dict[str, str]]:
+    store: EventStore, quarantine: Quarantine, accounts: Iterable[str], *, on_progress: Callable[[int], None]
+) -> tuple[Mentions, dict[str, str]]:
     """Write pseudonyms instead of accounts, beside running servers; return where, and the pseudonyms.
 
-    `advanced` is told how many more events were looked at. Cut short at any point, it is done by doing it again.
+    `on_progress` is told how many more events were looked at. Cut short at any point, it is done by doing it again.
 
     Raises StoreUnavailable.
     """
     names = {account: _patiently(partial(store.forget, account)) for account in accounts}
-    found = _search(store, names, advanced, lambda positions: _patiently(partial(store.redact, positions, names)))
+    found = _search(store, names, on_progress, lambda positions: _patiently(partial(store.redact, positions, names)))
     return found._replace(quarantined=_patiently(partial(quarantine.redact, names))), names
 
 
@@ -69,9 +69,9 @@ def _patiently(act: Callable[[], _T]) -> _T:
 def _search(
     store: EventStore,
     names: Mapping[str, str],
-    advanced: Callable[[int], None],
+    on_progress: Callable[[int], None],
     act: Callable[[list[int]], None],
-) -> Found:
+) -> Mentions:
     head, position, events, undecodable = store.head(), 0, 0, 0
     groups: set[str] = set()
     while position < head and (batch := store.read(position, _BATCH_SIZE)):
@@ -82,5 +82,5 @@ def _search(
         groups |= {one.event.group_id for one in mentioning}
         undecodable += sum(isinstance(one.event, UndecodableEvent) for one in batch)
         position = batch[-1].position
-        advanced(len(batch))
-    return Found(events, len(groups), undecodable)
+        on_progress(len(batch))
+    return Mentions(events, len(groups), undecodable)

@@ -60,16 +60,16 @@ class Subscription:
         self.position = _UNSEEN
         """The position that every projection has reached."""
 
-    def catch_up(self, *, through: int | None = None, advanced: Callable[[int], None] = lambda _: None) -> int:
+    def catch_up(self, *, through: int | None = None, on_progress: Callable[[int], None] = lambda _: None) -> int:
         """Project until the head, or `through`, is reached; return the position.
 
-        `advanced` is told after each batch how many events it had.
+        `on_progress` is told after each batch how many events it had.
 
         Raises StoreUnavailable and ReadModelUnavailable; what was committed before stays.
         """
         self._look()
         while not self._stopping.is_set() and (count := self._step(through)):
-            advanced(count)
+            on_progress(count)
         return self.position
 
     def retry_set_aside(self) -> int:

@@ -28,7 +28,7 @@ class Digest(NamedTuple):
         return f"{self.position}:{self.value.hex()}"
 
 
-class Verified(NamedTuple):
+class VerificationResult(NamedTuple):
     """What was looked at: events, up to the newest when it began, of so many groups; and how many faults there were.
 
     `redacted` is how many events are no longer what they were when they were appended, because somebody is forgotten.
@@ -41,26 +41,26 @@ class Verified(NamedTuple):
     digest: Digest
 
 
-def verify_log(
+def verify_history(
     store: EventStore,
     *,
-    found: Callable[[str], None],
-    advanced: Callable[[int], None] = lambda _: None,
+    on_fault: Callable[[str], None],
+    on_progress: Callable[[int], None] = lambda _: None,
     expected: Digest | None = None,
-) -> Verified:
+) -> VerificationResult:
     """Look at every event: positions and versions without a gap, states that decode, identities that stand for one.
 
-    `found` is told each fault in a line, `advanced` how many more events were looked at; `expected` is a digest from
-    before. Others may append meanwhile.
+    `on_fault` is called with a line about each fault, `on_progress` with the number of events of each batch. Others may
+    append meanwhile. `expected` is an earlier digest.
 
     Raises StoreUnavailable.
     """
     head, redactions = store.head(), store.redactions()
-    look = _Verifier(redactions, expected, found)
+    look = _Verifier(redactions, expected, on_fault)
     while look.position < head and (batch := store.read(look.position, min(_BATCH_SIZE, head - look.position))):
         for recorded in batch:
             look.at(recorded)
-        advanced(len(batch))
+        on_progress(len(batch))
     if look.position < head:
         look.fault(f"behind position {look.position} comes nothing, and there must be {head}")
     if expected and expected.position > look.position:
@@ -106,7 +106,7 @@ class _Verifier:
         self._faults += 1
         self._found(line)
 
-    def verified(self) -> Verified:
+    def verified(self) -> VerificationResult:
         """Return what was seen."""
         digest = Digest(self.position, self._digest)
-        return Verified(self.position, len(self._versions), self._redacted, self._faults, digest)
+        return VerificationResult(self.position, len(self._versions), self._redacted, self._faults, digest)

@@ -14,7 +14,7 @@ from projector.forgetting import find_mentions, forget
 
 if TYPE_CHECKING:
     from projector.bootstrap import Stores
-    from projector.forgetting import Found
+    from projector.forgetting import Mentions
     from projector.settings import Settings
 
 
@@ -39,16 +39,16 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     return 1 if found.undecodable else 0
 
 
-def _look_for(stores: Stores, options: argparse.Namespace) -> Found:
+def _look_for(stores: Stores, options: argparse.Namespace) -> Mentions:
     with Progress("forget", "events", stores.events.head()) as progress:
-        found = find_mentions(stores.events, options.users, advanced=progress.advance)
+        found = find_mentions(stores.events, options.users, on_progress=progress.advance)
     _say(f"named in {found.events} events of {found.groups} groups; nothing was changed")
     return found
 
 
-def _forget(stores: Stores, options: argparse.Namespace) -> Found:
+def _forget(stores: Stores, options: argparse.Namespace) -> Mentions:
     with Progress("forget", "events", stores.events.head()) as progress:
-        found, names = forget(stores.events, stores.quarantine, options.users, advanced=progress.advance)
+        found, names = forget(stores.events, stores.quarantine, options.users, on_progress=progress.advance)
     _say(f"redacted {found.events} events of {found.groups} groups, {found.quarantined} callbacks in the quarantine")
     for account, pseudonym in names.items():
         _say(f"{account} is {pseudonym} from now on")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from projector.event_store import EventStore
     from projector.read_model import Generations, RebuildProgress
-    from projector.replay.replay import Difference, Replayed
+    from projector.replay.replay import Difference, ReplayResult
     from projector.settings import Settings
 
 _TELL_EVERY_S: Final = 0.2
@@ -69,13 +69,13 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
 def check(options: argparse.Namespace, settings: Settings, store: EventStore) -> int:
     """Compare the read model with what the events say, print each difference, and return 1 if there was one."""
     with _replaying(options, settings, store) as replay:
-        return _tell(replay.whole(check=True), check=True)
+        return _tell(replay.rebuild(check=True), check=True)
 
 
 def renew(options: argparse.Namespace, settings: Settings, store: EventStore) -> None:
     """Build the read model anew, and keep none from before."""
     with _replaying(options, settings, store) as replay:
-        _say(f"position {replay.renew()}: the read model is built anew, and none from before is left")
+        _say(f"position {replay.replace_all()}: the read model is built anew, and none from before is left")
 
 
 @contextmanager
@@ -86,9 +86,9 @@ def _replaying(options: argparse.Namespace, settings: Settings, store: EventStor
             store,
             generations,
             PROJECTIONS,
-            found=_Report().add,
-            told=teller.tell,
-            waits=_say_who_waits,
+            on_difference=_Report().add,
+            on_progress=teller.tell,
+            on_wait=_say_who_waits,
             jobs=Jobs(options.jobs, partial(open_events, settings)),
         )
 
@@ -98,20 +98,20 @@ def _jobs() -> int:
     return max(1, min(len(os.sched_getaffinity(0)) - 1, _MAX_JOBS))
 
 
-def _replayed(replay: Replay, options: argparse.Namespace) -> Replayed | None:
+def _replayed(replay: Replay, options: argparse.Namespace) -> ReplayResult | None:
     if options.if_needed:
-        return replay.if_needed()
+        return replay.rebuild_if_needed()
     if options.group is not None:
-        return replay.group(options.group, only=options.projection, check=options.check)
-    return replay.whole(only=options.projection, check=options.check)
+        return replay.rebuild_group(options.group, only=options.projection, check=options.check)
+    return replay.rebuild(only=options.projection, check=options.check)
 
 
-def _tell(replayed: Replayed, *, check: bool) -> int:
+def _tell(replayed: ReplayResult, *, check: bool) -> int:
     _say(_outcome(replayed, check=check))
     return 1 if replayed.differences else 0
 
 
-def _outcome(replayed: Replayed, *, check: bool) -> str:
+def _outcome(replayed: ReplayResult, *, check: bool) -> str:
     outcome = "the read model is what the events say"
     if replayed.reasons_to_rebuild:
         outcome = f"there was nothing to compare with: {'; '.join(replayed.reasons_to_rebuild)}"

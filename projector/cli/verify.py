@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from projector.bootstrap import open_events
 from projector.cli import replay
 from projector.cli.progress import Progress
-from projector.verification import Digest, verify_log
+from projector.verification import Digest, verify_history
 
 if TYPE_CHECKING:
     from projector.settings import Settings
@@ -34,7 +34,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     """Verify beside a running server, print every fault, and return 1 if there was one."""
     with closing(open_events(settings)) as store:
         with Progress("verify", "events", store.head()) as progress:
-            verified = verify_log(store, found=_say, advanced=progress.advance, expected=options.expect)
+            verified = verify_history(store, on_fault=_say, on_progress=progress.advance, expected=options.expect)
         outcome = f"{verified.faults} fault(s)" if verified.faults else "whole"
         redacted = f", {verified.redacted} of them redacted" if verified.redacted else ""
         _say(f"history: {verified.events} events of {verified.groups} groups{redacted}, {outcome}")

@@ -28,11 +28,11 @@ def load(
     streams: Iterable[Sequence[Recorded]],
     *,
     through: int,
-    advanced: Callable[[int], None],
+    on_progress: Callable[[int], None],
 ) -> set[str]:
     """Fold streams, in order of group and of version, all of whose events are at most at position `through`.
 
-    Return the groups of which an event could not be applied: their rows are not to be believed. `advanced` is told
+    Return the groups of which an event could not be applied: their rows are not to be believed. `on_progress` is told
     how many events were folded.
 
     Raises ReadModelUnavailable.
@@ -44,7 +44,7 @@ def load(
         held = BufferedTables(tables)
         for batch in streams:
             failed |= _folded(held, projections, [one for one in batch if one.event.group_id not in failed])
-            advanced(len(batch))
+            on_progress(len(batch))
         failed |= _written(held, but=None)
     return failed
 

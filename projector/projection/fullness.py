@@ -25,7 +25,7 @@ class FullnessProjection:
 
     def apply(self, tables: Tables, batch: Sequence[StreamSlice]) -> None:
         """Fold the batch into `fullness` and `fullness_snapshots`."""
-        spoken = [[one for one in stretch.told if fullness.concerns_fullness(one.event)] for stretch in batch]
+        spoken = [[one for one in stretch.evidence if fullness.concerns_fullness(one.event)] for stretch in batch]
         concerned = [pair for pair in zip(batch, spoken, strict=True) if pair[1] or pair[0].ends_block]
         known = tables.fullness(dict.fromkeys(stretch.group_id for stretch, _ in concerned))
         states: list[StreamSnapshot[Fullness]] = []

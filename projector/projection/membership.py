@@ -76,9 +76,9 @@ class _Group:
     def add(self, parts: Sequence[StreamSlice]) -> None:
         """Fold events in, and store states at the ends of blocks."""
         for part in parts:
-            for recorded in part.told:
+            for recorded in part.evidence:
                 self._add(recorded)
-            self.is_heard_of = self.is_heard_of or bool(part.told)
+            self.is_heard_of = self.is_heard_of or bool(part.evidence)
             if part.ends_block:
                 self._store_state(part.events[-1])
 
@@ -142,7 +142,7 @@ def _known(tables: Tables, by_group: Mapping[str, Sequence[StreamSlice]]) -> dic
         (group_id, user_id)
         for group_id, parts in by_group.items()
         for part in parts
-        for one in part.told
+        for one in part.evidence
         for user_id in membership.users(one.event)
     }
     known: dict[str, dict[str, MemberRow]] = {}

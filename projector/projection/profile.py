@@ -29,7 +29,7 @@ class ProfileProjection:
         states: list[StreamSnapshot[Profile]] = []
         for stretch in batch:
             known = profiles.get(stretch.group_id, _UNHEARD_OF)
-            for recorded in stretch.told:
+            for recorded in stretch.evidence:
                 known = profile.evolve(known, recorded)
             if known is _UNHEARD_OF:
                 continue

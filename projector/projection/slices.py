@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 class StreamSlice:
     """Events of one group, in order, none of them in another block than the others.
 
-    `events` are all; `told` are those that speak of the group and not of a topic inside it.
+    `events` are all; `evidence` are those that speak of the group and not of a topic inside it.
     """
 
-    __slots__ = ("_last", "block", "events", "group_id", "told")
+    __slots__ = ("_last", "block", "events", "evidence", "group_id")
 
     def __init__(self, group_id: str, block: int) -> None:
         self.group_id = group_id
         self.block = block
         self.events: list[Recorded] = []
-        self.told: list[Recorded] = []
+        self.evidence: list[Recorded] = []
         self._last = blocks.last_version(block)
 
     @property
@@ -50,5 +50,5 @@ def slice_streams(batch: Iterable[Recorded]) -> list[StreamSlice]:
             found.append(stretch)
         stretch.events.append(recorded)
         if concerns_group(event):
-            stretch.told.append(recorded)
+            stretch.evidence.append(recorded)
     return found

@@ -28,7 +28,7 @@ class TimelineProjection:
         tables.save_dismissals(
             (stretch.group_id, *moment_of(recorded))
             for stretch in batch
-            for recorded in stretch.told
+            for recorded in stretch.evidence
             if isinstance(recorded.event, GroupDismissed)
         )
 

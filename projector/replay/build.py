@@ -48,7 +48,7 @@ def build(
     versions: Mapping[str, int],
     *,
     through: int,
-    told: Callable[[RebuildProgress], None],
+    on_progress: Callable[[RebuildProgress], None],
     jobs: Jobs | None,
 ) -> None:
     """Build these projections from all events up to position `through`; the others of `versions` are copied.
@@ -68,13 +68,13 @@ def build(
         def advanced(count: int) -> None:
             folded[0] += count
             folded[1:] = [helper.folded() for helper in helpers]
-            told(RebuildProgress("fold", sum(folded), through))
+            on_progress(RebuildProgress("fold", sum(folded), through))
 
         failed = _load(store, empty, _Order(fresh, projections, through, first), advanced)
         for helper in helpers:
             failed |= helper.result(lambda: advanced(0))
             empty.append(helper.part.name, [one.name for one in projections])
-        told(RebuildProgress("index", 0, 0))
+        on_progress(RebuildProgress("index", 0, 0))
         empty.finish()
     with closing(fresh.finished()) as rebuilt:
         for group_id in sorted(failed):
@@ -106,7 +106,7 @@ def _load(store: EventStore, empty: DraftReadModel, order: _Order, advanced: Cal
     through = order.through
     with empty.transaction() as work:
         streams = store.read_streams(through, order.bounds)
-        failed = load(work, order.projections, streams, through=through, advanced=advanced)
+        failed = load(work, order.projections, streams, through=through, on_progress=advanced)
         for newest in store.read(through - 1, 1) if through else []:
             work.save_mark(mark_of(newest))
     return failed

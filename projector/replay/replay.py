@@ -38,7 +38,7 @@ class Difference(NamedTuple):
     rebuilt: tuple[Any, ...] | None
 
 
-class Replayed(NamedTuple):
+class ReplayResult(NamedTuple):
     """What a replay saw: the position of both models when they were compared, and how many rows differed.
 
     `reasons_to_rebuild` are the reasons for which the live model could not be compared.
@@ -52,7 +52,8 @@ class Replayed(NamedTuple):
 class Replay:
     """Rebuilds read models.
 
-    `found` is told each difference, group by group; `told` how far the work is; `jobs` lets other processes help.
+    `on_difference` is called with each difference, group by group; `on_wait` before waiting for another rebuild.
+    `jobs` allows other processes to help.
     All methods raise StoreUnavailable, ReadModelUnavailable and CannotReplay; the live model is then as it was.
     """
 
@@ -62,31 +63,31 @@ class Replay:
         generations: Generations,
         projections: Sequence[Projection],
         *,
-        found: Callable[[Difference], None] = lambda _: None,
-        told: Callable[[RebuildProgress], None] = lambda _: None,
-        waits: Callable[[], None] = lambda: None,
+        on_difference: Callable[[Difference], None] = lambda _: None,
+        on_progress: Callable[[RebuildProgress], None] = lambda _: None,
+        on_wait: Callable[[], None] = lambda: None,
         jobs: Jobs | None = None,
     ) -> None:
         self._store = store
         self._generations = generations
         self._projections = projections
-        self._found = found
-        self._told = told
-        self._waits = waits
+        self._on_difference = on_difference
+        self._on_progress = on_progress
+        self._on_wait = on_wait
         self._jobs = jobs
 
-    def whole(self, *, only: str | None = None, check: bool = False) -> Replayed:
+    def rebuild(self, *, only: str | None = None, check: bool = False) -> ReplayResult:
         """Build a fresh model, or one projection of it; compare; unless it is a check, make it the live one."""
         with self._building() as (fresh, live):
             return self._replay(fresh, live, self._chosen(only), check=check)
 
-    def if_needed(self) -> Replayed | None:
+    def rebuild_if_needed(self) -> ReplayResult | None:
         """Build what is not of these events or not of these versions, and make it live; None if there is nothing."""
         with self._building() as (fresh, live):
             needed = [one for one in self._projections if self._unfit(live, [one])]
             return self._replay(fresh, live, needed, check=False) if needed else None
 
-    def renew(self) -> int:
+    def replace_all(self) -> int:
         """Build a fresh model, make it the live one, and keep none from before; return the position it is at."""
         with self._building() as (fresh, live):
             self._build(fresh, self._projections, through=self._store.head())
@@ -95,7 +96,7 @@ class Replay:
             self._generations.drop_previous()
             return position
 
-    def group(self, group_id: str, *, only: str | None = None, check: bool = False) -> Replayed:
+    def rebuild_group(self, group_id: str, *, only: str | None = None, check: bool = False) -> ReplayResult:
         """Compare one group; unless it is a check, put it right in one transaction."""
         projections = self._chosen(only)
         with self._building() as (scratch, live):
@@ -108,7 +109,7 @@ class Replay:
                     differing = self._compare(now, then, projections, group_id)
             if differing and not check:
                 refold_group(self._store, live, projections, group_id)
-            return Replayed(position, differing)
+            return ReplayResult(position, differing)
 
     def roll_back(self) -> int:
         """Make the model before the live one again, as soon as it is as recent; return the position it is at."""
@@ -122,30 +123,38 @@ class Replay:
     @contextmanager
     def _building(self) -> Iterator[tuple[Generation, ReadModel]]:
         with (
-            self._generations.begin_rebuild(self._waits) as generation,
+            self._generations.begin_rebuild(self._on_wait) as generation,
             closing(self._generations.live(timeout_s=_TIMEOUT_S)) as live,
         ):
             yield generation, live
 
-    def _replay(self, fresh: Generation, live: ReadModel, chosen: Sequence[Projection], *, check: bool) -> Replayed:
+    def _replay(self, fresh: Generation, live: ReadModel, chosen: Sequence[Projection], *, check: bool) -> ReplayResult:
         if others := [one for one in self._projections if one not in chosen]:
             self._require_fit(live, others)
         through, reasons = self._compared_at(live, chosen)
         self._build(fresh, chosen, through=through)
         with closing(fresh.finished()) as rebuilt:
-            replayed = Replayed(through, 0, tuple(reasons))
+            replayed = ReplayResult(through, 0, tuple(reasons))
             if not reasons:
                 with live.read_transaction() as now:
                     position = _position(now, chosen)
                     Subscription(self._store, rebuilt, self._projections).catch_up(through=position)
                     with rebuilt.read_transaction() as then:
-                        replayed = Replayed(position, self._compare(now, then, chosen))
+                        replayed = ReplayResult(position, self._compare(now, then, chosen))
             if not check:
                 self._swap(fresh, rebuilt, live)
         return replayed
 
     def _build(self, fresh: Generation, chosen: Sequence[Projection], *, through: int) -> None:
-        build(self._store, fresh, chosen, self._versions(), through=through, told=self._told, jobs=self._jobs)
+        build(
+            self._store,
+            fresh,
+            chosen,
+            self._versions(),
+            through=through,
+            on_progress=self._on_progress,
+            jobs=self._jobs,
+        )
 
     def _compared_at(self, live: ReadModel, chosen: Sequence[Projection]) -> tuple[int, list[str]]:
         """Return up to which position to build before comparing, and the reasons not to compare."""
@@ -165,17 +174,17 @@ class Replay:
         projections: Sequence[Projection],
         group_id: str | None = None,
     ) -> int:
-        self._told(RebuildProgress("compare", 0, 0))
+        self._on_progress(RebuildProgress("compare", 0, 0))
         count = 0
         for difference in differences(live, rebuilt, projections, group_id):
-            self._found(difference)
+            self._on_difference(difference)
             count += 1
         return count
 
     def _swap(self, fresh: Generation, rebuilt: ReadModel, live: ReadModel) -> int:
         """Make the fresh model the live one while nobody projects, so that no position ever goes back."""
         following = Subscription(self._store, rebuilt, self._projections)
-        following.catch_up(advanced=lambda _: self._told(RebuildProgress("catch up", 0, 0)))
+        following.catch_up(on_progress=lambda _: self._on_progress(RebuildProgress("catch up", 0, 0)))
         try:
             with live.transaction() as now:
                 reached = max((one.position for one in now.checkpoints().values()), default=0)

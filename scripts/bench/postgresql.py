@@ -80,7 +80,7 @@ def rebuilt(url: str, events: int, processes: int) -> float:
         connection.execute("DROP TABLE IF EXISTS public.read_models")
     store, started = open_events(settings), time.perf_counter()
     jobs = Jobs(processes, partial(open_events, settings))
-    Replay(store, open_generations(settings), PROJECTIONS, jobs=jobs).if_needed()
+    Replay(store, open_generations(settings), PROJECTIONS, jobs=jobs).rebuild_if_needed()
     seconds = time.perf_counter() - started
     store.close()
     return events / seconds

@@ -48,7 +48,7 @@ def ours(path: Path, processes: int) -> dict[str, Any]:
     events = store.head()
     started = time.perf_counter()
     jobs = Jobs(processes, partial(open_events, settings))
-    Replay(store, open_generations(settings), PROJECTIONS, jobs=jobs).if_needed()
+    Replay(store, open_generations(settings), PROJECTIONS, jobs=jobs).rebuild_if_needed()
     seconds = time.perf_counter() - started
     store.close()
     most = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))

@@ -11,7 +11,7 @@ from projector.callbacks import translate
 from projector.event_store import Candidate, StoreUnavailable
 from projector.event_store.fingerprint import fingerprint
 from projector.forgetting import find_mentions, forget
-from projector.verification import verify_log
+from projector.verification import verify_history
 from tests.domain import facts as f
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def test_an_account_has_one_pseudonym_for_ever_and_every_account_its_own(databas
 def test_a_repeat_of_what_was_redacted_is_still_a_repeat(database: Database) -> None:
     store, quarantine = database.open_both()
     store.append([joins("ann", 1), joins("bob", 2)])
-    forget(store, quarantine, ["ann"], advanced=nothing)
+    forget(store, quarantine, ["ann"], on_progress=nothing)
     assert [(one.position, one.repeated) for one in store.append([joins("ann", 1), joins("ann", 3)])] == [
         (1, True),
         (3, False),
@@ -72,9 +72,9 @@ def test_only_events_that_name_the_account_are_changed_and_what_they_were_is_kep
     store, quarantine = database.open_both()
     store.append([joins(user, at) for at, user in enumerate(["ann", "bob", "ann", "annie"], 1)])
     before = store.read(0, 10)
-    assert find_mentions(store, ["ann", "nobody"], advanced=nothing)[:3] == (2, 1, 0)
+    assert find_mentions(store, ["ann", "nobody"], on_progress=nothing)[:3] == (2, 1, 0)
     assert store.read(0, 10) == before
-    found, names = forget(store, quarantine, ["ann", "nobody"], advanced=nothing)
+    found, names = forget(store, quarantine, ["ann", "nobody"], on_progress=nothing)
     assert (found, {*names}) == ((2, 1, 0, 0), {"ann", "nobody"})
     after = store.read(0, 10)
     assert [old == new for old, new in zip(before, after, strict=True)] == [False, True, False, True]
@@ -83,7 +83,7 @@ def test_only_events_that_name_the_account_are_changed_and_what_they_were_is_kep
     assert [(one.position, one.version, one.event.occurred_at) for one in after] == [
         (one.position, one.version, one.event.occurred_at) for one in before
     ]
-    assert forget(store, quarantine, ["ann"], advanced=nothing)[0] == (0, 0, 0, 0)
+    assert forget(store, quarantine, ["ann"], on_progress=nothing)[0] == (0, 0, 0, 0)
 
 
 def test_of_an_event_that_is_redacted_twice_the_first_fingerprint_stays(database: Database) -> None:
@@ -93,7 +93,7 @@ def test_of_an_event_that_is_redacted_twice_the_first_fingerprint_stays(database
     store.append([Candidate(event, None)])
     was = fingerprint(store.read(0, 1)[0])
     for account in ("ann", "bob"):
-        forget(store, quarantine, [account], advanced=nothing)
+        forget(store, quarantine, [account], on_progress=nothing)
     assert store.redactions() == {1: was}
     (now,) = store.read(0, 1)
     assert "ann" not in now.event.callback
@@ -111,7 +111,7 @@ def test_what_is_in_the_quarantine_loses_the_account_before_and_after(database: 
 
     keep(b'{"a":"ann"')
     keep(b"bob \xff")
-    assert forget(store, quarantine, ["ann"], advanced=nothing)[0].quarantined == 2
+    assert forget(store, quarantine, ["ann"], on_progress=nothing)[0].quarantined == 2
     pseudonym = store.forget("ann")
     assert [one.body for one in quarantine.waiting()] == [f'{{"a":"{pseudonym}"'.encode(), b"bob \xff"]
     assert {one.command for one in quarantine.waiting()} == {f"{pseudonym}'s"}
@@ -139,7 +139,7 @@ def test_while_others_append_nobody_gets_the_account_in_afterwards(database: Dat
         started.wait()
         while store.head() < 40:
             pass
-        _, names = forget(store, quarantine, ["ann"], advanced=nothing)
+        _, names = forget(store, quarantine, ["ann"], on_progress=nothing)
         reached = store.head()
         while store.head() < reached + 40:
             pass
@@ -154,5 +154,7 @@ def test_a_digest_is_not_given_out_for_good_while_somebody_is_forgotten(database
     store, quarantine = database.open_both()
     store.append([joins("ann", at) for at in range(5)])
     faults: list[str] = []
-    verify_log(store, found=faults.append, advanced=lambda _: forget(store, quarantine, ["ann"], advanced=nothing))
+    verify_history(
+        store, on_fault=faults.append, on_progress=lambda _: forget(store, quarantine, ["ann"], on_progress=nothing)
+    )
     assert [fault.partition(":")[0] for fault in faults] == ["somebody was forgotten meanwhile"]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from projector.domain.events import Recorded
     from projector.event_store import EventStore
-    from projector.replay.replay import Replayed
+    from projector.replay.replay import ReplayResult
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("kind")]  # every test here starts processes
 
@@ -60,9 +60,9 @@ def store(database: Path) -> Iterator[EventStore]:
 
 def built(
     database: Path, store: EventStore, processes: int, open_store: Callable[[], EventStore] | None = None
-) -> Replayed:
+) -> ReplayResult:
     jobs = Jobs(processes, open_store or partial(open_events, settings(database)))
-    return Replay(store, open_generations(settings(database)), PROJECTIONS, jobs=jobs).whole()
+    return Replay(store, open_generations(settings(database)), PROJECTIONS, jobs=jobs).rebuild()
 
 
 @pytest.mark.parametrize("processes", [2, 3, 6, 20])
