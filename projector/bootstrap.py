@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 
     from projector.event_store import EventStore, Quarantine
     from projector.projection import Projection
-    from projector.read_model import Generations
-    from projector.read_model.queries import Queries
+    from projector.read_model import Queries
+    from projector.read_model.generations import Generations
 
 Role = Literal["callbacks", "queries", "projections"]
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from projector.clock import now_ms
-from projector.read_model import NoReadModel, SetAside
+from projector.read_model import NoReadModel
+from projector.read_model.rows import SetAside
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from projector.event_store import EventStore, Quarantine
-    from projector.read_model.queries import Queries
+    from projector.read_model import Queries
 
 STALLED_AFTER_MS: Final = 10_000
 """Projections are stalled when an event has waited this long for them."""

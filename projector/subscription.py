@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from projector.event_store import EventStore
     from projector.projection import Projection
-    from projector.read_model import ReadModel, ReadTransaction
+    from projector.read_model import ReadModel
+    from projector.read_model.unit_of_work import ReadTransaction
 
 BATCH_SIZE: Final = 1_000
 _POLL_S: Final = 1.0

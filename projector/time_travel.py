@@ -15,17 +15,18 @@ from projector.domain.lives import NEVER, Lives
 from projector.domain.membership import Member, Standing
 from projector.domain.profile import Profile
 from projector.event_store import group_history
-from projector.read_model import Roster, RosterSnapshot, blocks
-from projector.read_model.queries import GroupState, Membership
+from projector.read_model import blocks
+from projector.read_model.groups import GroupState, Membership
+from projector.read_model.rows import Roster, RosterSnapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from projector.domain.events import Recorded
     from projector.event_store import EventStore
-    from projector.read_model import RosterUsers
     from projector.read_model.blocks import Block
-    from projector.read_model.queries import Past
+    from projector.read_model.past import Past
+    from projector.read_model.rows import RosterUsers
 
 _PAGE: Final = 100
 _MANY: Final = 5_000

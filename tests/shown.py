@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 from projector.domain import fullness, lives, membership, profile
 from projector.domain.events import concerns_group
 from projector.domain.membership import Standing
-from projector.read_model import Roster
-from projector.read_model.queries import GroupState, Membership
+from projector.read_model.groups import GroupState, Membership
+from projector.read_model.rows import Roster
 from tests.oracle import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from projector.domain.events import Recorded
-    from projector.read_model.queries import QuerySession
+    from projector.read_model.query_session import QuerySession
 
 Shown = dict[str, Any]
 
@@ -92,7 +92,7 @@ def folded(history: Iterable[Recorded]) -> dict[str, tuple[Shown, dict[str, Show
 
 def stored(snapshot: QuerySession) -> dict[str, tuple[Shown, dict[str, Shown]]]:
     """Return every group of a read model with its members by user id."""
-    from projector.read_model.queries import GroupFilter
+    from projector.read_model.group_filter import GroupFilter
 
     return {
         state.group_id: (

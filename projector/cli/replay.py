@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from projector.event_store import EventStore
-    from projector.read_model import Generations, RebuildProgress
+    from projector.read_model.generations import Generations, RebuildProgress
     from projector.replay.replay import Difference, ReplayResult
     from projector.settings import Settings
 

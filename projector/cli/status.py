@@ -11,12 +11,12 @@ import msgspec
 from projector.bootstrap import look_at, open_generations, open_queries, open_stores
 from projector.event_store.spool import SpoolStatus, spool_status
 from projector.read_model import NoReadModel
-from projector.read_model.queries import Counts
+from projector.read_model.query_session import Counts
 
 if TYPE_CHECKING:
     import argparse
 
-    from projector.read_model.queries import Queries
+    from projector.read_model import Queries
     from projector.settings import Settings
 
 

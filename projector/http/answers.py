@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from projector.domain.events import Recorded
-    from projector.read_model import MemberEvent
-    from projector.read_model.queries import GroupState, Membership
+    from projector.read_model.groups import GroupState, Membership
+    from projector.read_model.rows import MemberEvent
 
 Time = Annotated[str, Meta(description="RFC 3339, UTC, with milliseconds.", examples=["2022-12-09T08:26:54.123Z"])]
 Cursor = Annotated[str, Meta(description="Where the next page begins; opaque.")]

@@ -21,7 +21,7 @@ from projector.http import answers
 from projector.http.parameters import NOW, Parameters, encode_cursor, segment
 from projector.http.problems import Problem
 from projector.http.response_cache import Answer, ResponseCache, matches
-from projector.read_model.queries import GroupFilter
+from projector.read_model.group_filter import GroupFilter
 from projector.time_travel import Cut, PastGroup, PastGroups, differing_members, events_between
 
 if TYPE_CHECKING:
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 
     from projector.domain.events import Recorded
     from projector.event_store import EventStore
-    from projector.read_model.queries import Groups, GroupState, Queries, QuerySession
+    from projector.read_model import Queries
+    from projector.read_model.groups import Groups, GroupState
+    from projector.read_model.query_session import QuerySession
 
 _MAX_WAIT_S: Final = 2.0
 _POLL_S: Final = 0.005

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Protocol
 from projector.domain.events import UndecodableEvent
 from projector.event_store.fingerprint import mark_fingerprint
 from projector.projection.slices import slice_streams
-from projector.read_model import Mark, ReadModelUnavailable
+from projector.read_model import ReadModelUnavailable
+from projector.read_model.rows import Mark
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from projector.domain.events import Recorded
     from projector.projection.slices import StreamSlice
-    from projector.read_model import Tables, UnitOfWork
+    from projector.read_model import Tables
+    from projector.read_model.unit_of_work import UnitOfWork
 
 
 class CannotApply(Exception):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from projector.domain.events import Recorded
     from projector.projection import Projection
-    from projector.read_model import UnitOfWork
+    from projector.read_model.unit_of_work import UnitOfWork
 
 
 def load(

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from projector.domain import lives, membership
 from projector.domain.events import GroupCreated, MembersJoined, MembersLeft
 from projector.domain.membership import MEMBER, OUT, Member
-from projector.read_model import MemberRow, Roster, RosterSnapshot, RosterUsers
+from projector.read_model.rows import MemberRow, Roster, RosterSnapshot, RosterUsers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from projector.domain.events import Event, Recorded
     from projector.domain.lives import Lives
     from projector.projection.slices import StreamSlice
-    from projector.read_model import Change, Tables
+    from projector.read_model import Tables
+    from projector.read_model.rows import Change
 
 _ROSTER_SHARE: Final = 16
 """A roster is stored again after as many events as are a 16th of it: so storing costs each event a few ids."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from projector.domain import profile
-from projector.read_model import StreamSnapshot
+from projector.read_model.rows import StreamSnapshot
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,8 +11,9 @@ if TYPE_CHECKING:
 
     from projector.domain.fullness import Fullness
     from projector.domain.profile import Profile
-    from projector.read_model import MemberRow, Roster, RosterSnapshot, RosterUsers, StreamSnapshot, Tables
+    from projector.read_model import Tables
     from projector.read_model.blocks import Block
+    from projector.read_model.rows import MemberRow, Roster, RosterSnapshot, RosterUsers, StreamSnapshot
 
 MAX_BUFFERED_MEMBERS: Final = 100_000
 """How many members' rows are held; a group that has more is written early and read back where need be."""
@@ -83,8 +84,8 @@ class BufferedTables:
         for row in rows:
             self._group(row.group_id).earlier_members.append(row)
 
-    def save_roster_snapshots(self, states: Iterable[RosterSnapshot]) -> None:
-        for state in states:
+    def save_roster_snapshots(self, snapshots: Iterable[RosterSnapshot]) -> None:
+        for state in snapshots:
             self._group(state.group_id).roster_snapshots.append(state)
 
     def last_roster_users(self, group_id: str) -> tuple[int, int] | None:
@@ -101,8 +102,8 @@ class BufferedTables:
     def save_profiles(self, profiles: Mapping[str, Profile]) -> None:
         self._keep("profile", profiles)
 
-    def save_profile_snapshots(self, states: Iterable[StreamSnapshot[Profile]]) -> None:
-        for state in states:
+    def save_profile_snapshots(self, snapshots: Iterable[StreamSnapshot[Profile]]) -> None:
+        for state in snapshots:
             self._group(state.group_id).profile_snapshots.append(state)
 
     def fullness(self, group_ids: Iterable[str]) -> dict[str, Fullness]:
@@ -111,8 +112,8 @@ class BufferedTables:
     def save_fullness(self, fullness: Mapping[str, Fullness]) -> None:
         self._keep("fullness", fullness)
 
-    def save_fullness_snapshots(self, states: Iterable[StreamSnapshot[Fullness]]) -> None:
-        for state in states:
+    def save_fullness_snapshots(self, snapshots: Iterable[StreamSnapshot[Fullness]]) -> None:
+        for state in snapshots:
             self._group(state.group_id).fullness_snapshots.append(state)
 
     def blocks(self, keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Block]:

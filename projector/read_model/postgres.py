@@ -18,9 +18,9 @@ from projector.database.postgres import (
     errors_as,
 )
 from projector.read_model import NoReadModel, ReadModelUnavailable
+from projector.read_model.query_session import QuerySession
 from projector.read_model.schema import CHECKPOINTS, INDEXES, SCHEMA_VERSION, TABLES
-from projector.read_model.sql import SQLReadTransaction, SQLUnitOfWork
-from projector.read_model.sql_queries import SQLQuerySession
+from projector.read_model.unit_of_work import ReadTransaction, UnitOfWork
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -112,9 +112,9 @@ class PostgresReadModel:
         self._leading: psycopg.Connection[Any] | None = None
 
     @contextmanager
-    def transaction(self) -> Iterator[SQLUnitOfWork]:
+    def transaction(self) -> Iterator[UnitOfWork]:
         with unavailable(), _ended(self._begun_alone()) as connection:
-            yield SQLUnitOfWork(self._speaks(connection))
+            yield UnitOfWork(self._speaks(connection), unavailable)
 
     def try_lead(self) -> bool:
         # The lock belongs to the connection that also writes: losing one loses the other.
@@ -132,9 +132,9 @@ class PostgresReadModel:
             self._leading = None
 
     @contextmanager
-    def read_transaction(self) -> Iterator[SQLReadTransaction]:
+    def read_transaction(self) -> Iterator[ReadTransaction]:
         with self._generation.moment() as connection:
-            yield SQLReadTransaction(connection)
+            yield ReadTransaction(connection)
 
     def close(self) -> None:
         self._generation.close()
@@ -192,14 +192,14 @@ class PostgresQueries:
         self._idle: SimpleQueue[GenerationConnection] = SimpleQueue()
 
     @contextmanager
-    def session(self) -> Iterator[SQLQuerySession]:
+    def session(self) -> Iterator[QuerySession]:
         try:
             generation = self._idle.get_nowait()
         except Empty:
             generation = GenerationConnection(self._url)
         try:
             with generation.moment() as connection:
-                yield SQLQuerySession(connection)
+                yield QuerySession(connection)
         finally:
             self._idle.put(generation)
 

@@ -14,7 +14,7 @@ import msgspec
 import psycopg
 
 from projector.database.postgres import connect
-from projector.read_model import RebuildProgress
+from projector.read_model.generations import RebuildProgress
 from projector.read_model.postgres import (
     LIVE,
     PostgresDraft,
@@ -59,20 +59,20 @@ class PostgresGeneration:
     def shard(self, number: int) -> PostgresGeneration:  # noqa: ARG002 - every part goes to the same place
         return PostgresGeneration(self._url, self._number, is_part=True)
 
-    def begin(self, versions: Mapping[str, int], *, afresh: Collection[str]) -> PostgresDraft:
+    def create(self, versions: Mapping[str, int], *, from_scratch: Collection[str]) -> PostgresDraft:
         if not self._is_part:
             with unavailable(), connect(self._url) as connection:
                 connection.execute("SET statement_timeout = 0")
                 with connection.transaction():
                     # All tables are copied as they are at one moment.
                     connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-                    live = None if set(afresh) == set(versions) else _pointed(connection, LIVE)
-                    create(connection, self._number, {name: versions[name] for name in afresh})
+                    live = None if set(from_scratch) == set(versions) else _pointed(connection, LIVE)
+                    create(connection, self._number, {name: versions[name] for name in from_scratch})
                     if live is not None:
-                        self._copy(connection, f"read_model_{live}", set(versions) - set(afresh))
+                        self._copy(connection, f"read_model_{live}", set(versions) - set(from_scratch))
         return PostgresDraft(self._url, self._number)
 
-    def finished(self) -> PostgresReadModel:
+    def open(self) -> PostgresReadModel:
         return PostgresReadModel(self._url, self._number)
 
     def promote(self) -> None:
@@ -102,9 +102,9 @@ class PostgresGenerations:
         return PostgresReadModel(self._url, timeout_s=timeout_s)
 
     @contextlib.contextmanager
-    def begin_rebuild(self, waits: Callable[[], None] = lambda: None) -> Iterator[PostgresGeneration]:
+    def begin_rebuild(self, on_wait: Callable[[], None] = lambda: None) -> Iterator[PostgresGeneration]:
         # The lock is released with the connection, however the process ends.
-        with self._alone(waits) as connection:
+        with self._alone(on_wait) as connection:
             with unavailable():
                 _sweep(connection)
                 ((number,),) = connection.execute("SELECT nextval('public.read_model_generations')").fetchall()
@@ -137,7 +137,7 @@ class PostgresGenerations:
             return msgspec.json.decode(found[0], type=RebuildProgress) if found else RebuildProgress("starting", 0, 0)
 
     @contextlib.contextmanager
-    def _alone(self, waits: Callable[[], None]) -> Iterator[psycopg.Connection[Any]]:
+    def _alone(self, on_wait: Callable[[], None]) -> Iterator[psycopg.Connection[Any]]:
         with contextlib.ExitStack() as held:
             with unavailable():
                 connection = held.enter_context(connect(self._url))
@@ -145,7 +145,7 @@ class PostgresGenerations:
                 connection.execute("SET lock_timeout = 0")
                 ((is_ours,),) = connection.execute("SELECT pg_try_advisory_lock(%s)", (_BUILDING_LOCK,)).fetchall()
                 if not is_ours:
-                    waits()
+                    on_wait()
                     connection.execute("SELECT pg_advisory_lock(%s)", (_BUILDING_LOCK,))
                 for statement in _CREATE:
                     connection.execute(statement)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Final
 
 from projector.database.sqlite import ROW_ERRORS, SQLiteConnection, create_statement, errors_as, switch_to_wal
 from projector.read_model import NoReadModel, ReadModelUnavailable
+from projector.read_model.query_session import QuerySession
 from projector.read_model.schema import INDEXES, OWNED, SCHEMA_VERSION, TABLES
-from projector.read_model.sql import SQLReadTransaction, SQLUnitOfWork
-from projector.read_model.sql_queries import SQLQuerySession
 from projector.read_model.sqlite_link import LinkedFile
+from projector.read_model.unit_of_work import ReadTransaction, UnitOfWork
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -29,9 +29,9 @@ class SQLiteReadModel:
         self._file = LinkedFile(path, SCHEMA_VERSION, timeout_s)
 
     @contextmanager
-    def transaction(self) -> Iterator[SQLUnitOfWork]:
+    def transaction(self) -> Iterator[UnitOfWork]:
         with unavailable(), self._begun("BEGIN IMMEDIATE") as connection:
-            yield SQLUnitOfWork(SQLiteConnection(connection))
+            yield UnitOfWork(SQLiteConnection(connection), unavailable)
 
     def try_lead(self) -> bool:
         return True
@@ -40,9 +40,9 @@ class SQLiteReadModel:
         pass  # every process may project, each in its own transaction
 
     @contextmanager
-    def read_transaction(self) -> Iterator[SQLReadTransaction]:
+    def read_transaction(self) -> Iterator[ReadTransaction]:
         with unavailable(), self._begun("BEGIN") as connection:
-            yield SQLReadTransaction(SQLiteConnection(connection))
+            yield ReadTransaction(SQLiteConnection(connection))
 
     def close(self) -> None:
         self._file.close()
@@ -129,11 +129,11 @@ class SQLiteQueries:
         self._file = LinkedFile(path, SCHEMA_VERSION)
 
     @contextmanager
-    def session(self) -> Iterator[SQLQuerySession]:
+    def session(self) -> Iterator[QuerySession]:
         with unavailable():
             connection = self._file.begin("BEGIN")
             try:
-                yield SQLQuerySession(SQLiteConnection(connection))
+                yield QuerySession(SQLiteConnection(connection))
             finally:
                 if connection.in_transaction:
                     connection.execute("COMMIT")

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from projector.read_model import ReadModelUnavailable, RebuildProgress
+from projector.read_model import ReadModelUnavailable
+from projector.read_model.generations import RebuildProgress
 from projector.read_model.sqlite import SQLiteDraft, SQLiteReadModel
 
 if TYPE_CHECKING:
@@ -39,11 +40,13 @@ class SQLiteGeneration:
     def shard(self, number: int) -> SQLiteGeneration:
         return SQLiteGeneration(self._path.with_suffix(f".{int(self._path.suffix[1:]) + number}"), self._links)
 
-    def begin(self, versions: Mapping[str, int], *, afresh: Collection[str]) -> SQLiteDraft:
-        live = None if set(afresh) == set(versions) else self._links.live
-        return SQLiteDraft(str(self._path), {name: versions[name] for name in afresh}, str(live) if live else None)
+    def create(self, versions: Mapping[str, int], *, from_scratch: Collection[str]) -> SQLiteDraft:
+        live = None if set(from_scratch) == set(versions) else self._links.live
+        return SQLiteDraft(
+            str(self._path), {name: versions[name] for name in from_scratch}, str(live) if live else None
+        )
 
-    def finished(self) -> SQLiteReadModel:
+    def open(self) -> SQLiteReadModel:
         return SQLiteReadModel(str(self._path))
 
     def promote(self) -> None:
@@ -62,9 +65,9 @@ class SQLiteGenerations:
         return SQLiteReadModel(self._path, timeout_s=timeout_s)
 
     @contextlib.contextmanager
-    def begin_rebuild(self, waits: Callable[[], None] = lambda: None) -> Iterator[SQLiteGeneration]:
+    def begin_rebuild(self, on_wait: Callable[[], None] = lambda: None) -> Iterator[SQLiteGeneration]:
         # The lock is released with the process, however it ends.
-        with self._alone(waits):
+        with self._alone(on_wait):
             self._links.sweep()
             try:
                 yield SQLiteGeneration(self._links.unused(), self._links)
@@ -94,14 +97,14 @@ class SQLiteGenerations:
         return None
 
     @contextlib.contextmanager
-    def _alone(self, waits: Callable[[], None]) -> Iterator[None]:
+    def _alone(self, on_wait: Callable[[], None]) -> Iterator[None]:
         with contextlib.ExitStack() as held:
             with _errors_named():
                 lock = held.enter_context(self._lock.open("ab"))
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    waits()
+                    on_wait()
                     fcntl.flock(lock, fcntl.LOCK_EX)
                 lock.truncate(0)
             yield

@@ -11,7 +11,8 @@ from projector.clock import now_ms
 from projector.event_store import ALL_GROUPS, StoreUnavailable, stream
 from projector.projection import mark_of, refold
 from projector.projection.bulk_load import load
-from projector.read_model import ReadModelUnavailable, RebuildProgress
+from projector.read_model import ReadModelUnavailable
+from projector.read_model.generations import RebuildProgress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
     from projector.event_store import EventStore, GroupRange
     from projector.projection import Projection
-    from projector.read_model import DraftReadModel, Generation, ReadModel
+    from projector.read_model import DraftReadModel, ReadModel
+    from projector.read_model.generations import Generation
 
 _MIN_EVENTS: Final = 50_000
 """A process of its own takes longer to start than fewer events take to fold."""
@@ -56,7 +58,7 @@ def build(
     Raises StoreUnavailable and ReadModelUnavailable.
     """
     first, *others = store.split(through, _parts(through, jobs))
-    empty = fresh.begin(versions, afresh=[one.name for one in projections])
+    empty = fresh.create(versions, from_scratch=[one.name for one in projections])
     with closing(empty), ExitStack() as helping:
         helpers = [
             helping.enter_context(_helper(jobs, _Order(fresh.shard(number), projections, through, bounds)))
@@ -76,7 +78,7 @@ def build(
             empty.append(helper.part.name, [one.name for one in projections])
         on_progress(RebuildProgress("index", 0, 0))
         empty.finish()
-    with closing(fresh.finished()) as rebuilt:
+    with closing(fresh.open()) as rebuilt:
         for group_id in sorted(failed):
             refold_group(store, rebuilt, projections, group_id)
 
@@ -170,7 +172,7 @@ def _help(open_store: Callable[[], EventStore], order: _Order, answers: Connecti
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     versions = {one.name: one.version for one in order.projections}
     try:
-        with closing(open_store()) as store, closing(order.fresh.begin(versions, afresh=versions)) as empty:
+        with closing(open_store()) as store, closing(order.fresh.create(versions, from_scratch=versions)) as empty:
             failed = _load(store, empty, order, answers.send)
         answers.send(failed)
     except (StoreUnavailable, ReadModelUnavailable) as error:

@@ -6,7 +6,8 @@ from contextlib import closing, contextmanager
 from heapq import merge
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from projector.read_model import NoReadModel, RebuildProgress
+from projector.read_model import NoReadModel
+from projector.read_model.generations import RebuildProgress
 from projector.replay.build import build, refold_group
 from projector.replay.staleness import reasons_to_rebuild
 from projector.subscription import Subscription
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
 
     from projector.event_store import EventStore
     from projector.projection import Projection
-    from projector.read_model import Generation, Generations, ReadModel, ReadTransaction, Rows
+    from projector.read_model import ReadModel
+    from projector.read_model.generations import Generation, Generations
+    from projector.read_model.rows import TableRows
+    from projector.read_model.unit_of_work import ReadTransaction
     from projector.replay.build import Jobs
 
 _TIMEOUT_S: Final = 60
@@ -91,7 +95,7 @@ class Replay:
         """Build a fresh model, make it the live one, and keep none from before; return the position it is at."""
         with self._building() as (fresh, live):
             self._build(fresh, self._projections, through=self._store.head())
-            with closing(fresh.finished()) as rebuilt:
+            with closing(fresh.open()) as rebuilt:
                 position = self._swap(fresh, rebuilt, live)
             self._generations.drop_previous()
             return position
@@ -101,8 +105,8 @@ class Replay:
         projections = self._chosen(only)
         with self._building() as (scratch, live):
             self._require_fit(live, projections)
-            scratch.begin(self._versions(), afresh=self._versions()).finish()
-            with closing(scratch.finished()) as rebuilt, live.read_transaction() as now:
+            scratch.create(self._versions(), from_scratch=self._versions()).finish()
+            with closing(scratch.open()) as rebuilt, live.read_transaction() as now:
                 position = _position(now, projections)
                 refold_group(self._store, rebuilt, projections, group_id, through=position)
                 with rebuilt.read_transaction() as then:
@@ -116,7 +120,7 @@ class Replay:
         with self._building() as (_, live):
             if (previous := self._generations.previous()) is None:
                 raise CannotReplay("there is no read model to go back to: none was live before this one")
-            with closing(previous.finished()) as before:
+            with closing(previous.open()) as before:
                 self._require_fit(before, self._projections)
                 return self._swap(previous, before, live)
 
@@ -133,7 +137,7 @@ class Replay:
             self._require_fit(live, others)
         through, reasons = self._compared_at(live, chosen)
         self._build(fresh, chosen, through=through)
-        with closing(fresh.finished()) as rebuilt:
+        with closing(fresh.open()) as rebuilt:
             replayed = ReplayResult(through, 0, tuple(reasons))
             if not reasons:
                 with live.read_transaction() as now:
@@ -227,7 +231,7 @@ def differences(
     return merge(*tables, key=lambda difference: difference.key[0])
 
 
-def _differences(projection: str, live: Rows, rebuilt: Rows) -> Iterator[Difference]:
+def _differences(projection: str, live: TableRows, rebuilt: TableRows) -> Iterator[Difference]:
     ours, theirs, width = live.values, rebuilt.values, live.width
     left, right = next(ours, None), next(theirs, None)
     while left is not None or right is not None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from projector.event_store import EventStore
     from projector.projection import Projection
-    from projector.read_model import ReadTransaction
+    from projector.read_model.unit_of_work import ReadTransaction
 
 
 def reasons_to_rebuild(store: EventStore, read_model: ReadTransaction, projections: Sequence[Projection]) -> list[str]:

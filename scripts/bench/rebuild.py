@@ -21,11 +21,12 @@ from eventsourcing.projection import Projection
 from eventsourcing.sqlite import SQLiteApplicationRecorder, SQLiteDatastore, SQLiteTrackingRecorder
 
 from projector.bootstrap import PROJECTIONS, open_events, open_generations
+from projector.database.sqlite import SQLiteConnection
 from projector.domain.events import Recorded
 from projector.event_store.mapper import EventMapper
 from projector.projection.slices import slice_streams
-from projector.read_model.sql import SQLTables
-from projector.read_model.sqlite import SQLiteConnection, create
+from projector.read_model.sql_tables import SQLTables
+from projector.read_model.sqlite import create
 from projector.replay.build import Jobs
 from projector.replay.replay import Replay
 from projector.settings import Settings

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from projector.bootstrap import open_generations
-from projector.read_model import RebuildProgress
+from projector.read_model.generations import RebuildProgress
 from tests import oracle
 from tests.kinds import copied, generations, settings
 from tests.processes.databases import (

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     from projector.domain.events import Recorded
     from projector.projection import Projection
-    from projector.read_model import ReadModel, SetAside
-    from projector.read_model.queries import QuerySession
+    from projector.read_model import ReadModel
+    from projector.read_model.query_session import QuerySession
+    from projector.read_model.rows import SetAside
 
 NOW = 1_700_000_000_000
 

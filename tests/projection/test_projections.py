@@ -14,8 +14,8 @@ from projector.projection import project, refold
 from projector.projection.membership import MembershipProjection
 from projector.projection.profile import ProfileProjection
 from projector.projection.slices import slice_streams
-from projector.read_model import SetAside
-from projector.read_model.queries import GroupFilter
+from projector.read_model.group_filter import GroupFilter
+from projector.read_model.rows import SetAside
 from projector.read_model.schema import OWNED
 from tests import shown
 from tests.domain import facts as f
@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 
     from projector.projection import Projection
     from projector.projection.slices import StreamSlice
-    from projector.read_model import ReadModel, Tables, UnitOfWork
+    from projector.read_model import ReadModel, Tables
+    from projector.read_model.unit_of_work import UnitOfWork
 
 pytestmark = pytest.mark.usefixtures("kind")
 

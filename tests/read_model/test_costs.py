@@ -14,7 +14,7 @@ from projector.projection.fullness import FullnessProjection
 from projector.projection.membership import MembershipProjection
 from projector.projection.profile import ProfileProjection
 from projector.projection.timeline import TimelineProjection
-from projector.read_model.queries import GroupFilter
+from projector.read_model.group_filter import GroupFilter
 from projector.read_model.sqlite import SQLiteQueries, SQLiteReadModel, create
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from projector.domain.events import Event
-    from projector.read_model.queries import QuerySession
+    from projector.read_model.query_session import QuerySession
 
 SCANS_OF_WHAT_IS_SHOWN = (
     "SCAN by_",

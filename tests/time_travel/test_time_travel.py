@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from projector.domain.events import Recorded
     from projector.event_store import EventStore
-    from projector.read_model.queries import QuerySession
+    from projector.read_model.query_session import QuerySession
 
 pytestmark = pytest.mark.usefixtures("kind")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from projector.domain.membership import Standing
-from projector.read_model import RosterSnapshot, RosterUsers
 from projector.read_model.blocks import Block
-from projector.read_model.sql import fullness_of, lives_of, member_of, profile_of, users_of
+from projector.read_model.evidence import decode_fullness, decode_lives, decode_member, decode_profile, decode_users
+from projector.read_model.rows import RosterSnapshot, RosterUsers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from projector.domain.lives import Moment
     from projector.domain.membership import Member
     from projector.domain.profile import Profile
-    from projector.read_model import MemberEvent
+    from projector.read_model.rows import MemberEvent
 
 _VERSIONS: Final = ("members", "earlier_members")
 _BATCH_SIZE: Final = 100
@@ -47,7 +47,7 @@ _CHANGES: Final = (
 _AFTER_ALL: Final = (2**63 - 1, 2**63 - 1)
 
 
-class SQLPast:
+class Past:
     """`Past` over one connection that is inside a read transaction."""
 
     def __init__(self, connection: Connection) -> None:
@@ -63,24 +63,24 @@ class SQLPast:
             " WHERE group_id = ? AND version <= ? ORDER BY version DESC LIMIT 1",
             (group_id, version),
         )
-        return RosterSnapshot(group_id, found[0], found[1], lives_of(found[2]), found[3]) if found else None
+        return RosterSnapshot(group_id, found[0], found[1], decode_lives(found[2]), found[3]) if found else None
 
     def roster_users(self, group_id: str, version: int) -> RosterUsers:
         found = self._one(
             "SELECT version, users FROM roster_users WHERE group_id = ? AND version <= ? ORDER BY version DESC LIMIT 1",
             (group_id, version),
         )
-        return RosterUsers(group_id, found[0], users_of(found[1])) if found else RosterUsers(group_id, 0, [])
+        return RosterUsers(group_id, found[0], decode_users(found[1])) if found else RosterUsers(group_id, 0, [])
 
     def profile_snapshot(self, group_id: str, version: int) -> Profile | None:
         found = self._one("SELECT evidence FROM profile_states WHERE group_id = ? AND version = ?", (group_id, version))
-        return profile_of(found[0]) if found else None
+        return decode_profile(found[0]) if found else None
 
     def fullness_snapshot(self, group_id: str, version: int) -> Fullness | None:
         found = self._one(
             "SELECT evidence FROM fullness_states WHERE group_id = ? AND version = ?", (group_id, version)
         )
-        return fullness_of(found[0]) if found else None
+        return decode_fullness(found[0]) if found else None
 
     def members_until(self, group_id: str, user_ids: Sequence[str], position: int) -> dict[str, Member]:
         found: dict[str, Member] = {}
@@ -114,7 +114,7 @@ class SQLPast:
             " AND position <= ? GROUP BY user_id)",
             (group_id, group_id, *users, position),
         )
-        return {user_id: member_of(evidence) for user_id, evidence in newest}
+        return {user_id: decode_member(evidence) for user_id, evidence in newest}
 
     def _one(self, question: str, arguments: tuple[str | int, ...]) -> Any:
         return self._connection.execute(question, arguments).fetchone()

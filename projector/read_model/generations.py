@@ -1,0 +1,63 @@
+"""Generations: builds of the read model. One is live, one is the previous one, one may be under construction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+    from contextlib import AbstractContextManager
+
+    from projector.read_model import DraftReadModel, ReadModel
+
+
+class RebuildProgress(NamedTuple):
+    """How far a rebuild has come: `done` of `total` events in this phase; a `total` of 0 is unknown."""
+
+    phase: str
+    done: int
+    total: int
+
+
+class Generation(Protocol):
+    """A build of the read model other than the live one. All methods raise ReadModelUnavailable."""
+
+    @property
+    def name(self) -> str: ...
+
+    def shard(self, number: int) -> Generation:
+        """Return a generation that another process may fill, to be appended to this one; numbers start at 1."""
+
+    def create(self, versions: Mapping[str, int], *, from_scratch: Collection[str]) -> DraftReadModel:
+        """Create it with the projections of `versions`: those in `from_scratch` empty, the others copied from live."""
+
+    def open(self) -> ReadModel:
+        """Open it after its draft is finished."""
+
+    def promote(self) -> None:
+        """Make it live, and the live one the previous one, in one step."""
+
+
+class Generations(Protocol):
+    """All generations of one read model. All methods raise ReadModelUnavailable."""
+
+    def live(self, *, timeout_s: float = 1) -> ReadModel:
+        """Return the live read model, looked up again for each transaction; `timeout_s` limits the wait for locks."""
+
+    def begin_rebuild(self, on_wait: Callable[[], None] = ...) -> AbstractContextManager[Generation]:
+        """Hold the right to rebuild, and give a new generation, which is deleted at the end unless it was promoted.
+
+        If another rebuild is under way, call `on_wait` and wait for it. Remains of interrupted rebuilds are deleted.
+        """
+
+    def previous(self) -> Generation | None:
+        """Return the previous generation, if any. Requires the right to rebuild."""
+
+    def drop_previous(self) -> None:
+        """Delete the previous generation when the rebuild ends. Requires the right to rebuild."""
+
+    def report_progress(self, progress: RebuildProgress) -> None:
+        """Publish the progress to all processes. Requires the right to rebuild."""
+
+    def rebuild_progress(self) -> RebuildProgress | None:
+        """Return the progress of a rebuild under way in any process, None if there is none."""

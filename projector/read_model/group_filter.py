@@ -1,0 +1,85 @@
+"""The filter of the list of groups, and the SQL for one page of the list, which reads an index in order of group id."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_Condition: TypeAlias = tuple[str, str]
+"""An SQL expression with one placeholder, and the argument for it."""
+
+
+class GroupFilter(NamedTuple):
+    """The conditions that groups must meet; None is no condition.
+
+    A group meets `prefix` if its name or its id starts with it; case matters.
+    """
+
+    type: str | None = None
+    status: str | None = None
+    is_full: bool | None = None
+    prefix: str | None = None
+
+
+def page_query(group_filter: GroupFilter, after: str, limit: int) -> tuple[str, list[str | int]]:
+    """Return a query for ids, and its arguments: the first `limit` matching ids after an id are among its results."""
+    group_id = _id_column(group_filter)
+    prefix = group_filter.prefix
+    if not prefix:
+        return _first_ids(group_filter, [(f"{group_id} > ?", after)], limit)
+    # Names and ids have an index each: a page by either is read, and the union of both contains the page wanted.
+    start = (f"{group_id} > ?", after) if after >= prefix else (f"{group_id} >= ?", prefix)
+    by_id, id_arguments = _first_ids(group_filter, [start, *_below_end(group_id, prefix)], limit)
+    named = [(f"{group_id} > ?", after), ("profiles.name >= ?", prefix), *_below_end("profiles.name", prefix)]
+    by_name, name_arguments = _first_ids(group_filter, named, limit, hint=" INDEXED BY profiles_by_name")
+    return (
+        f"SELECT * FROM ({by_id}) AS by_id UNION SELECT * FROM ({by_name}) AS by_name",
+        [*id_arguments, *name_arguments],
+    )
+
+
+def _first_ids(
+    group_filter: GroupFilter, bounds: Iterable[_Condition], limit: int, *, hint: str = ""
+) -> tuple[str, list[str | int]]:
+    """Return a query for the first `limit` ids within bounds that meet the filter except its prefix, and arguments."""
+    group_id = _id_column(group_filter)
+    if group_filter.is_full:
+        source = "fullness INDEXED BY fullness_full CROSS JOIN profiles ON profiles.group_id = fullness.group_id"
+    else:
+        source = f"profiles{hint} LEFT JOIN fullness ON fullness.group_id = profiles.group_id"
+    conditions = [*bounds]
+    if group_filter.type is not None:
+        conditions.append(("profiles.type = ?", group_filter.type))
+    if group_filter.status is not None:
+        conditions.append(("profiles.status = ?", group_filter.status))
+    expressions = [expression for expression, _ in conditions]
+    if group_filter.is_full is not None:
+        expressions.append("is_full = 1" if group_filter.is_full else "COALESCE(is_full, 0) = 0")
+    return (
+        f"SELECT {group_id} FROM {source} WHERE {' AND '.join(expressions)} ORDER BY {group_id} LIMIT ?",
+        [*(argument for _, argument in conditions), limit],
+    )
+
+
+def _id_column(group_filter: GroupFilter) -> str:
+    """Return the column whose index gives ids in order."""
+    return "fullness.group_id" if group_filter.is_full else "profiles.group_id"
+
+
+def _below_end(column: str, prefix: str) -> list[_Condition]:
+    """Return the condition that a text is less than every text after those with a prefix; none if there are none."""
+    end = _end_of_prefix(prefix)
+    return [] if end is None else [(f"{column} < ?", end)]
+
+
+def _end_of_prefix(prefix: str) -> str | None:
+    """Return the least text that is greater than every text with this prefix, None if there is none."""
+    for length in range(len(prefix), 0, -1):
+        following = ord(prefix[length - 1]) + 1
+        if following <= sys.maxunicode:
+            # Surrogates are not text: the code point after U+D7FF is U+E000.
+            return prefix[: length - 1] + chr(0xE000 if following == 0xD800 else following)
+    return None

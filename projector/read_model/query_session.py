@@ -1,0 +1,124 @@
+"""Queries, in SQL for both databases: each reads an index, and costs no more than its result's size suggests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from projector.domain.fullness import Fullness
+from projector.domain.lives import NEVER, Register
+from projector.read_model.evidence import decode_fullness, decode_lives, decode_member, decode_profile
+from projector.read_model.group_filter import page_query
+from projector.read_model.groups import GroupState, Membership
+from projector.read_model.past import Past
+from projector.read_model.rows import Roster
+from projector.read_model.unit_of_work import set_aside_events
+
+if TYPE_CHECKING:
+    from projector.database import Connection
+    from projector.read_model.group_filter import GroupFilter
+    from projector.read_model.rows import SetAside
+
+_SELECT_GROUPS: Final = (
+    "SELECT profiles.group_id, profiles.evidence, member_count, lives, fullness.evidence, members.evidence"
+    " FROM profiles LEFT JOIN fullness ON fullness.group_id = profiles.group_id"
+    " LEFT JOIN rosters ON rosters.group_id = profiles.group_id"
+    " LEFT JOIN members ON members.group_id = profiles.group_id AND members.user_id = profiles.owner"
+    " WHERE profiles.group_id"
+)
+_SELECT_MEMBERS: Final = (
+    "SELECT members.group_id, members.user_id, owner_at, owner_position, owner, members.evidence"
+    " FROM members INDEXED BY {index} LEFT JOIN profiles ON profiles.group_id = members.group_id WHERE standing = 1"
+)
+_ROSTER: Final = (
+    _SELECT_MEMBERS.format(index="members_present")
+    + " AND members.group_id = ? AND user_id > ? ORDER BY user_id LIMIT ?"
+)
+_MEMBER: Final = _SELECT_MEMBERS.format(index="members_present") + " AND members.group_id = ? AND user_id = ?"
+_GROUPS_OF: Final = (
+    _SELECT_MEMBERS.format(index="members_by_user")
+    + " AND user_id = ? AND members.group_id > ? ORDER BY members.group_id LIMIT ?"
+)
+
+
+class Counts(NamedTuple):
+    """The totals over all groups; `members` counts memberships, a user in two groups twice."""
+
+    groups: int
+    active_groups: int
+    full_groups: int
+    members: int
+
+
+class QuerySession:
+    """`Groups` of the live read model, at one moment: all projections as of one commit.
+
+    `connection` is inside a transaction.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    @property
+    def past(self) -> Past:
+        """What is stored of earlier moments."""
+        return Past(self._connection)
+
+    def positions(self) -> dict[str, int]:
+        """Return the position that each projection has reached."""
+        return dict(iter(self._connection.execute("SELECT projection, position FROM checkpoints")))
+
+    def group(self, group_id: str) -> GroupState | None:
+        row = self._connection.execute(_SELECT_GROUPS + " = ?", (group_id,)).fetchone()
+        return _group_state(row) if row else None
+
+    def groups(self, group_filter: GroupFilter, after: str, limit: int) -> list[GroupState]:
+        """Return the page of groups after an id, by id."""
+        query, arguments = page_query(group_filter, after, limit)
+        page = f"{_SELECT_GROUPS} IN ({query}) ORDER BY 1 LIMIT ?"
+        return [_group_state(row) for row in self._connection.execute(page, (*arguments, limit))]
+
+    def members(self, group_id: str, after: str, limit: int) -> list[Membership]:
+        return self._memberships(_ROSTER, (group_id, after, limit))
+
+    def member(self, group_id: str, user_id: str) -> Membership | None:
+        return next(iter(self._memberships(_MEMBER, (group_id, user_id))), None)
+
+    def knows_user(self, user_id: str) -> bool:
+        row = self._connection.execute("SELECT 1 FROM members WHERE user_id = ? LIMIT 1", (user_id,)).fetchone()
+        return row is not None
+
+    def groups_of(self, user_id: str, after: str, limit: int) -> list[Membership]:
+        return self._memberships(_GROUPS_OF, (user_id, after, limit))
+
+    def set_aside_events(self) -> list[SetAside]:
+        """Return the events set aside, by position."""
+        return set_aside_events(self._connection)
+
+    def counts(self) -> Counts:
+        """Count groups and members; this reads a row of every group."""
+        groups, active = self._connection.execute(
+            "SELECT COUNT(*), COUNT(CASE WHEN status = 'active' THEN 1 END) FROM profiles"
+        ).fetchone()
+        (full,) = self._connection.execute("SELECT COUNT(*) FROM fullness WHERE is_full = 1").fetchone()
+        (members,) = self._connection.execute(
+            "SELECT CAST(COALESCE(SUM(member_count), 0) AS bigint) FROM rosters"
+        ).fetchone()
+        return Counts(groups, active, full, members)
+
+    def _memberships(self, query: str, arguments: tuple[str | int, ...]) -> list[Membership]:
+        rows = self._connection.execute(query, arguments)
+        return [
+            Membership(group_id, user_id, decode_member(evidence), Register((at or 0, position or 0), owner))
+            for group_id, user_id, at, position, owner, evidence in rows
+        ]
+
+
+def _group_state(row: tuple[str, str, int | None, str | None, str | None, str | None]) -> GroupState:
+    group_id, evidence, member_count, lives, fullness, owner = row
+    return GroupState(
+        group_id,
+        decode_profile(evidence),
+        Roster(decode_lives(lives), member_count or 0) if lives else Roster(),
+        decode_fullness(fullness) if fullness else Fullness(),
+        decode_member(owner).exited if owner else NEVER,
+    )

@@ -1,0 +1,118 @@
+"""Transactions on the read model, in SQL for both databases. Its tables change only together with a checkpoint."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from projector.read_model.rows import Checkpoint, Mark, SetAside, TableRows
+from projector.read_model.schema import MARK, OWNED, SET_ASIDE
+from projector.read_model.sql_tables import SQLTables
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    from projector.database import Connection
+
+
+class ReadTransaction:
+    """One consistent state of the read model. `connection` is inside a transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def checkpoints(self) -> dict[str, Checkpoint]:
+        """Return the checkpoint of each projection."""
+        rows = self._connection.execute("SELECT projection, version, position FROM checkpoints")
+        return {projection: Checkpoint(version, position) for projection, version, position in rows}
+
+    def mark(self) -> Mark | None:
+        """Return the newest event in the read model, None before the first."""
+        row = self._connection.execute("SELECT position, fingerprint FROM mark").fetchone()
+        return Mark(*row) if row else None
+
+    def set_aside_events(self) -> list[SetAside]:
+        """Return the events set aside, by position."""
+        return set_aside_events(self._connection)
+
+    def rows(self, projection: str, group_id: str | None = None) -> list[TableRows]:
+        """Return each of a projection's tables with all rows, or one group's, which are read as they are consumed."""
+        condition, arguments = ("", ()) if group_id is None else (" WHERE group_id = ?", (group_id,))
+        return [
+            TableRows(
+                table.name,
+                table.width,
+                self._connection.stream(
+                    f"SELECT * FROM {table.name}{condition} ORDER BY {', '.join(table.key)}", arguments
+                ),
+            )
+            for table in sorted(OWNED[projection])
+        ]
+
+
+class UnitOfWork(ReadTransaction):
+    """A transaction that changes the read model.
+
+    `unavailable` raises ReadModelUnavailable in place of the database's errors, except those that a row caused.
+    """
+
+    def __init__(self, connection: Connection, unavailable: Callable[[], AbstractContextManager[None]]) -> None:
+        super().__init__(connection)
+        self._unavailable = unavailable
+        self._tables = SQLTables(connection)
+
+    @contextmanager
+    def advance(self, *projections: str, through: int) -> Iterator[SQLTables]:
+        """Give the tables and move these projections' checkpoints; on any exception, undo both.
+
+        A checkpoint that is above `through` stays: an event set aside is applied late.
+        """
+        with self._unavailable(), _savepoint(self._connection):
+            yield self._tables
+            for projection in projections:
+                self._move_checkpoint(projection, through)
+
+    def delete_group(self, projection: str, group_id: str) -> None:
+        """Delete a group's rows of a projection, to write them again."""
+        for table in OWNED[projection]:
+            self._connection.execute(f"DELETE FROM {table.name} WHERE group_id = ?", (group_id,))
+
+    def save_mark(self, mark: Mark) -> None:
+        """Save the newest event in the read model."""
+        self._connection.upsert(MARK, [(1, *mark)])
+
+    def set_aside(self, projection: str, position: int, *, reason: str, at: int) -> None:
+        """Record that an event could not be applied, at a time in ms, and move the checkpoint to it."""
+        self._connection.upsert(SET_ASIDE, [(position, projection, reason, at)])
+        self._move_checkpoint(projection, position)
+
+    def resolve(self, projection: str, position: int) -> None:
+        """Delete the record of an event set aside, which is now applied."""
+        self._connection.execute("DELETE FROM set_aside WHERE projection = ? AND position = ?", (projection, position))
+
+    def _move_checkpoint(self, projection: str, through: int) -> None:
+        self._connection.execute(
+            "UPDATE checkpoints SET position = ? WHERE projection = ? AND position < ?", (through, projection, through)
+        )
+
+
+def set_aside_events(connection: Connection) -> list[SetAside]:
+    """Return the events set aside, by position."""
+    rows = connection.execute("SELECT projection, position, reason, at FROM set_aside ORDER BY position, projection")
+    return [SetAside(*row) for row in rows]
+
+
+@contextmanager
+def _savepoint(connection: Connection) -> Iterator[None]:
+    """Undo the changes made inside, and only those, on any exception."""
+    connection.execute("SAVEPOINT projection")
+    try:
+        yield
+    except BaseException:
+        # Some errors have ended the whole transaction already.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK TO projection")
+            connection.execute("RELEASE projection")
+        raise
+    connection.execute("RELEASE projection")
