@@ -6,7 +6,7 @@ No row is read before it is written, and rows are written in the order of their 
 from __future__ import annotations
 
 import gc
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from projector.projection import require_decoded
@@ -38,9 +38,8 @@ def load(
     Raises ReadModelUnavailable.
     """
     failed: set[str] = set()
-    with ExitStack() as advancing, _no_garbage():
-        for projection in projections:
-            tables = advancing.enter_context(work.advance(projection.name, through=through))
+    names = (projection.name for projection in projections)
+    with work.advance(*names, through=through) as tables, _no_garbage():
         held = BufferedTables(tables)
         for batch in streams:
             failed |= _folded(held, projections, [one for one in batch if one.event.group_id not in failed])
