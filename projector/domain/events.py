@@ -144,7 +144,16 @@ TYPES: Final[dict[str, type[Event]]] = {
     )
 }
 
-_OF_TOPICS = (TopicCreated, TopicsDismissed, TopicProfileChanged)
+
+class UndecodableEvent(Event, frozen=True, kw_only=True, gc=False):
+    """A stored event that this version cannot decode."""
+
+    TOPIC = "Undecodable"
+    stored_type: str
+    reason: str
+
+
+_NO_EVIDENCE: Final = (TopicCreated, TopicsDismissed, TopicProfileChanged, UndecodableEvent)
 
 
 class Recorded(msgspec.Struct, frozen=True, gc=False):
@@ -159,13 +168,5 @@ class Recorded(msgspec.Struct, frozen=True, gc=False):
 
 
 def concerns_group(event: Event) -> bool:
-    """Tell whether the event is evidence about the group itself and not about a topic inside it."""
-    return event.topic_id is None and type(event) not in _OF_TOPICS
-
-
-class UndecodableEvent(Event, frozen=True, kw_only=True, gc=False):
-    """A stored event that this version cannot decode. It is evidence of nothing until a version can."""
-
-    TOPIC = "Undecodable"
-    stored_type: str
-    reason: str
+    """Tell whether an event is evidence about the group: neither about a topic in it nor undecodable."""
+    return event.topic_id is None and type(event) not in _NO_EVIDENCE

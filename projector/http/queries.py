@@ -22,7 +22,11 @@ from projector.http.parameters import NOW, Parameters, encode_cursor, segment
 from projector.http.problems import Problem
 from projector.http.response_cache import Answer, ResponseCache, matches
 from projector.read_model.group_filter import GroupFilter
-from projector.time_travel import Cut, PastGroup, PastGroups, differing_members, events_between
+from projector.time_travel.cut import Cut
+from projector.time_travel.diff import changed_members
+from projector.time_travel.past_group import PastGroup
+from projector.time_travel.past_groups import PastGroups
+from projector.time_travel.span import Span, events_between
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -164,7 +168,7 @@ class QueryEndpoints:
             earlier, later = (PastGroup(self._store, session.past, group_id, cut) for cut in span)
             if (state := later.state()) is None:
                 raise Problem(404, "This group was not heard of by then.")
-            changed = list(islice(differing_members(earlier, later, after), limit + 1))
+            changed = list(islice(changed_members(earlier, later, after), limit + 1))
             page, following = _page(changed, limit, "diff", _changed_user)
             return answers.diff(earlier.state(), state, page, following)
 
@@ -275,10 +279,10 @@ def _reached(session: QuerySession) -> int:
     return min(session.positions().values(), default=0)
 
 
-def _cuts(session: QuerySession, start: int | None, end: int | None) -> tuple[Cut, Cut]:
+def _cuts(session: QuerySession, start: int | None, end: int | None) -> Span:
     """Return what had happened by two effective times in ms: None is before everything, and now."""
     reached = _reached(session)
-    return Cut(reached, -1 if start is None else start), Cut(reached, end)
+    return Span(Cut(reached, -1 if start is None else start), Cut(reached, end))
 
 
 def _known(groups: Groups, group_id: str, parameters: Parameters) -> GroupState:

@@ -16,7 +16,11 @@ from projector.event_store import Candidate
 from projector.projection import membership as membership_projection
 from projector.projection import project
 from projector.read_model import blocks
-from projector.time_travel import Cut, PastGroup, PastGroups, differing_members, events_between
+from projector.time_travel.cut import Cut
+from projector.time_travel.diff import changed_members
+from projector.time_travel.past_group import PastGroup
+from projector.time_travel.past_groups import PastGroups
+from projector.time_travel.span import Span, events_between
 from tests import oracle, shown
 from tests.domain import facts as f
 from tests.domain.strategies import EPOCH, GROUPS, USERS, any_history
@@ -161,7 +165,7 @@ def test_between_any_two_moments_the_difference_is_that_of_the_oracles_answers()
                 then, now = (
                     PastGroup(opened.store, opened.session.past, group_id, Cut(head, at)) for at in (earlier, later)
                 )
-                found = {user: (old, new) for user, old, new in differing_members(then, now, "")}
+                found = {user: (old, new) for user, old, new in changed_members(then, now, "")}
                 assert [*found] == sorted(found)
                 assert {
                     user: (old and shown.member(old), new and shown.member(new)) for user, (old, new) in found.items()
@@ -171,7 +175,7 @@ def test_between_any_two_moments_the_difference_is_that_of_the_oracles_answers()
                     if before.get(user) != after.get(user)
                 }
                 between = events_between(
-                    opened.store, opened.session.past, group_id, (Cut(head, earlier), Cut(head, later)), 0
+                    opened.store, opened.session.past, group_id, Span(Cut(head, earlier), Cut(head, later)), 0
                 )
                 of_group = [one for one in history if one.event.group_id == group_id]
                 assert [*between] == [one for one in of_group if earlier < one.event.occurred_at <= later]

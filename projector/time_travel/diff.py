@@ -1,0 +1,53 @@
+"""The difference between two cuts through one group: the members that changed."""
+
+from __future__ import annotations
+
+from heapq import merge
+from itertools import groupby, tee
+from typing import TYPE_CHECKING
+
+from projector.domain import membership
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from projector.read_model.groups import Membership
+    from projector.time_travel.past_group import PastGroup
+
+
+def changed_members(
+    earlier: PastGroup, later: PastGroup, after: str
+) -> Iterator[tuple[str, Membership | None, Membership | None]]:
+    """Yield, by user id and after `after`, the users whose membership differs, with the earlier and the later one.
+
+    Both are cuts by time, up to the same position. Raises StoreUnavailable and ReadModelUnavailable.
+    """
+    for_later, for_earlier = tee(_candidates(earlier, later, after))
+    pairs = zip(later.memberships(for_later), earlier.memberships(for_earlier), strict=True)
+    for (user_id, now), (_, before) in pairs:
+        if (before and _visible(before)) != (now and _visible(now)):
+            yield user_id, before, now
+
+
+def _candidates(earlier: PastGroup, later: PastGroup, after: str) -> Iterator[str]:
+    """Yield, in order, every user whose membership can differ.
+
+    Within one life only the mentioned users and both owners can; across lives, or if there are too many events to read,
+    every member can.
+    """
+    mentioned = later.mentioned_since(earlier.cut) if later.lives == earlier.lives else None
+    if mentioned is None:
+        return (user_id for user_id, _ in groupby(merge(earlier.candidates(after), later.candidates(after))))
+    owners = {group.profile.owner.value or "" for group in (earlier, later)}
+    return iter(sorted(user_id for user_id in mentioned | owners if user_id > after))
+
+
+def _visible(member: Membership) -> tuple[object, ...]:
+    """Return all fields that a member is shown with."""
+    return (
+        membership.role(member.user_id, member.member, member.owner),
+        membership.name_card(member.member),
+        member.member.joined,
+        member.member.join_type,
+        member.member.operator,
+    )

@@ -1,0 +1,192 @@
+"""One group as of a cut: a snapshot stored at the end of a block, and the events since."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from functools import cached_property
+from heapq import merge
+from itertools import groupby, islice
+from typing import TYPE_CHECKING, Final
+
+from projector.domain import fullness, lives, membership, profile
+from projector.domain.events import concerns_group
+from projector.domain.fullness import Fullness
+from projector.domain.lives import NEVER, Lives
+from projector.domain.membership import Member, Standing
+from projector.domain.profile import Profile
+from projector.event_store import group_history
+from projector.read_model import blocks
+from projector.read_model.groups import GroupState, Membership
+from projector.read_model.rows import Roster, RosterSnapshot
+from projector.time_travel.span import Span, events_between
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from projector.domain.events import Recorded
+    from projector.event_store import EventStore
+    from projector.read_model.blocks import Block
+    from projector.read_model.past import Past
+    from projector.read_model.rows import RosterUsers
+    from projector.time_travel.cut import Cut
+
+_BATCH_SIZE: Final = 100
+_MAX_EVENTS: Final = 5_000
+"""Reading more events than this, to learn whom they mention, takes longer than comparing every member."""
+
+_NO_EVIDENCE: Final = Member()
+
+
+class PastGroup:
+    """One group, which need not be known, as of a cut. All methods raise StoreUnavailable and ReadModelUnavailable."""
+
+    def __init__(self, store: EventStore, past: Past, group_id: str, cut: Cut) -> None:
+        self._store = store
+        self._past = past
+        self._group_id = group_id
+        self.cut = cut
+        self._blocks = past.blocks(group_id)
+        self._snapshot = self._newest_snapshot()
+        self._events = self._evidence_since_snapshot()
+        self._members: dict[str, Member] = {}
+        """Evidence about users up to the snapshot, as far as it was needed."""
+
+    @cached_property
+    def profile(self) -> Profile:
+        """The profile; its position is 0 if the group is not known yet."""
+        known = self._past.profile_snapshot(self._group_id, self._snapshot.version) or Profile()
+        for recorded in self._events:
+            known = profile.evolve(known, recorded)
+        return known
+
+    @cached_property
+    def lives(self) -> Lives:
+        """The lives of the group."""
+        known = self._snapshot.lives
+        for recorded in self._events:
+            known = lives.evolve(known, recorded)
+        return known
+
+    def state(self) -> GroupState | None:
+        """Return the group, None if it is not known yet."""
+        if not self.profile.position:
+            return None
+        full = self._past.fullness_snapshot(self._group_id, self._snapshot.version) or Fullness()
+        for recorded in self._events:
+            full = fullness.evolve(full, recorded)
+        owner = self.profile.owner.value
+        exited = self.evidence(owner).exited if owner else NEVER
+        return GroupState(self._group_id, self.profile, Roster(self.lives, self._member_count()), full, exited)
+
+    def members(self, after: str, limit: int) -> list[Membership]:
+        """Return members after a user id, by user id."""
+        return list(islice((member for _, member in self.memberships(self.candidates(after)) if member), limit))
+
+    def member(self, user_id: str) -> Membership | None:
+        """Return a member, None if the user was not one."""
+        evidence = self.evidence(user_id)
+        if membership.standing(evidence, self.lives) is not Standing.MEMBER:
+            return None
+        return Membership(self._group_id, user_id, evidence, self.profile.owner)
+
+    def memberships(self, user_ids: Iterable[str]) -> Iterator[tuple[str, Membership | None]]:
+        """Yield each user with the membership, None for users who were not members; evidence is read in batches."""
+        remaining = iter(user_ids)
+        while batch := list(islice(remaining, _BATCH_SIZE)):
+            self._load_evidence(batch)
+            yield from ((user_id, self.member(user_id)) for user_id in batch)
+
+    def evidence(self, user_id: str) -> Member:
+        """Return the evidence about a user."""
+        self._load_evidence([user_id])
+        known = self._members[user_id]
+        for recorded in self._events_by_user.get(user_id, ()):
+            known = membership.evolve(known, recorded)
+        return known
+
+    def candidates(self, after: str) -> Iterator[str]:
+        """Yield, in order and after a user id, every user who can be a member.
+
+        A user who was out when the users were stored, and is not mentioned since, is still out: later dismissals and
+        creations admit nobody who is not mentioned.
+        """
+        stored, mentioned = self._stored_users.users, sorted(self._mentioned_since_stored)
+        ordered = merge(stored[bisect_right(stored, after) :], mentioned[bisect_right(mentioned, after) :])
+        return (user_id for user_id, _ in groupby(ordered))
+
+    def mentioned_since(self, earlier: Cut) -> set[str] | None:
+        """Return the users mentioned since an earlier cut by time; None if there are too many events to read."""
+        span = Span(earlier, self.cut)
+        if sum(block.last_version - block.before for block in self._blocks if span.may_include(block)) > _MAX_EVENTS:
+            return None
+        return _mentioned(events_between(self._store, self._past, self._group_id, span))
+
+    @cached_property
+    def _stored_users(self) -> RosterUsers:
+        """The newest stored users, which may be older than the snapshot."""
+        return self._past.roster_users(self._group_id, self._snapshot.version)
+
+    @cached_property
+    def _mentioned_since_stored(self) -> set[str]:
+        return {*self._events_by_user} | _mentioned(self._read(self._stored_users.version, self._snapshot.version))
+
+    @cached_property
+    def _events_by_user(self) -> dict[str, list[Recorded]]:
+        events: dict[str, list[Recorded]] = {}
+        for recorded in self._events:
+            for user_id in membership.users(recorded.event):
+                events.setdefault(user_id, []).append(recorded)
+        return events
+
+    def _load_evidence(self, user_ids: Iterable[str]) -> None:
+        """Read the evidence about users up to the snapshot, unless it is there already."""
+        if missing := [user_id for user_id in user_ids if user_id not in self._members]:
+            known = self._past.members_until(self._group_id, missing, self._snapshot.position)
+            self._members.update((user_id, known.get(user_id, _NO_EVIDENCE)) for user_id in missing)
+
+    def _member_count(self) -> int:
+        if self.lives.dismissed:
+            return 0
+        if self.lives != self._snapshot.lives:
+            return sum(member is not None for _, member in self.memberships(self.candidates("")))
+        mentioned = self._events_by_user
+        self._load_evidence(mentioned)
+        before = sum(self._was_member_in_snapshot(user_id) for user_id in mentioned)
+        return self._snapshot.member_count - before + sum(self.member(user_id) is not None for user_id in mentioned)
+
+    def _was_member_in_snapshot(self, user_id: str) -> bool:
+        return membership.standing(self._members[user_id], self._snapshot.lives) is Standing.MEMBER
+
+    def _newest_snapshot(self) -> RosterSnapshot:
+        """Return the newest snapshot that covers only events of the cut."""
+        version = 0
+        for block in self._blocks:
+            if not (self.cut.includes_all(block) and block.is_complete):
+                break
+            version = block.last_version
+        snapshot = self._past.roster_snapshot(self._group_id, version)
+        return snapshot or RosterSnapshot(self._group_id, 0, 0, Lives(), 0)
+
+    def _evidence_since_snapshot(self) -> list[Recorded]:
+        version = self._snapshot.version
+        since = [block for block in self._blocks if block.before >= version and self.cut.may_include(block)]
+        events = self._read_blocks(since)
+        return [recorded for recorded in events if self.cut.includes(recorded) and concerns_group(recorded.event)]
+
+    def _read_blocks(self, stream_blocks: Sequence[Block]) -> Iterator[Recorded]:
+        for block in stream_blocks:
+            for recorded in self._read(block.before, block.before + blocks.SPACING):
+                if recorded.position > self.cut.position:
+                    return
+                yield recorded
+
+    def _read(self, after: int, last: int) -> Iterator[Recorded]:
+        """Yield the events after one version, up to another."""
+        return islice(group_history(self._store, self._group_id, after, last - after), last - after)
+
+
+def _mentioned(events: Iterable[Recorded]) -> set[str]:
+    """Return the users that events are evidence about."""
+    return {
+        user_id for recorded in events if concerns_group(recorded.event) for user_id in membership.users(recorded.event)
+    }

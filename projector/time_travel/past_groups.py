@@ -1,0 +1,57 @@
+"""`Groups` as of a cut."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+
+from projector.domain.membership import Member
+from projector.time_travel.past_group import PastGroup
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from projector.event_store import EventStore
+    from projector.read_model.groups import GroupState, Membership
+    from projector.read_model.past import Past
+    from projector.time_travel.cut import Cut
+
+_BATCH_SIZE: Final = 100
+_NO_EVIDENCE: Final = Member()
+
+
+class PastGroups:
+    """All groups as of a cut. All methods raise StoreUnavailable and ReadModelUnavailable."""
+
+    def __init__(self, store: EventStore, past: Past, cut: Cut) -> None:
+        self._store = store
+        self._past = past
+        self._cut = cut
+        self._loaded: dict[str, PastGroup] = {}
+
+    def group(self, group_id: str) -> GroupState | None:
+        return self._past_group(group_id).state()
+
+    def members(self, group_id: str, after: str, limit: int) -> list[Membership]:
+        return self._past_group(group_id).members(after, limit)
+
+    def member(self, group_id: str, user_id: str) -> Membership | None:
+        return self._past_group(group_id).member(user_id)
+
+    def knows_user(self, user_id: str) -> bool:
+        return any(group.evidence(user_id) != _NO_EVIDENCE for group in self._groups_of(user_id, ""))
+
+    def groups_of(self, user_id: str, after: str, limit: int) -> list[Membership]:
+        memberships = (group.member(user_id) for group in self._groups_of(user_id, after))
+        return list(islice((member for member in memberships if member is not None), limit))
+
+    def _groups_of(self, user_id: str, after: str) -> Iterator[PastGroup]:
+        """Yield, by id, the groups in which the user was mentioned at any time."""
+        while group_ids := self._past.groups_ever_of(user_id, after, _BATCH_SIZE):
+            yield from map(self._past_group, group_ids)
+            after = group_ids[-1]
+
+    def _past_group(self, group_id: str) -> PastGroup:
+        if group_id not in self._loaded:
+            self._loaded[group_id] = PastGroup(self._store, self._past, group_id, self._cut)
+        return self._loaded[group_id]

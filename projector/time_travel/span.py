@@ -1,0 +1,45 @@
+"""The span between two cuts, and a group's events in it."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
+
+from projector.event_store import group_history
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from projector.domain.events import Recorded
+    from projector.event_store import EventStore
+    from projector.read_model.blocks import Block
+    from projector.read_model.past import Past
+    from projector.time_travel.cut import Cut
+
+
+class Span(NamedTuple):
+    """The events that the later cut includes and the earlier one does not."""
+
+    earlier: Cut
+    later: Cut
+
+    def includes(self, recorded: Recorded) -> bool:
+        return self.later.includes(recorded) and not self.earlier.includes(recorded)
+
+    def may_include(self, block: Block) -> bool:
+        return self.later.may_include(block) and not self.earlier.includes_all(block)
+
+
+def events_between(
+    store: EventStore, past: Past, group_id: str, span: Span, after_version: int = 0
+) -> Iterator[Recorded]:
+    """Yield a group's events in the span that come after a version, in order.
+
+    Raises StoreUnavailable and ReadModelUnavailable.
+    """
+    for block in past.blocks(group_id):
+        if block.last_version <= after_version or not span.may_include(block):
+            continue
+        after = max(block.before, after_version)
+        count = block.last_version - after
+        yield from filter(span.includes, islice(group_history(store, group_id, after, count), count))
