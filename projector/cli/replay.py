@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from projector.event_store import EventStore
     from projector.read_model.generations import Generations, RebuildProgress
-    from projector.replay.replay import Difference, ReplayResult
+    from projector.replay.compare import Difference
+    from projector.replay.replay import ReplayResult
     from projector.settings import Settings
 
 _TELL_EVERY_S: Final = 0.2

@@ -1,4 +1,4 @@
-"""Projections: a batch of recorded events, through the domain's folds, into the read model."""
+"""Projections: fold batches of recorded events into the read model."""
 
 from __future__ import annotations
 
@@ -12,107 +12,100 @@ from projector.read_model import ReadModelUnavailable
 from projector.read_model.rows import Mark
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from projector.domain.events import Recorded
     from projector.projection.slices import StreamSlice
     from projector.read_model import Tables
+    from projector.read_model.rows import Checkpoint
     from projector.read_model.unit_of_work import UnitOfWork
 
 
 class CannotApply(Exception):
-    """A projection cannot apply an event; the text says why."""
+    """A projection cannot apply an event; the text gives the reason."""
 
 
 class Projection(Protocol):
-    """Folds events into tables of its own; applying an event again changes nothing."""
+    """Folds events into tables of its own. Applying an event again changes nothing."""
 
     name: str
     version: int
 
-    def apply(self, tables: Tables, batch: Sequence[StreamSlice]) -> None:
-        """Fold the batch into the tables."""
+    def apply(self, tables: Tables, slices: Sequence[StreamSlice]) -> None:
+        """Fold the events of these slices into the tables."""
 
 
 def project(work: UnitOfWork, projections: Iterable[Projection], events: Sequence[Recorded], *, now_ms: int) -> None:
-    """Apply what each projection has not seen of the events; set aside, one by one, those it cannot apply.
+    """Apply the events that each projection has not seen, and save the mark.
 
-    Rows that another version of a projection keeps are left to it.
+    An event that a projection cannot apply is set aside for it. Projections whose rows another version has written are
+    skipped.
 
-    Raises ReadModelUnavailable if the fault is the read model's and not an event's.
+    Raises ReadModelUnavailable if the read model, and not an event, is the cause of a failure.
     """
-    reached, all_of_them = work.checkpoints(), _Batch(events)
-    for projection in projections:
-        if reached[projection.name].version != projection.version:
-            continue
-        batch = all_of_them.behind(reached[projection.name].position)
-        if batch.events and _applied(work, projection, batch) is not None:
-            _one_by_one(work, projection, batch.events, now_ms)
+    if not events:
+        return
+    batch, checkpoints = Batch(events), work.checkpoints()
+    for projection in of_same_version(projections, checkpoints):
+        apply_or_set_aside(work, projection, batch.after(checkpoints[projection.name].position), now_ms=now_ms)
+    work.save_mark(mark_of(events[-1]))
 
 
-def refold(
-    work: UnitOfWork, projection: Projection, group_id: str, stream: Iterable[Sequence[Recorded]], *, now_ms: int
-) -> None:
-    """Replace a group's rows by what its events, from the first, make of it; what cannot be applied is set aside.
-
-    `stream` must end at the checkpoint, which is left where it is.
-
-    Raises ReadModelUnavailable.
-    """
-    noted = {note.position for note in work.set_aside_events() if note.projection == projection.name}
-    work.delete_group(projection.name, group_id)
-    for events in stream:
-        for recorded in events:
-            if recorded.position in noted:
-                work.resolve(projection.name, recorded.position)
-        if _applied(work, projection, _Batch(events)) is not None:
-            _one_by_one(work, projection, events, now_ms)
+def of_same_version(projections: Iterable[Projection], checkpoints: Mapping[str, Checkpoint]) -> list[Projection]:
+    """Return the projections of which this version, and no other, has written the rows."""
+    return [
+        projection
+        for projection in projections
+        if (checkpoint := checkpoints.get(projection.name)) and checkpoint.version == projection.version
+    ]
 
 
-class _Batch:
-    """Events in a row, which are cut into stretches once, for whoever asks first."""
+def mark_of(recorded: Recorded) -> Mark:
+    """Return the mark of a read model whose newest event is this one."""
+    return Mark(recorded.position, mark_fingerprint(recorded))
+
+
+class Batch:
+    """Consecutive events, cut into slices when the first projection needs them."""
 
     def __init__(self, events: Sequence[Recorded]) -> None:
         self.events = events
 
-    def behind(self, position: int) -> _Batch:
-        """Return the events behind a position."""
+    def after(self, position: int) -> Batch:
+        """Return the events after a position."""
         if not self.events or self.events[0].position > position:
             return self
-        return _Batch([recorded for recorded in self.events if recorded.position > position])
+        return Batch([recorded for recorded in self.events if recorded.position > position])
 
     @cached_property
     def slices(self) -> list[StreamSlice]:
-        """The events, cut. Raises CannotApply if one of them cannot be decoded."""
-        require_decoded(self.events)
+        """The events by stream and block. Raises CannotApply if an event cannot be decoded."""
+        for recorded in self.events:
+            if isinstance(recorded.event, UndecodableEvent):
+                raise CannotApply(recorded.event.reason)
         return slice_streams(self.events)
 
 
-def _one_by_one(work: UnitOfWork, projection: Projection, events: Sequence[Recorded], now_ms: int) -> None:
-    for recorded in events:
-        if error := _applied(work, projection, _Batch([recorded])):
+def apply_or_set_aside(work: UnitOfWork, projection: Projection, batch: Batch, *, now_ms: int) -> None:
+    """Apply a batch; if that fails, apply its events one by one and set aside those that fail.
+
+    Raises ReadModelUnavailable.
+    """
+    if not batch.events or _failure(work, projection, batch) is None:
+        return
+    for recorded in batch.events:
+        if error := _failure(work, projection, Batch([recorded])):
             reason = f"{type(error).__name__}: {error}"
             work.set_aside(projection.name, recorded.position, reason=reason, at=now_ms)
 
 
-def _applied(work: UnitOfWork, projection: Projection, batch: _Batch) -> Exception | None:
+def _failure(work: UnitOfWork, projection: Projection, batch: Batch) -> Exception | None:
+    """Apply a batch, wholly or not at all; return the error if it failed."""
     try:
         with work.advance(projection.name, through=batch.events[-1].position) as tables:
             projection.apply(tables, batch.slices)
     except ReadModelUnavailable:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever an event breaks, the others must go on
+    except Exception as error:  # noqa: BLE001 - an event can break a projection in any way; the others must be applied
         return error
     return None
-
-
-def require_decoded(batch: Sequence[Recorded]) -> None:
-    """Raise CannotApply if a batch has an event that cannot be decoded."""
-    for recorded in batch:
-        if isinstance(recorded.event, UndecodableEvent):
-            raise CannotApply(recorded.event.reason)
-
-
-def mark_of(recorded: Recorded) -> Mark:
-    """Return the mark that a read model has whose newest event this is."""
-    return Mark(recorded.position, mark_fingerprint(recorded))

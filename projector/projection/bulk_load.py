@@ -1,4 +1,4 @@
-"""Loading: whole streams, one group after the other, through the projections into an empty read model.
+"""Bulk load: whole streams, group by group, through the projections into an empty read model.
 
 No row is read before it is written, and rows are written in the order of their keys.
 """
@@ -9,8 +9,7 @@ import gc
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from projector.projection import require_decoded
-from projector.projection.slices import slice_streams
+from projector.projection import Batch
 from projector.read_model import ReadModelUnavailable
 from projector.read_model.buffered_tables import BufferedTables
 
@@ -30,53 +29,54 @@ def load(
     through: int,
     on_progress: Callable[[int], None],
 ) -> set[str]:
-    """Fold streams, in order of group and of version, all of whose events are at most at position `through`.
+    """Fold streams, ordered by group and version, whose events are all at or before position `through`.
 
-    Return the groups of which an event could not be applied: their rows are not to be believed. `on_progress` is told
-    how many events were folded.
+    `on_progress` is called with the number of events of each batch. Return the groups with an event that could not be
+    applied; their rows are incomplete.
 
     Raises ReadModelUnavailable.
     """
     failed: set[str] = set()
-    names = (projection.name for projection in projections)
-    with work.advance(*names, through=through) as tables, _no_garbage():
-        held = BufferedTables(tables)
-        for batch in streams:
-            failed |= _folded(held, projections, [one for one in batch if one.event.group_id not in failed])
-            on_progress(len(batch))
-        failed |= _written(held, but=None)
+    names = [projection.name for projection in projections]
+    with _without_garbage_collection(), work.advance(*names, through=through) as tables:
+        buffer = BufferedTables(tables)
+        for events in streams:
+            intact = [recorded for recorded in events if recorded.event.group_id not in failed]
+            failed |= _fold(buffer, projections, intact)
+            on_progress(len(events))
+        failed |= _write(buffer, but=None)
     return failed
 
 
-def _folded(held: BufferedTables, projections: Sequence[Projection], batch: Sequence[Recorded]) -> set[str]:
-    """Apply a batch and write the groups that are complete; return those that are lost to a failure."""
-    if not batch:
+def _fold(buffer: BufferedTables, projections: Sequence[Projection], events: Sequence[Recorded]) -> set[str]:
+    """Fold a batch and write the groups that are complete; return the groups lost to a failure."""
+    if not events:
         return set()
     try:
-        require_decoded(batch)
-        cut = slice_streams(batch)
+        slices = Batch(events).slices
         for projection in projections:
-            projection.apply(held, cut)
+            projection.apply(buffer, slices)
     except ReadModelUnavailable:
         raise
-    except Exception:  # noqa: BLE001 - whatever an event breaks, the other groups must go on
-        return held.drop() | {recorded.event.group_id for recorded in batch}
-    return _written(held, but=batch[-1].event.group_id)
+    except Exception:  # noqa: BLE001 - an event can break a projection in any way; other groups must be loaded
+        return buffer.drop() | {recorded.event.group_id for recorded in events}
+    return _write(buffer, but=events[-1].event.group_id)
 
 
-def _written(held: BufferedTables, *, but: str | None) -> set[str]:
+def _write(buffer: BufferedTables, *, but: str | None) -> set[str]:
+    """Write all groups but one, whose stream may go on; return the groups lost to a failure."""
     try:
-        held.write(but=but)
+        buffer.write(but=but)
     except ReadModelUnavailable:
         raise
     except Exception:  # noqa: BLE001 - as above
-        return held.drop()
+        return buffer.drop()
     return set()
 
 
 @contextmanager
-def _no_garbage() -> Iterator[None]:
-    """Pause the search for cycles: folds make none, and it costs a third of a bulk fold."""
+def _without_garbage_collection() -> Iterator[None]:
+    """Pause garbage collection: folds create no cycles, and looking for them takes a third of a bulk load."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,8 +1,8 @@
-"""The fullness projection: one row per group that was ever filled, left, created or dismissed."""
+"""The fullness projection: one row per group that was ever reported full, left, created or dismissed."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from projector.domain import fullness
 from projector.read_model.rows import StreamSnapshot
@@ -14,28 +14,30 @@ if TYPE_CHECKING:
     from projector.projection.slices import StreamSlice
     from projector.read_model import Tables
 
-_NOTHING = fullness.Fullness()
+_NEW: Final = fullness.Fullness()
 
 
 class FullnessProjection:
-    """See `projector.domain.fullness` for the rules."""
+    """Fills `fullness` and `fullness_snapshots`."""
 
     name = "fullness"
     version = 1
 
-    def apply(self, tables: Tables, batch: Sequence[StreamSlice]) -> None:
-        """Fold the batch into `fullness` and `fullness_snapshots`."""
-        spoken = [[one for one in stretch.evidence if fullness.concerns_fullness(one.event)] for stretch in batch]
-        concerned = [pair for pair in zip(batch, spoken, strict=True) if pair[1] or pair[0].ends_block]
-        known = tables.fullness(dict.fromkeys(stretch.group_id for stretch, _ in concerned))
-        states: list[StreamSnapshot[Fullness]] = []
+    def apply(self, tables: Tables, slices: Sequence[StreamSlice]) -> None:
+        evidence = [
+            [recorded for recorded in piece.evidence if fullness.concerns_fullness(recorded.event)] for piece in slices
+        ]
+        concerned = [pair for pair in zip(slices, evidence, strict=True) if pair[1] or pair[0].ends_block]
+        known = tables.fullness(dict.fromkeys(piece.group_id for piece, _ in concerned))
         changed: dict[str, Fullness] = {}
-        for stretch, events in concerned:
+        snapshots: list[StreamSnapshot[Fullness]] = []
+        for piece, events in concerned:
+            group_id = piece.group_id
             for recorded in events:
-                known[stretch.group_id] = fullness.evolve(known.get(stretch.group_id, _NOTHING), recorded)
+                known[group_id] = fullness.evolve(known.get(group_id, _NEW), recorded)
             if events:
-                changed[stretch.group_id] = known[stretch.group_id]
-            if stretch.ends_block and stretch.group_id in known:
-                states.append(StreamSnapshot(stretch.group_id, stretch.events[-1].version, known[stretch.group_id]))
+                changed[group_id] = known[group_id]
+            if piece.ends_block and group_id in known:
+                snapshots.append(StreamSnapshot(group_id, piece.events[-1].version, known[group_id]))
         tables.save_fullness(changed)
-        tables.save_fullness_snapshots(states)
+        tables.save_fullness_snapshots(snapshots)

@@ -1,8 +1,8 @@
-"""The profile projection: one row per group that was ever heard of."""
+"""The profile projection: one row per known group."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from projector.domain import profile
 from projector.read_model.rows import StreamSnapshot
@@ -14,27 +14,26 @@ if TYPE_CHECKING:
     from projector.projection.slices import StreamSlice
     from projector.read_model import Tables
 
-_UNHEARD_OF = profile.Profile()
+_NEW: Final = profile.Profile()
 
 
 class ProfileProjection:
-    """See `projector.domain.profile` for the rules."""
+    """Fills `profiles` and `profile_snapshots`."""
 
     name = "profile"
     version = 1
 
-    def apply(self, tables: Tables, batch: Sequence[StreamSlice]) -> None:
-        """Fold the batch into `profiles` and `profile_snapshots`."""
-        profiles = tables.profiles(dict.fromkeys(stretch.group_id for stretch in batch))
-        states: list[StreamSnapshot[Profile]] = []
-        for stretch in batch:
-            known = profiles.get(stretch.group_id, _UNHEARD_OF)
-            for recorded in stretch.evidence:
+    def apply(self, tables: Tables, slices: Sequence[StreamSlice]) -> None:
+        profiles = tables.profiles(dict.fromkeys(piece.group_id for piece in slices))
+        snapshots: list[StreamSnapshot[Profile]] = []
+        for piece in slices:
+            known = profiles.get(piece.group_id, _NEW)
+            for recorded in piece.evidence:
                 known = profile.evolve(known, recorded)
-            if known is _UNHEARD_OF:
+            if known is _NEW:
                 continue
-            profiles[stretch.group_id] = known
-            if stretch.ends_block:
-                states.append(StreamSnapshot(stretch.group_id, stretch.events[-1].version, known))
+            profiles[piece.group_id] = known
+            if piece.ends_block:
+                snapshots.append(StreamSnapshot(piece.group_id, piece.events[-1].version, known))
         tables.save_profiles(profiles)
-        tables.save_profile_snapshots(states)
+        tables.save_profile_snapshots(snapshots)

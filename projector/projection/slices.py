@@ -1,4 +1,4 @@
-"""Stretches: what a batch has of one block of one group's stream. Projections fold stretch by stretch."""
+"""Stream slices: the events of a batch by stream and block. Projections fold slice by slice."""
 
 from __future__ import annotations
 
@@ -14,41 +14,38 @@ if TYPE_CHECKING:
 
 
 class StreamSlice:
-    """Events of one group, in order, none of them in another block than the others.
+    """Events of one block of one group's stream, in order; `evidence` is those that concern the group itself."""
 
-    `events` are all; `evidence` are those that speak of the group and not of a topic inside it.
-    """
-
-    __slots__ = ("_last", "block", "events", "evidence", "group_id")
+    __slots__ = ("_last_version", "block", "events", "evidence", "group_id")
 
     def __init__(self, group_id: str, block: int) -> None:
         self.group_id = group_id
         self.block = block
         self.events: list[Recorded] = []
         self.evidence: list[Recorded] = []
-        self._last = blocks.last_version(block)
+        self._last_version = blocks.last_version(block)
 
     @property
     def ends_block(self) -> bool:
-        """Whether its last event is the last of its block."""
-        return self.events[-1].version == self._last
+        """Whether the newest event is the last of the block."""
+        return self.events[-1].version == self._last_version
 
     def has_room_for(self, recorded: Recorded) -> bool:
-        """Tell whether the next event of the group is in the same block."""
-        return recorded.version <= self._last
+        """Tell whether the group's next event belongs to the same block."""
+        return recorded.version <= self._last_version
 
 
-def slice_streams(batch: Iterable[Recorded]) -> list[StreamSlice]:
-    """Return a batch as stretches; those of one group are in order."""
-    found: list[StreamSlice] = []
+def slice_streams(events: Iterable[Recorded]) -> list[StreamSlice]:
+    """Return the events as slices; those of one group are in order."""
+    slices: list[StreamSlice] = []
     newest: dict[str, StreamSlice] = {}
-    for recorded in batch:
+    for recorded in events:
         event = recorded.event
-        stretch = newest.get(event.group_id)
-        if stretch is None or not stretch.has_room_for(recorded):
-            stretch = newest[event.group_id] = StreamSlice(event.group_id, blocks.block_number(recorded.version))
-            found.append(stretch)
-        stretch.events.append(recorded)
+        piece = newest.get(event.group_id)
+        if piece is None or not piece.has_room_for(recorded):
+            piece = newest[event.group_id] = StreamSlice(event.group_id, blocks.block_number(recorded.version))
+            slices.append(piece)
+        piece.events.append(recorded)
         if concerns_group(event):
-            stretch.evidence.append(recorded)
-    return found
+            piece.evidence.append(recorded)
+    return slices

@@ -1,4 +1,4 @@
-"""The timeline projection: which times each block of a stream spans, and when groups were dismissed."""
+"""The timeline projection: the times that each block of a stream spans, and the dismissals of groups."""
 
 from __future__ import annotations
 
@@ -16,26 +16,25 @@ if TYPE_CHECKING:
 
 
 class TimelineProjection:
-    """By this, time travel knows which events of a stream to look at."""
+    """Fills `blocks`, from which time travel knows which events of a stream to read, and `dismissals`."""
 
     name = "timeline"
     version = 1
 
-    def apply(self, tables: Tables, batch: Sequence[StreamSlice]) -> None:
-        """Fold the batch into `blocks` and `dismissals`."""
-        known = tables.blocks((stretch.group_id, stretch.block) for stretch in batch)
-        tables.save_blocks([_extended(known.get((stretch.group_id, stretch.block)), stretch) for stretch in batch])
+    def apply(self, tables: Tables, slices: Sequence[StreamSlice]) -> None:
+        known = tables.blocks((piece.group_id, piece.block) for piece in slices)
+        tables.save_blocks([_extended(known.get((piece.group_id, piece.block)), piece) for piece in slices])
         tables.save_dismissals(
-            (stretch.group_id, *moment_of(recorded))
-            for stretch in batch
-            for recorded in stretch.evidence
+            (piece.group_id, *moment_of(recorded))
+            for piece in slices
+            for recorded in piece.evidence
             if isinstance(recorded.event, GroupDismissed)
         )
 
 
-def _extended(block: Block | None, stretch: StreamSlice) -> Block:
-    times = [recorded.event.occurred_at for recorded in stretch.events]
+def _extended(block: Block | None, piece: StreamSlice) -> Block:
+    times = [recorded.event.occurred_at for recorded in piece.events]
     if block is not None:
         times += (block.earliest_at, block.latest_at)
-    newest = stretch.events[-1]
-    return Block(stretch.group_id, stretch.block, min(times), max(times), newest.version, newest.position)
+    newest = piece.events[-1]
+    return Block(piece.group_id, piece.block, min(times), max(times), newest.version, newest.position)

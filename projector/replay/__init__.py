@@ -1,1 +1,1 @@
-"""Replay: build a fresh read model from position 0 beside the live one, compare the two, swap."""
+"""Replay: build a new read model from position 0 beside the live one, compare the two, swap them."""

@@ -1,14 +1,15 @@
-"""Replay: a fresh read model from position 0, beside the live one; compare; swap."""
+"""Replay: rebuild the read model beside the live one, compare the two, swap them."""
 
 from __future__ import annotations
 
 from contextlib import closing, contextmanager
-from heapq import merge
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from projector.projection.refold import refold_group
 from projector.read_model import NoReadModel
 from projector.read_model.generations import RebuildProgress
-from projector.replay.build import build, refold_group
+from projector.replay.build import build
+from projector.replay.compare import differences
 from projector.replay.staleness import reasons_to_rebuild
 from projector.subscription import Subscription
 
@@ -19,33 +20,23 @@ if TYPE_CHECKING:
     from projector.projection import Projection
     from projector.read_model import ReadModel
     from projector.read_model.generations import Generation, Generations
-    from projector.read_model.rows import TableRows
     from projector.read_model.unit_of_work import ReadTransaction
     from projector.replay.build import Jobs
+    from projector.replay.compare import Difference
 
 _TIMEOUT_S: Final = 60
-_WORTH_COMPARING: Final = 0.5
-"""Of a live model that has come less far than this share of all events, little could be said."""
+_MIN_COMPARED_SHARE: Final = 0.5
+"""A live read model that has reached less than this share of all events is not worth comparing."""
 
 
 class CannotReplay(Exception):
-    """What was asked for cannot be done; the text says why."""
-
-
-class Difference(NamedTuple):
-    """A row that the live read model has otherwise than the events say; None is no such row."""
-
-    projection: str
-    table: str
-    key: tuple[str, ...]
-    live: tuple[Any, ...] | None
-    rebuilt: tuple[Any, ...] | None
+    """The requested replay is impossible; the text gives the reason."""
 
 
 class ReplayResult(NamedTuple):
-    """What a replay saw: the position of both models when they were compared, and how many rows differed.
+    """The position at which both read models were compared, and the number of rows that differed.
 
-    `reasons_to_rebuild` are the reasons for which the live model could not be compared.
+    `reasons_to_rebuild` are the reasons why the live read model could not be compared.
     """
 
     position: int
@@ -56,9 +47,11 @@ class ReplayResult(NamedTuple):
 class Replay:
     """Rebuilds read models.
 
-    `on_difference` is called with each difference, group by group; `on_wait` before waiting for another rebuild.
+    `on_difference` is called with each difference, group by group; `on_wait` before waiting for another rebuild to end.
     `jobs` allows other processes to help.
-    All methods raise StoreUnavailable, ReadModelUnavailable and CannotReplay; the live model is then as it was.
+
+    All methods raise StoreUnavailable, ReadModelUnavailable and CannotReplay, and then leave the live read model as it
+    was.
     """
 
     def __init__(
@@ -81,19 +74,19 @@ class Replay:
         self._jobs = jobs
 
     def rebuild(self, *, only: str | None = None, check: bool = False) -> ReplayResult:
-        """Build a fresh model, or one projection of it; compare; unless it is a check, make it the live one."""
-        with self._building() as (fresh, live):
-            return self._replay(fresh, live, self._chosen(only), check=check)
+        """Build all projections, or one, and compare; unless it is a check, make the new read model live."""
+        with self._begin() as (fresh, live):
+            return self._rebuild(fresh, live, self._select(only), check=check)
 
     def rebuild_if_needed(self) -> ReplayResult | None:
-        """Build what is not of these events or not of these versions, and make it live; None if there is nothing."""
-        with self._building() as (fresh, live):
-            needed = [one for one in self._projections if self._unfit(live, [one])]
-            return self._replay(fresh, live, needed, check=False) if needed else None
+        """Build the projections that are not up to date and make the new read model live; None if all are."""
+        with self._begin() as (fresh, live):
+            needed = [projection for projection in self._projections if self._reasons(live, [projection])]
+            return self._rebuild(fresh, live, needed, check=False) if needed else None
 
     def replace_all(self) -> int:
-        """Build a fresh model, make it the live one, and keep none from before; return the position it is at."""
-        with self._building() as (fresh, live):
+        """Build all projections, make the new read model live, delete the earlier ones; return its position."""
+        with self._begin() as (fresh, live):
             self._build(fresh, self._projections, through=self._store.head())
             with closing(fresh.open()) as rebuilt:
                 position = self._swap(fresh, rebuilt, live)
@@ -101,10 +94,10 @@ class Replay:
             return position
 
     def rebuild_group(self, group_id: str, *, only: str | None = None, check: bool = False) -> ReplayResult:
-        """Compare one group; unless it is a check, put it right in one transaction."""
-        projections = self._chosen(only)
-        with self._building() as (scratch, live):
-            self._require_fit(live, projections)
+        """Compare one group; unless it is a check, correct it in one transaction."""
+        projections = self._select(only)
+        with self._begin() as (scratch, live):
+            self._require_up_to_date(live, projections)
             scratch.create(self._versions(), from_scratch=self._versions()).finish()
             with closing(scratch.open()) as rebuilt, live.read_transaction() as now:
                 position = _position(now, projections)
@@ -116,59 +109,55 @@ class Replay:
             return ReplayResult(position, differing)
 
     def roll_back(self) -> int:
-        """Make the model before the live one again, as soon as it is as recent; return the position it is at."""
-        with self._building() as (_, live):
+        """Make the previous read model live again, once it has caught up; return its position."""
+        with self._begin() as (_, live):
             if (previous := self._generations.previous()) is None:
-                raise CannotReplay("there is no read model to go back to: none was live before this one")
+                raise CannotReplay("there is no previous read model to roll back to")
             with closing(previous.open()) as before:
-                self._require_fit(before, self._projections)
+                self._require_up_to_date(before, self._projections)
                 return self._swap(previous, before, live)
 
     @contextmanager
-    def _building(self) -> Iterator[tuple[Generation, ReadModel]]:
+    def _begin(self) -> Iterator[tuple[Generation, ReadModel]]:
+        """Take the right to rebuild; hand out a new generation and the live read model."""
         with (
             self._generations.begin_rebuild(self._on_wait) as generation,
             closing(self._generations.live(timeout_s=_TIMEOUT_S)) as live,
         ):
             yield generation, live
 
-    def _replay(self, fresh: Generation, live: ReadModel, chosen: Sequence[Projection], *, check: bool) -> ReplayResult:
-        if others := [one for one in self._projections if one not in chosen]:
-            self._require_fit(live, others)
-        through, reasons = self._compared_at(live, chosen)
-        self._build(fresh, chosen, through=through)
+    def _rebuild(
+        self, fresh: Generation, live: ReadModel, selected: Sequence[Projection], *, check: bool
+    ) -> ReplayResult:
+        if others := [projection for projection in self._projections if projection not in selected]:
+            self._require_up_to_date(live, others)
+        through, reasons = self._comparable_at(live, selected)
+        self._build(fresh, selected, through=through)
         with closing(fresh.open()) as rebuilt:
-            replayed = ReplayResult(through, 0, tuple(reasons))
+            result = ReplayResult(through, 0, tuple(reasons))
             if not reasons:
                 with live.read_transaction() as now:
-                    position = _position(now, chosen)
+                    position = _position(now, selected)
                     Subscription(self._store, rebuilt, self._projections).catch_up(through=position)
                     with rebuilt.read_transaction() as then:
-                        replayed = ReplayResult(position, self._compare(now, then, chosen))
+                        result = ReplayResult(position, self._compare(now, then, selected))
             if not check:
                 self._swap(fresh, rebuilt, live)
-        return replayed
+        return result
 
-    def _build(self, fresh: Generation, chosen: Sequence[Projection], *, through: int) -> None:
-        build(
-            self._store,
-            fresh,
-            chosen,
-            self._versions(),
-            through=through,
-            on_progress=self._on_progress,
-            jobs=self._jobs,
-        )
+    def _build(self, fresh: Generation, selected: Sequence[Projection], *, through: int) -> None:
+        versions, on_progress = self._versions(), self._on_progress
+        build(self._store, fresh, selected, versions, through=through, on_progress=on_progress, jobs=self._jobs)
 
-    def _compared_at(self, live: ReadModel, chosen: Sequence[Projection]) -> tuple[int, list[str]]:
-        """Return up to which position to build before comparing, and the reasons not to compare."""
+    def _comparable_at(self, live: ReadModel, selected: Sequence[Projection]) -> tuple[int, list[str]]:
+        """Return the position up to which to build, and the reasons not to compare there."""
         head = self._store.head()
-        if reasons := self._unfit(live, chosen):
+        if reasons := self._reasons(live, selected):
             return head, reasons
         with live.read_transaction() as now:
-            position = _position(now, chosen)
-        if position < head * _WORTH_COMPARING:
-            return head, [f"it has only come to position {position} of {head}"]
+            position = _position(now, selected)
+        if position < head * _MIN_COMPARED_SHARE:
+            return head, [f"it has only reached position {position} of {head}"]
         return position, []
 
     def _compare(
@@ -178,6 +167,7 @@ class Replay:
         projections: Sequence[Projection],
         group_id: str | None = None,
     ) -> int:
+        """Report all differences; return how many there are."""
         self._on_progress(RebuildProgress("compare", 0, 0))
         count = 0
         for difference in differences(live, rebuilt, projections, group_id):
@@ -186,67 +176,39 @@ class Replay:
         return count
 
     def _swap(self, fresh: Generation, rebuilt: ReadModel, live: ReadModel) -> int:
-        """Make the fresh model the live one while nobody projects, so that no position ever goes back."""
-        following = Subscription(self._store, rebuilt, self._projections)
-        following.catch_up(on_progress=lambda _: self._on_progress(RebuildProgress("catch up", 0, 0)))
+        """Make the rebuilt read model live while no process projects, so that the position never goes back."""
+        subscription = Subscription(self._store, rebuilt, self._projections)
+        subscription.catch_up(on_progress=lambda _: self._on_progress(RebuildProgress("catch up", 0, 0)))
         try:
             with live.transaction() as now:
-                reached = max((one.position for one in now.checkpoints().values()), default=0)
-                position = following.catch_up(through=reached)
+                reached = max((checkpoint.position for checkpoint in now.checkpoints().values()), default=0)
+                position = subscription.catch_up(through=reached)
                 fresh.promote()
         except NoReadModel:
-            position = following.catch_up()
+            position = subscription.catch_up()
             fresh.promote()
         return position
 
-    def _chosen(self, only: str | None) -> list[Projection]:
-        return [one for one in self._projections if only in (None, one.name)]
+    def _select(self, only: str | None) -> list[Projection]:
+        return [projection for projection in self._projections if only in (None, projection.name)]
 
     def _versions(self) -> dict[str, int]:
-        return {one.name: one.version for one in self._projections}
+        return {projection.name: projection.version for projection in self._projections}
 
-    def _unfit(self, read_model: ReadModel, projections: Sequence[Projection]) -> list[str]:
+    def _reasons(self, read_model: ReadModel, projections: Sequence[Projection]) -> list[str]:
+        """Return the reasons why a read model is not up to date."""
         try:
             with read_model.read_transaction() as now:
                 return reasons_to_rebuild(self._store, now, projections)
         except NoReadModel as error:
             return [str(error)]
 
-    def _require_fit(self, read_model: ReadModel, projections: Sequence[Projection]) -> None:
-        if reasons := self._unfit(read_model, projections):
+    def _require_up_to_date(self, read_model: ReadModel, projections: Sequence[Projection]) -> None:
+        if reasons := self._reasons(read_model, projections):
             raise CannotReplay(f"the read model cannot be used: {reasons[0]}; run `projector replay`")
 
 
-def differences(
-    live: ReadTransaction, rebuilt: ReadTransaction, projections: Sequence[Projection], group_id: str | None = None
-) -> Iterator[Difference]:
-    """Walk both models side by side and yield what does not match, group by group."""
-    tables = [
-        _differences(projection.name, ours, theirs)
-        for projection in projections
-        for ours, theirs in zip(
-            live.rows(projection.name, group_id), rebuilt.rows(projection.name, group_id), strict=True
-        )
-    ]
-    return merge(*tables, key=lambda difference: difference.key[0])
-
-
-def _differences(projection: str, live: TableRows, rebuilt: TableRows) -> Iterator[Difference]:
-    ours, theirs, width = live.values, rebuilt.values, live.width
-    left, right = next(ours, None), next(theirs, None)
-    while left is not None or right is not None:
-        if left == right:
-            left, right = next(ours, None), next(theirs, None)
-            continue
-        key = min(row[:width] for row in (left, right) if row is not None)
-        found = wanted = None
-        if left is not None and left[:width] == key:
-            found, left = left, next(ours, None)
-        if right is not None and right[:width] == key:
-            wanted, right = right, next(theirs, None)
-        yield Difference(projection, live.table, key, found, wanted)
-
-
 def _position(read_model: ReadTransaction, projections: Sequence[Projection]) -> int:
-    known = read_model.checkpoints()
-    return min(known[projection.name].position for projection in projections)
+    """Return the position that all these projections have reached."""
+    checkpoints = read_model.checkpoints()
+    return min(checkpoints[projection.name].position for projection in projections)

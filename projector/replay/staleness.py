@@ -1,4 +1,4 @@
-"""Provenance: whether a read model is made of these events, by these versions of the projections."""
+"""Staleness: whether a read model was built from these events, by these versions of the projections."""
 
 from __future__ import annotations
 
@@ -11,22 +11,25 @@ if TYPE_CHECKING:
 
     from projector.event_store import EventStore
     from projector.projection import Projection
+    from projector.read_model.rows import Checkpoint
     from projector.read_model.unit_of_work import ReadTransaction
 
 
 def reasons_to_rebuild(store: EventStore, read_model: ReadTransaction, projections: Sequence[Projection]) -> list[str]:
-    """Return the reasons, a phrase each, for which a read model has to be built again; none is as it should be.
+    """Return the reasons, a phrase each, why a read model must be rebuilt; empty if it is up to date.
 
     Raises StoreUnavailable and ReadModelUnavailable.
     """
-    found = [
-        f"the rows of {one.name} are of version {known[one.name].version}, not {one.version}"
-        if one.name in known
-        else f"there are no rows of {one.name}"
-        for known in [read_model.checkpoints()]
-        for one in projections
-        if one.name not in known or known[one.name].version != one.version
-    ]
+    checkpoints = read_model.checkpoints()
+    reasons = [_reason(projection, checkpoints.get(projection.name)) for projection in projections]
     if (mark := read_model.mark()) and mark not in map(mark_of, store.read(mark.position - 1, 1)):
-        found.append("it is made of other events than there are: a backup was restored")
-    return found
+        reasons.append("it was built from other events: the event store was restored from a backup")
+    return [reason for reason in reasons if reason]
+
+
+def _reason(projection: Projection, checkpoint: Checkpoint | None) -> str | None:
+    if checkpoint is None:
+        return f"there are no rows of {projection.name}"
+    if checkpoint.version != projection.version:
+        return f"the rows of {projection.name} are of version {checkpoint.version}, not {projection.version}"
+    return None

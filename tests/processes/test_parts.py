@@ -15,6 +15,8 @@ from projector.read_model import ReadModelUnavailable, buffered_tables
 from projector.replay import build as building
 from projector.replay.build import Jobs
 from projector.replay.replay import Replay
+from projector.replay.shard import Shard
+from projector.replay.shard_process import build_shard
 from tests.kinds import change_events, copied, generations, settings
 from tests.processes.databases import rows, write
 from tests.processes.traffic import GROUPS
@@ -48,7 +50,7 @@ def database(recorded: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def few_events_are_worth_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(building, "_MIN_EVENTS", 100)
+    monkeypatch.setattr(building, "_MIN_SHARD_EVENTS", 100)
 
 
 @pytest.fixture
@@ -111,7 +113,10 @@ def refuse() -> EventStore:
 
 @pytest.mark.parametrize(
     ("open_store", "error", "why"),
-    [(die, ReadModelUnavailable, "a process that built a part of it died"), (refuse, StoreUnavailable, "no store")],
+    [
+        (die, ReadModelUnavailable, "a process that built a shard of the read model died"),
+        (refuse, StoreUnavailable, "no store"),
+    ],
 )
 def test_if_a_part_cannot_be_built_the_live_model_stays_and_nothing_is_left_behind(
     database: Path, store: EventStore, open_store: Callable[[], EventStore], error: type[Exception], why: str
@@ -125,12 +130,12 @@ def test_if_a_part_cannot_be_built_the_live_model_stays_and_nothing_is_left_behi
 
 
 def test_a_helper_ends_when_whoever_asked_for_it_is_gone(database: Path) -> None:
-    answers, answering = multiprocessing.Pipe(duplex=False)
-    answers.close()
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    receiver.close()
     with open_generations(settings(database)).begin_rebuild() as fresh:
-        order = building._Order(fresh.shard(1), PROJECTIONS, COUNT, GroupRange(GROUPS[1]))
-        building._help(partial(open_events, settings(database)), order, answering)
-    answering.close()
+        shard = Shard(fresh.shard(1), PROJECTIONS, COUNT, GroupRange(GROUPS[1]))
+        build_shard(partial(open_events, settings(database)), shard, sender)
+    sender.close()
 
 
 @pytest.mark.parametrize(

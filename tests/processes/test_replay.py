@@ -171,7 +171,7 @@ def test_without_a_model_before_or_one_of_this_version_a_rollback_says_so_and_do
     refused = run_cli(database, "replay", "--rollback")
     assert (refused.returncode, refused.stderr) == (
         2,
-        "projector: there is no read model to go back to: none was live before this one\n",
+        "projector: there is no previous read model to roll back to\n",
     )
     change_read_model(database, "UPDATE checkpoints SET version = 9 WHERE projection = 'profile'")
     assert run_cli(database, "replay").returncode == 0

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from projector.bootstrap import PROJECTIONS
 from projector.domain.events import GroupCreated, MembersJoined, Recorded, UndecodableEvent
-from projector.projection import project, refold
+from projector.projection import project
 from projector.projection.membership import MembershipProjection
 from projector.projection.profile import ProfileProjection
+from projector.projection.refold import refold
 from projector.projection.slices import slice_streams
 from projector.read_model.group_filter import GroupFilter
 from projector.read_model.rows import SetAside

@@ -1,0 +1,39 @@
+"""A shard: the part of a read model that one process builds, a range of groups."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from projector.event_store import ALL_GROUPS, GroupRange
+from projector.projection import mark_of
+from projector.projection.bulk_load import load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from projector.event_store import EventStore
+    from projector.projection import Projection
+    from projector.read_model import DraftReadModel
+    from projector.read_model.generations import Generation
+
+
+class Shard(NamedTuple):
+    """The generation to build into, and the groups whose events up to position `through` are folded."""
+
+    generation: Generation
+    projections: Sequence[Projection]
+    through: int
+    groups: GroupRange = ALL_GROUPS
+
+    def load(self, store: EventStore, draft: DraftReadModel, *, on_progress: Callable[[int], None]) -> set[str]:
+        """Fold all streams into the draft of the generation; return the groups with an event that cannot be applied.
+
+        `on_progress` is called with the number of events of each batch. Raises StoreUnavailable and
+        ReadModelUnavailable.
+        """
+        with draft.transaction() as work:
+            streams = store.read_streams(self.through, self.groups)
+            failed = load(work, self.projections, streams, through=self.through, on_progress=on_progress)
+            for newest in store.read(self.through - 1, 1) if self.through else []:
+                work.save_mark(mark_of(newest))
+        return failed
