@@ -1,7 +1,7 @@
-"""The vendor's callbacks: who sent one, and what it says, as events. Pure; the only file that knows the vendor.
+"""The vendor's callbacks: authentication, and translation into events. Pure; the only file that knows the callbacks.
 
-Facts are from Tencent Cloud Chat's webhook documentation: the overview (intl. 1047/34354), the group callbacks
-(1047/34368 to 34378, 49464 to 49466, 60393, 60394, 60396), and, where it says more, the mainland edition (269/…).
+Sources are Tencent Cloud Chat's webhook documentation: the overview (intl. 1047/34354), the group callbacks (1047/34368
+to 34378, 49464 to 49466, 60393, 60394, 60396), and, where it has more detail, the mainland edition (269/…).
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 SIGNATURE_WINDOW_S: Final = 60
-"""How far `RequestTime` may be from the receiver's clock, each way (mainland 269/117703)."""
+"""How far `RequestTime` may differ from the receiver's clock, either way (mainland 269/117703)."""
 
 FUTURE_TOLERANCE_MS: Final = 5 * 60 * 1000
-"""An `EventTime` further ahead of the receiver's clock than this is not believed."""
+"""An `EventTime` further ahead of the receiver's clock is replaced by the time of receipt."""
 
 MAX_ID_BYTES: Final = 1024
-"""Documented ids end at 96 bytes; a longer one than this would not fit a database index."""
+"""Documented ids have at most 96 bytes; ids longer than this would not fit into a database index."""
 
 _MAX_IDENTITY_MS: Final = 2**48 - 1
-"""Identities begin with the time, in six bytes: those of one time stand together in a database's index."""
+"""Identities begin with the time, in six bytes, so that those of one time are adjacent in the database's index."""
 
 _SECONDS_BELOW: Final = 100_000_000_000
-"""Below this an `EventTime` can only be seconds: as milliseconds it would lie in 1973."""
+"""A lower `EventTime` is in seconds: in milliseconds it would be before March 1973."""
 
 _PLATFORMS: Final = {
     name.lower(): name for name in ("RESTAPI", "Web", "Android", "iOS", "Windows", "macOS", "iPad", "Unknown")
@@ -58,18 +58,18 @@ _ESCAPES: Final = re.compile(
 
 
 class Forbidden(Exception):
-    """The request does not prove that it comes from the app's own account; the text says why."""
+    """The request is not authentic; the text gives the reason."""
 
 
 class Unreadable(Exception):
-    """The sender is authentic and what it sent cannot be read as a callback; the text says why."""
+    """The request is authentic but cannot be read as a callback; the text gives the reason."""
 
 
 class Translation(NamedTuple):
     """A callback as an event.
 
-    `identity` is the same for every delivery of one callback; None where nothing tells a repeat from a second,
-    equal change. `from_future` says that the callback's own time was not believed.
+    `identity` is the same for every delivery of one callback; None if a repeated delivery cannot be told from a second,
+    equal change. `from_future` is set if the callback's own time was replaced by the time of receipt.
     """
 
     event: Event
@@ -78,21 +78,21 @@ class Translation(NamedTuple):
 
 
 def parameters(query_string: bytes) -> dict[str, str]:
-    """Return a callback's query parameters, names in lower case: the vendor's own spelling varies."""
+    """Return a callback's query parameters, with names in lower case because the vendor's spelling varies."""
     pairs = parse_qsl(query_string.decode("latin-1"), keep_blank_values=True)
     return {name.lower(): value for name, value in pairs}
 
 
 def authenticate(query: dict[str, str], *, sdk_app_id: int, tokens: Sequence[str], now_ms: int) -> None:
-    """Check that the callback is for this app and, where tokens are set, that a holder of one of them signed it.
+    """Check that the callback is for this app and, if tokens are set, that it is signed with one of them.
 
-    The signature is the hex SHA-256 of the token and `RequestTime` (s) written one after the other. It covers
-    neither the body nor the other parameters (1047/34354). Several tokens are accepted while one replaces another.
+    The signature is the hex SHA-256 of the token followed by `RequestTime` (s). It covers neither the body nor the
+    other parameters (1047/34354). Several tokens are accepted so that a token can be replaced.
 
     Raises Forbidden.
     """
     if query.get("sdkappid") != str(sdk_app_id):
-        raise Forbidden("SdkAppid is missing or is not the app served here")
+        raise Forbidden("SdkAppid is missing or is that of another app")
     if not tokens:
         return
     signature, request_time = query.get("sign", ""), query.get("requesttime", "")
@@ -109,26 +109,26 @@ def authenticate(query: dict[str, str], *, sdk_app_id: int, tokens: Sequence[str
 
 
 def sign(token: str, request_time_s: int) -> str:
-    """Return the `Sign` parameter that goes with a `RequestTime`."""
+    """Return the `Sign` parameter for a `RequestTime`."""
     return sha256(f"{token}{request_time_s}".encode()).hexdigest()
 
 
 def command_of(query: dict[str, str], body: bytes) -> str:
-    """Return the callback's command, as the URL and the body agree on it.
+    """Return the callback's command, from the URL or the body.
 
-    Raises Unreadable if the body is no JSON object, no command is named, or the two differ.
+    Raises Unreadable if the body is not a JSON object, if neither has a command, or if the two differ.
     """
-    named = query.get("callbackcommand") or None
-    said = _decode(body, _Envelope).CallbackCommand or None
-    if named and said and named != said:
-        raise Unreadable(f"the URL says {named[:100]!r} and the body says {said[:100]!r}")
-    if not (command := said or named):
-        raise Unreadable("no CallbackCommand, neither in the URL nor in the body")
+    in_url = query.get("callbackcommand") or None
+    in_body = _decode(body, _Envelope).CallbackCommand or None
+    if in_url and in_body and in_url != in_body:
+        raise Unreadable(f"CallbackCommand is {in_url[:100]!r} in the URL and {in_body[:100]!r} in the body")
+    if not (command := in_body or in_url):
+        raise Unreadable("CallbackCommand is missing from both the URL and the body")
     return command
 
 
 def carries_group_state(command: str) -> bool:
-    """Tell whether callbacks of this command are recorded; all others are acknowledged and counted only."""
+    """Tell whether callbacks with this command are recorded; all others are only acknowledged and counted."""
     return command in _TRANSLATORS
 
 
@@ -137,11 +137,11 @@ def translate(command: str, body: bytes, *, platform: str | None, received_at: i
 
     `platform` is the `OptPlatform` parameter; `received_at` is in ms since 1970 UTC.
 
-    Raises Unreadable, naming the field that is missing or of a wrong type.
+    Raises Unreadable, with the name of the field that is missing or has a wrong type.
     """
     fields = _decode(body, dict[str, Any])
     if "GroupId" not in fields and "groupID" in fields:
-        fields["GroupId"] = fields["groupID"]  # the spelling of the field table of 1047/34369
+        fields["GroupId"] = fields["groupID"]  # as spelled in the field table of 1047/34369
     callback_type, translator = _TRANSLATORS[command]
     try:
         callback = msgspec.convert(fields, callback_type)
@@ -167,15 +167,15 @@ def translate(command: str, body: bytes, *, platform: str | None, received_at: i
 
 
 def _decode(body: bytes, into: type[Any]) -> Any:
-    """Decode strict JSON; a lone surrogate, which UTF-8 and so every store refuses, becomes U+FFFD."""
+    """Decode strict JSON; lone surrogates, which cannot be stored as UTF-8, become U+FFFD."""
     try:
         try:
             return msgspec.json.decode(body, type=into)
         except msgspec.ValidationError:
             raise
         except msgspec.DecodeError:
-            mended = _ESCAPES.sub(_mend, body.decode())
-            return msgspec.json.decode(mended, type=into)
+            repaired = _ESCAPES.sub(_repair, body.decode())
+            return msgspec.json.decode(repaired, type=into)
     except msgspec.ValidationError as error:
         raise Unreadable(f"not a readable callback: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -184,7 +184,7 @@ def _decode(body: bytes, into: type[Any]) -> Any:
         raise Unreadable("not a readable callback: nested too deeply") from None
 
 
-def _mend(escape: re.Match[str]) -> str:
+def _repair(escape: re.Match[str]) -> str:
     return r"\ufffd" if len(escape[0]) == len(r"\ud800") else escape[0]
 
 

@@ -1,6 +1,6 @@
-"""Forgetting people: their ids leave the history and the quarantine, and pseudonyms stand in their stead.
+"""Forgetting users: pseudonyms replace their ids in the history and in the quarantine.
 
-What is appended meanwhile, and ever after, has pseudonyms too. The read models are built anew by `Replay.replace_all`.
+Events and requests that arrive later get the pseudonyms too. `Replay.replace_all` rebuilds the read models.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _T = TypeVar("_T")
 
 
 class Mentions(NamedTuple):
-    """Where people are named: in so many events of so many groups, and in so many entries of the quarantine.
+    """The numbers of events, of their groups, and of requests in the quarantine that mention the users.
 
-    `undecodable` counts the events of which nobody can tell.
+    `undecodable` is the number of events that cannot be searched.
     """
 
     events: int
@@ -37,26 +37,31 @@ class Mentions(NamedTuple):
 
 
 def find_mentions(store: EventStore, accounts: Iterable[str], *, on_progress: Callable[[int], None]) -> Mentions:
-    """Return where accounts are named in the history, and change nothing. Raises StoreUnavailable."""
+    """Search the history for accounts, and change nothing. Raises StoreUnavailable."""
     return _search(store, dict.fromkeys(accounts, ""), on_progress, lambda _: None)
 
 
 def forget(
     store: EventStore, quarantine: Quarantine, accounts: Iterable[str], *, on_progress: Callable[[int], None]
 ) -> tuple[Mentions, dict[str, str]]:
-    """Write pseudonyms instead of accounts, beside running servers; return where, and the pseudonyms.
+    """Replace accounts by pseudonyms, beside running servers; return the mentions and the pseudonyms.
 
-    `on_progress` is told how many more events were looked at. Cut short at any point, it is done by doing it again.
+    `on_progress` is called with the number of events of each batch. After an interruption at any point, forgetting
+    again completes it.
 
     Raises StoreUnavailable.
     """
-    names = {account: _patiently(partial(store.forget, account)) for account in accounts}
-    found = _search(store, names, on_progress, lambda positions: _patiently(partial(store.redact, positions, names)))
-    return found._replace(quarantined=_patiently(partial(quarantine.redact, names))), names
+    pseudonyms = {account: _retry(partial(store.forget, account)) for account in accounts}
+
+    def redact_events(positions: list[int]) -> None:
+        _retry(partial(store.redact, positions, pseudonyms))
+
+    mentions = _search(store, pseudonyms, on_progress, redact_events)
+    return mentions._replace(quarantined=_retry(partial(quarantine.redact, pseudonyms))), pseudonyms
 
 
-def _patiently(act: Callable[[], _T]) -> _T:
-    """Do what may be done again, and again while receivers write: they are in a hurry, and this is not."""
+def _retry(act: Callable[[], _T]) -> _T:
+    """Repeat an idempotent write that fails because running servers write too, for at most `_TIMEOUT_S`."""
     deadline = time.monotonic() + _TIMEOUT_S
     while True:
         try:
@@ -68,19 +73,20 @@ def _patiently(act: Callable[[], _T]) -> _T:
 
 def _search(
     store: EventStore,
-    names: Mapping[str, str],
+    pseudonyms: Mapping[str, str],
     on_progress: Callable[[int], None],
-    act: Callable[[list[int]], None],
+    on_mentions: Callable[[list[int]], None],
 ) -> Mentions:
+    """Search all events up to the head; call `on_mentions` with the positions of those that mention an account."""
     head, position, events, undecodable = store.head(), 0, 0, 0
     groups: set[str] = set()
     while position < head and (batch := store.read(position, _BATCH_SIZE)):
-        mentioning = [one for one in batch if redact(one.event, names) is not one.event]
+        mentioning = [recorded for recorded in batch if redact(recorded.event, pseudonyms) is not recorded.event]
         if mentioning:
-            act([one.position for one in mentioning])
+            on_mentions([recorded.position for recorded in mentioning])
         events += len(mentioning)
-        groups |= {one.event.group_id for one in mentioning}
-        undecodable += sum(isinstance(one.event, UndecodableEvent) for one in batch)
+        groups |= {recorded.event.group_id for recorded in mentioning}
+        undecodable += sum(isinstance(recorded.event, UndecodableEvent) for recorded in batch)
         position = batch[-1].position
         on_progress(len(batch))
     return Mentions(events, len(groups), undecodable)

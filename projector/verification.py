@@ -1,4 +1,4 @@
-"""Verification: whether the history is whole. Whether the read model is what it says, `replay --check` tells."""
+"""Verification of the history: that it is complete and unchanged. `replay --check` verifies the read model."""
 
 from __future__ import annotations
 
@@ -18,20 +18,19 @@ _BATCH_SIZE: Final = 2_000
 
 
 class Digest(NamedTuple):
-    """A hash of all events up to a position: each event's fingerprint, hashed with what those before it came to."""
+    """A hash of all events up to a position: each fingerprint is hashed with the hash of the events before it."""
 
     position: int
     value: bytes
 
     def __str__(self) -> str:
-        """Return it as people keep it."""
         return f"{self.position}:{self.value.hex()}"
 
 
 class VerificationResult(NamedTuple):
-    """What was looked at: events, up to the newest when it began, of so many groups; and how many faults there were.
+    """The numbers of events, of groups, and of faults among them.
 
-    `redacted` is how many events are no longer what they were when they were appended, because somebody is forgotten.
+    `redacted` is the number of events that were changed after they were appended, because users were forgotten.
     """
 
     events: int
@@ -48,65 +47,76 @@ def verify_history(
     on_progress: Callable[[int], None] = lambda _: None,
     expected: Digest | None = None,
 ) -> VerificationResult:
-    """Look at every event: positions and versions without a gap, states that decode, identities that stand for one.
+    """Check that positions and versions have no gaps, that every event decodes, and that identities match events.
 
-    `on_fault` is called with a line about each fault, `on_progress` with the number of events of each batch. Others may
-    append meanwhile. `expected` is an earlier digest.
+    Events appended after the start are left out. `on_fault` is called with a line about each fault, `on_progress` with
+    the number of events of each batch. `expected` is an earlier digest, which the history must still match.
 
     Raises StoreUnavailable.
     """
     head, redactions = store.head(), store.redactions()
-    look = _Verifier(redactions, expected, on_fault)
-    while look.position < head and (batch := store.read(look.position, min(_BATCH_SIZE, head - look.position))):
+    verifier = _Verifier(redactions, expected, on_fault)
+    while (after := verifier.position) < head and (batch := store.read(after, min(_BATCH_SIZE, head - after))):
         for recorded in batch:
-            look.at(recorded)
+            verifier.check(recorded)
         on_progress(len(batch))
-    if look.position < head:
-        look.fault(f"behind position {look.position} comes nothing, and there must be {head}")
-    if expected and expected.position > look.position:
-        look.fault(f"there is no position {expected.position}, of which there is a digest")
+    if verifier.position < head:
+        verifier.report(f"no events follow position {verifier.position}; the newest must be at position {head}")
+    if expected and expected.position > verifier.position:
+        verifier.report(f"the digest is of {expected.position} events, but there are only {verifier.position}")
     if store.redactions() != redactions:
-        look.fault("somebody was forgotten meanwhile: the digest is of neither before nor after; verify again")
-    if astray := store.dangling_identities():
-        look.fault(f"{astray} identities of callbacks stand at no event, or at another's")
-    return look.verified()
+        verifier.report("users were forgotten during verification: the digest is not valid; verify again")
+    if dangling := store.dangling_identities():
+        verifier.report(f"callback identities with no event, or with an event of another identity: {dangling}")
+    return verifier.result()
 
 
 class _Verifier:
-    """What was seen so far."""
+    """Checks one event after the other, and counts."""
 
-    def __init__(self, redactions: Mapping[int, bytes], expected: Digest | None, found: Callable[[str], None]) -> None:
+    def __init__(
+        self, redactions: Mapping[int, bytes], expected: Digest | None, on_fault: Callable[[str], None]
+    ) -> None:
         self.position = 0
         self._redactions = redactions
         self._expected = expected
-        self._found = found
+        self._on_fault = on_fault
         self._versions: dict[str, int] = {}
         self._digest = b""
         self._redacted = self._faults = 0
 
-    def at(self, recorded: Recorded) -> None:
-        """Look at the next event."""
-        if recorded.position != self.position + 1:
-            self.fault(f"behind position {self.position} comes {recorded.position}")
-        self.position, event = recorded.position, recorded.event
-        version = self._versions.get(event.group_id, 0) + 1
-        if recorded.version != version:
-            self.fault(f"position {self.position} has version {recorded.version} of its group, and must have {version}")
-        self._versions[event.group_id] = recorded.version
-        if isinstance(event, UndecodableEvent):
-            self.fault(f"position {self.position} cannot be decoded: {event.reason}")
-        was = self._redactions.get(self.position)
-        self._redacted += was is not None
-        self._digest = sha256(self._digest + (was or fingerprint(recorded))).digest()
-        if self._expected and self._expected.position == self.position and self._expected.value != self._digest:
-            self.fault(f"the events up to position {self.position} are not those of the digest")
+    def check(self, recorded: Recorded) -> None:
+        self._check_position(recorded)
+        self._check_version(recorded)
+        if isinstance(recorded.event, UndecodableEvent):
+            self.report(f"position {self.position} cannot be decoded: {recorded.event.reason}")
+        self._check_digest(recorded)
 
-    def fault(self, line: str) -> None:
-        """Tell, and count, a fault."""
+    def report(self, fault: str) -> None:
         self._faults += 1
-        self._found(line)
+        self._on_fault(fault)
 
-    def verified(self) -> VerificationResult:
-        """Return what was seen."""
+    def result(self) -> VerificationResult:
         digest = Digest(self.position, self._digest)
         return VerificationResult(self.position, len(self._versions), self._redacted, self._faults, digest)
+
+    def _check_position(self, recorded: Recorded) -> None:
+        first, last = self.position + 1, recorded.position - 1
+        if recorded.position != first:
+            missing = f"{first} is missing" if first == last else f"{first} to {last} are missing"
+            self.report(f"position {recorded.position} follows position {self.position}; {missing}")
+        self.position = recorded.position
+
+    def _check_version(self, recorded: Recorded) -> None:
+        group_id = recorded.event.group_id
+        expected = self._versions.get(group_id, 0) + 1
+        if recorded.version != expected:
+            self.report(f"position {self.position} has version {recorded.version} of its group, not {expected}")
+        self._versions[group_id] = recorded.version
+
+    def _check_digest(self, recorded: Recorded) -> None:
+        original = self._redactions.get(self.position)
+        self._redacted += original is not None
+        self._digest = sha256(self._digest + (original or fingerprint(recorded))).digest()
+        if self._expected and self._expected.position == self.position and self._expected.value != self._digest:
+            self.report(f"the events up to position {self.position} do not match the expected digest")

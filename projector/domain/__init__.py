@@ -1,1 +1,1 @@
-"""The facts about groups and the rules that turn them into state: plain, pure Python."""
+"""Events about groups, and the folds that turn them into state: pure Python."""

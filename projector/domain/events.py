@@ -1,7 +1,7 @@
-"""The facts: what happened to a group, immutable, named in the past tense.
+"""Events: immutable facts about groups, named in the past tense.
 
-The names in `TYPES` are stored with every event. A class may move or be renamed; its `TOPIC` may not. What they hold
-cannot form cycles, so the garbage collector is spared them.
+Each event is stored with its `TOPIC`, which must never change; a class may be moved or renamed. Events cannot form
+reference cycles, so the garbage collector does not track them (`gc=False`).
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import msgspec
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """One fact about one group.
+    """A fact about one group.
 
-    `occurred_at` is the effective time and `recorded_at` the moment of receipt, both in ms since 1970 UTC.
-    `topic_id` is set where the callback spoke of a topic inside the group. `callback` is the body as it came.
+    `occurred_at` is the effective time and `recorded_at` the time of receipt, both in ms since 1970 UTC. `topic_id` is
+    set if the callback was about a topic in the group. `callback` is the body as received.
     """
 
     TOPIC: ClassVar[str]
@@ -31,7 +31,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
 
 
 class ProfileFact(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """A fact that may name profile fields: None is unchanged, an empty string is cleared."""
+    """A fact with profile fields: None means unchanged, an empty string means cleared."""
 
     name: str | None = None
     introduction: str | None = None
@@ -42,14 +42,14 @@ class ProfileFact(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False
 
 
 class GroupCreated(ProfileFact, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """A group was created, with these first members; its owner is one of them, listed or not."""
+    """A group was created with these members, and with its owner, who may be missing from the list."""
 
     TOPIC = "GroupCreated"
     members: tuple[str, ...] = ()
 
 
 class MembersJoined(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """These users became members."""
+    """Users joined."""
 
     TOPIC = "MembersJoined"
     members: tuple[str, ...]
@@ -57,7 +57,7 @@ class MembersJoined(Event, frozen=True, kw_only=True, omit_defaults=True, gc=Fal
 
 
 class MembersLeft(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """These users are members no longer: they quit, or the operator removed them."""
+    """Users left: they quit, or the operator removed them."""
 
     TOPIC = "MembersLeft"
     members: tuple[str, ...]
@@ -65,25 +65,25 @@ class MembersLeft(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False
 
 
 class GroupFilled(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """The group reached its member limit, or turned a newcomer away because of it."""
+    """The group is full: it reached its member limit, or a user could not join because of it."""
 
     TOPIC = "GroupFilled"
 
 
 class GroupProfileChanged(ProfileFact, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """The fields that are not None changed."""
+    """Profile fields changed."""
 
     TOPIC = "GroupProfileChanged"
 
 
 class GroupDismissed(ProfileFact, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """The group was dismissed; what profile it names is the one it had at the end."""
+    """The group was dismissed; profile fields are the last ones."""
 
     TOPIC = "GroupDismissed"
 
 
 class MemberChanged(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """A member's role or name card changed; None is unchanged."""
+    """A member's role or name card changed; None means unchanged."""
 
     TOPIC = "MemberChanged"
     member: str
@@ -92,7 +92,7 @@ class MemberChanged(Event, frozen=True, kw_only=True, omit_defaults=True, gc=Fal
 
 
 class OwnerChanged(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """The group has a new owner; an empty string is none."""
+    """The group has a new owner; an empty string means no owner."""
 
     TOPIC = "OwnerChanged"
     owner: str
@@ -121,7 +121,7 @@ class TopicsDismissed(Event, frozen=True, kw_only=True, omit_defaults=True, gc=F
 
 
 class TopicProfileChanged(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """A topic's profile changed; the vendor does not say which topic's."""
+    """The profile of a topic changed; the vendor does not say of which topic."""
 
     TOPIC = "TopicProfileChanged"
 
@@ -157,9 +157,9 @@ _NO_EVIDENCE: Final = (TopicCreated, TopicsDismissed, TopicProfileChanged, Undec
 
 
 class Recorded(msgspec.Struct, frozen=True, gc=False):
-    """An event with its position in the whole store and its version, its place in its group's stream; both from 1.
+    """An event with its position in the whole store and its version in its group's stream, both from 1.
 
-    A version of 0 is not known.
+    A version of 0 is unknown.
     """
 
     position: int

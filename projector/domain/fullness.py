@@ -42,7 +42,7 @@ def concerns_fullness(event: Event) -> bool:
 
 
 def evolve(fullness: Fullness, recorded: Recorded) -> Fullness:
-    """Return the evidence with this event merged in."""
+    """Return the fullness with the evidence of an event merged in."""
     match recorded.event:
         case GroupFilled():
             return replace(fullness, filled=max(fullness.filled, moment_of(recorded)))

@@ -88,7 +88,7 @@ class Lives(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 def evolve(lives: Lives, recorded: Recorded) -> Lives:
-    """Return the lives with this event's evidence merged in."""
+    """Return the lives with the evidence of an event merged in."""
     if type(recorded.event) not in _EVIDENCE:
         return lives
     moment = moment_of(recorded)

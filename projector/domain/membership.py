@@ -1,4 +1,4 @@
-"""Membership by (group, user): the newest join against the newest exit and the newest dismissal."""
+"""Membership of a user in a group: the newest join against the newest exit and the newest dismissal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Role: TypeAlias = Literal["Owner", "Admin", "Member"]
 
 
 class Member(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """What is known of one user in one group."""
+    """The evidence about one user in one group."""
 
     joined: Moment = NEVER
     join_type: JoinType | None = None
@@ -30,19 +30,19 @@ class Member(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class Standing(IntEnum):
-    """Where a user stands in a group."""
+    """The standing of a user in a group."""
 
     OUT = 0
     MEMBER = 1
     AWAITING = 2
-    """Joined after the newest dismissal, while the creation of the new life has not arrived."""
+    """Joined after the newest dismissal, but no creation has begun a new life yet."""
 
 
 OUT, MEMBER, AWAITING = Standing
 
 
 def users(event: Event) -> Sequence[str]:
-    """Return the users an event is evidence about, each once."""
+    """Return the users that an event is evidence about, without repeats."""
     match event:
         case MembersJoined(members=members) | MembersLeft(members=members):
             return members if len(members) == 1 else tuple(dict.fromkeys(members))
@@ -55,7 +55,7 @@ def users(event: Event) -> Sequence[str]:
 
 
 def evolve(member: Member, recorded: Recorded) -> Member:
-    """Return a user's evidence with this event, one of those `users` names the user for, merged in."""
+    """Return a user's evidence with that of an event merged in; `users` of the event must include the user."""
     moment, event = moment_of(recorded), recorded.event
     match event:
         case MembersJoined() if moment > member.joined:
@@ -75,24 +75,24 @@ def evolve(member: Member, recorded: Recorded) -> Member:
 
 
 def standing(member: Member, lives: Lives) -> Standing:
-    """Decide where a user stands, from the evidence about the user and about the group."""
+    """Return a user's standing, given the lives of the group."""
     if member.joined <= member.exited or member.joined <= lives.ended:
         return OUT
     return AWAITING if lives.dismissed else MEMBER
 
 
 def name_card(member: Member) -> str | None:
-    """Return a member's name card: what was set since the newest join."""
+    """Return a member's name card, if it was set since the newest join."""
     return member.name_card.since(member.joined).value
 
 
 def role(user_id: str, member: Member, owner: Register) -> Role:
-    """Return a member's role: `Owner`, `Admin` or `Member`, given the group's owner register."""
+    """Return a member's role, given the group's owner register."""
     if standing_owner(owner, member.exited if owner.value == user_id else NEVER) == user_id:
         return "Owner"
     return "Admin" if member.role.since(member.joined).value == "Admin" else "Member"
 
 
 def standing_owner(owner: Register, exited: Moment) -> str | None:
-    """Return the owner, or None if there is none or that user's newest exit came after becoming owner."""
+    """Return the owner; None if there is none, or if that user's newest exit came after becoming the owner."""
     return owner.value if owner.value and owner.at > exited else None

@@ -1,4 +1,4 @@
-"""The profile by group: each field its own last-writer-wins register, bounded by the life it was written in."""
+"""The profile of a group: each field is a last-writer-wins register, valid in the life in which it was written."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Status: TypeAlias = Literal["active", "dismissed"]
 
 
 class Profile(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """What is known of one group's profile, and how recent it is."""
+    """The evidence about one group's profile; `updated_at` (ms) and `position` are the highest of its events."""
 
     lives: Lives = Lives()
     updated_at: int = 0
@@ -38,12 +38,11 @@ class Profile(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
     @property
     def status(self) -> Status:
-        """`active` or `dismissed`."""
         return "dismissed" if self.lives.dismissed else "active"
 
 
 def evolve(profile: Profile, recorded: Recorded) -> Profile:
-    """Return the profile with this event's evidence merged in."""
+    """Return the profile with the evidence of an event merged in."""
     event, moment = recorded.event, moment_of(recorded)
     lives = group_lives.evolve(profile.lives, recorded)
     floor = lives.floor
@@ -65,19 +64,19 @@ def evolve(profile: Profile, recorded: Recorded) -> Profile:
 
 
 def current(registers: Mapping[str, Register]) -> dict[str, str]:
-    """Return the keys that have a value, with it."""
+    """Return the values of all registers that have one."""
     return {key: register.value for key, register in registers.items() if register.value is not None}
 
 
 def _written(profile: Profile, moment: Moment, event: Event) -> Profile:
-    """Return the profile with the registers that an event of this life writes."""
+    """Return the profile with the registers written by an event of this life."""
     match event:
         case ProfileFact():
-            told = {field: value for field in _TEXT_FIELDS if (value := getattr(event, field)) is not None}
+            texts = {field: value for field in _TEXT_FIELDS if (value := getattr(event, field)) is not None}
             return replace(
                 profile,
                 custom_fields=_write(profile.custom_fields, moment, event.custom_fields.items()),
-                **{field: getattr(profile, field).write(moment, value) for field, value in told.items()},
+                **{field: getattr(profile, field).write(moment, value) for field, value in texts.items()},
             )
         case OwnerChanged(owner=owner):
             return replace(profile, owner=profile.owner.write(moment, owner))
@@ -108,12 +107,12 @@ def _write(
 
 
 def _since(floor: Moment, profile: Profile) -> Profile:
-    """Forget what an earlier life wrote."""
+    """Clear the registers written in an earlier life."""
     return replace(
         profile,
         type=profile.type.since(floor),
-        custom_fields={key: kept for key, kept in profile.custom_fields.items() if kept.at > floor},
-        attributes={key: kept for key, kept in profile.attributes.items() if kept.at > floor},
+        custom_fields={key: register for key, register in profile.custom_fields.items() if register.at > floor},
+        attributes={key: register for key, register in profile.attributes.items() if register.at > floor},
         attributes_reset=profile.attributes_reset if profile.attributes_reset > floor else NEVER,
         **{field: getattr(profile, field).since(floor) for field in _TEXT_FIELDS},
     )

@@ -42,7 +42,7 @@ def test_what_is_whole_is_said_to_be_whole_while_callbacks_come_in(database: Pat
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        ("DELETE FROM stored_events WHERE {position} = 7", "behind position 6 comes 8"),
+        ("DELETE FROM stored_events WHERE {position} = 7", "position 8 follows position 6; 7 is missing"),
         ("UPDATE stored_events SET state = 'rubbish' WHERE {position} = 9", "position 9 cannot be decoded"),
         ("UPDATE stored_events SET topic = 'FromTomorrow' WHERE {position} = 9", "position 9 cannot be decoded"),
         ("UPDATE stored_events SET originator_version = 999 WHERE {position} = 11", "position 11 has version 999"),
@@ -50,8 +50,14 @@ def test_what_is_whole_is_said_to_be_whole_while_callbacks_come_in(database: Pat
             "UPDATE stored_events SET originator_id = 'elsewhere' WHERE {position} = 11",
             "position 11 cannot be decoded: it is of another",
         ),
-        ("UPDATE identities SET position = 400 WHERE position = 12", "1 identities of callbacks stand at no event"),
-        ("UPDATE identities SET position = 13 WHERE position = 14", "1 identities of callbacks stand at no event"),
+        (
+            "UPDATE identities SET position = 400 WHERE position = 12",
+            "callback identities with no event, or with an event of another identity: 1",
+        ),
+        (
+            "UPDATE identities SET position = 13 WHERE position = 14",
+            "callback identities with no event, or with an event of another identity: 1",
+        ),
     ],
 )
 def test_what_was_changed_in_the_history_is_found(database: Path, change: str, fault: str) -> None:
@@ -77,7 +83,7 @@ def test_a_history_that_was_changed_so_that_it_is_whole_is_not_that_of_its_diges
     assert run_cli(database, "verify", "--log-only").returncode == 0
     verified = run_cli(database, "verify", "--log-only", "--expect", digest)
     assert verified.returncode == 1
-    assert verified.stdout.startswith("the events up to position 300 are not those of the digest")
+    assert verified.stdout.startswith("the events up to position 300 do not match the expected digest")
 
 
 def test_a_digest_of_more_than_there_is_and_one_that_is_none_are_told_apart(database: Path) -> None:
