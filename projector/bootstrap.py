@@ -23,7 +23,7 @@ from projector.health import Health, look
 from projector.http.app import Components, create_app
 from projector.http.ingest import Ingest
 from projector.http.metrics import Metrics
-from projector.http.queries import QueryEndpoints
+from projector.http.query_runner import QueryRunner
 from projector.projection.fullness import FullnessProjection
 from projector.projection.membership import MembershipProjection
 from projector.projection.profile import ProfileProjection
@@ -184,7 +184,7 @@ def create_server_app(settings: Settings, parts: Sequence[Role], callbacks_port:
             metrics=metrics,
             running=running,
             ingest=Ingest(settings, commit, forwarding or stores.quarantine, metrics) if "callbacks" in parts else None,
-            questions=QueryEndpoints(stores.events, queries, threads) if "queries" in parts else None,
+            queries=QueryRunner(stores.events, queries, threads) if "queries" in parts else None,
             spooled=spooled,
             read_tokens=settings.read_tokens,
             callbacks_port=callbacks_port,

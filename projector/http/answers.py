@@ -1,4 +1,4 @@
-"""The shapes of the answers; the OpenAPI document is made from these classes."""
+"""The shapes of the answers, which the OpenAPI document describes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from msgspec import Meta
 from projector.clock import to_rfc3339
 from projector.domain import membership, profile
 from projector.domain.events import UndecodableEvent
-from projector.domain.lives import NEVER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,11 +20,11 @@ if TYPE_CHECKING:
     from projector.read_model.rows import MemberEvent
 
 Time = Annotated[str, Meta(description="RFC 3339, UTC, with milliseconds.", examples=["2022-12-09T08:26:54.123Z"])]
-Cursor = Annotated[str, Meta(description="Where the next page begins; opaque.")]
+Cursor = Annotated[str, Meta(description="The cursor of the next page; opaque.")]
 
 
 class Group(msgspec.Struct):
-    """What is known of a group; null is unknown, an empty string is known to be empty."""
+    """The state of a group; null is unknown, an empty string is known to be empty."""
 
     group_id: str
     type: str | None
@@ -38,18 +37,23 @@ class Group(msgspec.Struct):
     custom_fields: dict[str, str]
     attributes: dict[str, str]
     member_count: Annotated[int, Meta(ge=0)]
-    member_limit: Annotated[int | None, Meta(description="What the member count was when the group was full.")]
-    roster_complete: Annotated[bool, Meta(description="Whether the creation of this life of the group was seen.")]
+    member_limit: Annotated[
+        int | None,
+        Meta(description="The member count of the full group; null if it is not full or its roster is incomplete."),
+    ]
+    roster_complete: Annotated[
+        bool, Meta(description="Whether the creation of the group was recorded, and with it the first roster.")
+    ]
     is_full: bool
     full_at: Time | None
     created_at: Time | None
     dismissed_at: Time | None
     updated_at: Time
-    position: Annotated[int, Meta(ge=1, description="The newest event about the group.")]
+    position: Annotated[int, Meta(ge=1, description="The position of the newest event of the group.")]
 
 
 class Groups(msgspec.Struct):
-    """One page of groups, by id."""
+    """A page of groups, ordered by group id."""
 
     groups: list[Group]
     next: Cursor | None
@@ -67,7 +71,7 @@ class Member(msgspec.Struct):
 
 
 class Members(msgspec.Struct):
-    """One page of a roster, by user id."""
+    """A page of the members of a group, ordered by user id."""
 
     group_id: str
     member_count: Annotated[int, Meta(ge=0)]
@@ -77,7 +81,7 @@ class Members(msgspec.Struct):
 
 
 class UserGroup(msgspec.Struct):
-    """A user's place in one group."""
+    """A group of a user."""
 
     group_id: str
     role: membership.Role
@@ -85,7 +89,7 @@ class UserGroup(msgspec.Struct):
 
 
 class UserGroups(msgspec.Struct):
-    """One page of the groups a user is a member of, by group id."""
+    """A page of the groups that a user is a member of, ordered by group id."""
 
     user_id: str
     groups: list[UserGroup]
@@ -106,20 +110,20 @@ class Event(msgspec.Struct):
 
 
 class Events(msgspec.Struct):
-    """One page of the history, by position."""
+    """A page of events, ordered by position."""
 
     events: list[Event]
     next: Cursor | None
 
 
 class HistoryEvent(Event):
-    """An event that made a user join or leave, or ended the group."""
+    """An event by which the user joined or left, or the group was dismissed."""
 
     change: Literal["joined", "left", "dismissed"]
 
 
 class History(msgspec.Struct):
-    """One page of a user's joins and exits in a group, newest first by effective time."""
+    """A page of the joins and exits of a user in a group, newest first by effective time."""
 
     history: list[HistoryEvent]
     next: Cursor | None
@@ -140,9 +144,9 @@ class MemberChange(msgspec.Struct):
 
 
 class Diff(msgspec.Struct):
-    """What changed in a group between two moments; one page of its members, by user id.
+    """The differences of a group between two moments, with a page of the members that differ, ordered by user id.
 
-    `position` and `updated_at` are no fields that change: they say how recent the others are.
+    `position` and `updated_at` are not compared: they differ after every event.
     """
 
     group_id: str
@@ -154,9 +158,8 @@ class Diff(msgspec.Struct):
 
 
 def group(state: GroupState) -> Group:
-    """Return a group's state as it is answered."""
     known, lives, fullness = state.profile, state.profile.lives, state.fullness
-    member_count, roster_complete = state.roster.member_count, state.roster.lives.created != NEVER
+    member_count, roster_complete = state.roster.member_count, state.roster.lives.roster_complete
     return Group(
         group_id=state.group_id,
         type=known.type.value,
@@ -169,19 +172,18 @@ def group(state: GroupState) -> Group:
         custom_fields=profile.current(known.custom_fields),
         attributes=profile.current(known.attributes),
         member_count=member_count,
-        member_limit=member_count if fullness.is_full and roster_complete else None,
+        member_limit=fullness.member_limit(member_count, roster_complete=roster_complete),
         roster_complete=roster_complete,
         is_full=fullness.is_full,
         full_at=_optional_time(fullness.full_at),
-        created_at=_optional_time(lives.created[0] or None),
-        dismissed_at=to_rfc3339(lives.ended[0]) if lives.dismissed else None,
+        created_at=_optional_time(lives.created_at),
+        dismissed_at=_optional_time(lives.dismissed_at),
         updated_at=to_rfc3339(known.updated_at),
         position=known.position,
     )
 
 
 def member(row: Membership) -> Member:
-    """Return a membership as a group's roster shows it."""
     return Member(
         user_id=row.user_id,
         role=membership.role(row.user_id, row.member, row.owner),
@@ -193,18 +195,16 @@ def member(row: Membership) -> Member:
 
 
 def members(state: GroupState, page: Sequence[Membership], following: str | None) -> Members:
-    """Return one page of a roster."""
     return Members(
         group_id=state.group_id,
         member_count=state.roster.member_count,
-        roster_complete=state.roster.lives.created != NEVER,
+        roster_complete=state.roster.lives.roster_complete,
         members=[member(row) for row in page],
         next=following,
     )
 
 
 def user_group(row: Membership) -> UserGroup:
-    """Return a membership as a user's list shows it."""
     return UserGroup(
         group_id=row.group_id,
         role=membership.role(row.user_id, row.member, row.owner),
@@ -213,7 +213,7 @@ def user_group(row: Membership) -> UserGroup:
 
 
 def event(recorded: Recorded) -> Event:
-    """Return an event of the history; of one that cannot be decoded, what is known without."""
+    """Return an event; if it cannot be decoded, without the fields of its type."""
     known: Any = recorded.event
     return Event(
         position=recorded.position,
@@ -227,9 +227,8 @@ def event(recorded: Recorded) -> Event:
     )
 
 
-def change(what: MemberEvent, recorded: Recorded) -> HistoryEvent:
-    """Return an event of a member's history."""
-    return HistoryEvent(**msgspec.structs.asdict(event(recorded)), change=what)
+def history_event(change: MemberEvent, recorded: Recorded) -> HistoryEvent:
+    return HistoryEvent(**msgspec.structs.asdict(event(recorded)), change=change)
 
 
 def diff(
@@ -238,7 +237,7 @@ def diff(
     users: Sequence[tuple[str, Membership | None, Membership | None]],
     following: str | None,
 ) -> Diff:
-    """Return what differs between two states of a group, and one page of the users whose membership does."""
+    """Return the differences between two states of a group, and a page of the users whose membership differs."""
     before, after = _fields(earlier), _fields(later)
     members_of = [(old and member(old), new and member(new)) for _, old, new in users]
     return Diff(

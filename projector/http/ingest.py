@@ -1,9 +1,9 @@
-"""Callbacks in: verify, translate, append, acknowledge. Plain ASGI: this is the door that must be fast."""
+"""Receives callbacks: authenticate, translate, append, acknowledge. Plain ASGI, since this path has to be fast."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 import structlog
@@ -11,6 +11,7 @@ from anyio import to_thread
 
 from projector.callbacks import (
     Forbidden,
+    Translation,
     Unreadable,
     authenticate,
     carries_group_state,
@@ -23,58 +24,68 @@ from projector.event_store import Candidate, StoreUnavailable
 from projector.event_store.group_commit import GroupCommit, Overloaded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from starlette.types import Receive, Scope, Send
 
+    from projector.event_store import Quarantine
+    from projector.event_store.spool import StoreAndForward
     from projector.http.metrics import Metrics
     from projector.settings import Settings
 
-_OK: Final = b'{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":0}'
+MAX_BUFFERED_BODY_BYTES: Final = 16 * 1024 * 1024
+"""For the bodies of all requests in flight: those of some thirty thousand callbacks of the usual size."""
+
 _Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
+_ALLOW: Final = ((b"allow", b"POST"),)
 _RETRY: Final = ((b"retry-after", b"1"),)
 _CLOSE: Final = ((b"connection", b"close"),)
+_OK: Final = b'{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":0}'
 
 log = structlog.get_logger(__name__)
 
 
-MAX_BUFFERED_BODY_BYTES: Final = 16 * 1024 * 1024
-"""The bodies of all requests that are not answered yet: those of some thirty thousand callbacks of the usual size."""
-
-
 class _TooLarge(Exception):
-    """A body is larger than is taken."""
+    """The body is larger than allowed."""
 
 
-class _NoRoom(Exception):
-    """All bodies together are larger than is held."""
+class _BufferFull(Exception):
+    """The bodies of all requests together are larger than allowed."""
 
 
-class _Gone(Exception):
-    """The sender hung up before its body was whole."""
-
-
-class _Keeps(Protocol):
-    """What takes what could not be read: the quarantine, or who forwards to it."""
-
-    @property
-    def keep(self) -> Callable[..., int]:
-        """`Quarantine.keep`."""
+class _Disconnected(Exception):
+    """The sender disconnected before its body was complete."""
 
 
 class _BodySize:
-    """How much of a body is there."""
+    """How many bytes of a body have arrived."""
 
-    size = 0
+    bytes = 0
+
+
+class _Reply(NamedTuple):
+    """A response with the vendor's three fields; `reason` is empty on success."""
+
+    status: int = 200
+    reason: str = ""
+    headers: _Headers = ()
+
+    async def send(self, send: Send) -> None:
+        body = _OK
+        if self.reason:
+            body = msgspec.json.encode({"ActionStatus": "FAIL", "ErrorInfo": self.reason, "ErrorCode": 1})
+        fixed = ((b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)))
+        await send({"type": "http.response.start", "status": self.status, "headers": [*fixed, *self.headers]})
+        await send({"type": "http.response.body", "body": body})
+
+
+_ACKNOWLEDGED: Final = _Reply()
 
 
 class Ingest:
-    """The ASGI application behind `POST /callback`, or whatever its `path` is.
+    """The ASGI application for the callback path. It acknowledges a callback once its event is durable."""
 
-    A success is answered when the event is durable.
-    """
-
-    def __init__(self, settings: Settings, commit: GroupCommit, quarantine: _Keeps, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: Settings, commit: GroupCommit, quarantine: Quarantine | StoreAndForward, metrics: Metrics
+    ) -> None:
         assert settings.sdk_app_id is not None
         self.path = settings.callback_path
         self._sdk_app_id = settings.sdk_app_id
@@ -83,41 +94,38 @@ class Ingest:
         self._commit = commit
         self._quarantine = quarantine
         self._metrics = metrics
-        self._held_bytes = 0
+        self._buffered_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request with the vendor's three fields."""
+        size = _BodySize()
         try:
-            await self._handle(scope, receive, send)
+            reply = await self._receive(scope, receive, size)
+            await reply.send(send)
+        except _Disconnected:
+            pass
         except Exception:
-            log.exception("a callback met something unexpected")
-            await _answer(send, 500, "something unexpected happened; the log of the server says what")
+            log.exception("unexpected error while receiving a callback")
+            await _Reply(500, "internal error; see the log of the server").send(send)
+        finally:
+            self._buffered_bytes -= size.bytes
 
-    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _receive(self, scope: Scope, receive: Receive, size: _BodySize) -> _Reply:
         if scope["method"] != "POST":
-            await _answer(send, 405, "callbacks are POSTed", ((b"allow", b"POST"),))
-            return
+            return _Reply(405, "callbacks must be sent by POST", _ALLOW)
         query, received_at = parameters(scope["query_string"]), now_ms()
-        held = _BodySize()
         try:
             authenticate(query, sdk_app_id=self._sdk_app_id, tokens=self._tokens, now_ms=received_at)
-            body = await self._read(scope, receive, held)
-            await self._take(scope, send, query, body, received_at)
+            body = await self._read(scope, receive, size)
         except Forbidden as error:
-            self._note("refused", scope, str(error))
-            await _answer(send, 403, str(error))
+            return self._reject(scope, "refused", _Reply(403, str(error)))
         except _TooLarge:
             reason = f"the body is larger than {self._max_body_bytes} bytes"
-            self._note("too_large", scope, reason)
-            await _answer(send, 413, reason, _CLOSE)
-        except _NoRoom:
-            await self._unavailable(scope, send, "more is being received at once than is held", _CLOSE)
-        except _Gone:
-            return
-        finally:
-            self._held_bytes -= held.size
+            return self._reject(scope, "too_large", _Reply(413, reason, _CLOSE))
+        except _BufferFull:
+            return self._unavailable(scope, "too many request bytes in flight", _CLOSE)
+        return await self._record(scope, query, body, received_at)
 
-    async def _read(self, scope: Scope, receive: Receive, held: _BodySize) -> bytes:
+    async def _read(self, scope: Scope, receive: Receive, size: _BodySize) -> bytes:
         for name, value in scope["headers"]:
             if name == b"content-length" and value.isdigit() and int(value) > self._max_body_bytes:
                 raise _TooLarge
@@ -126,54 +134,51 @@ class Ingest:
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
-                raise _Gone
+                raise _Disconnected
             chunk = message.get("body", b"")
             chunks.append(chunk)
-            held.size += len(chunk)
-            self._held_bytes += len(chunk)
-            if held.size > self._max_body_bytes:
+            size.bytes += len(chunk)
+            self._buffered_bytes += len(chunk)
+            if size.bytes > self._max_body_bytes:
                 raise _TooLarge
-            if self._held_bytes > MAX_BUFFERED_BODY_BYTES:
-                raise _NoRoom
+            if self._buffered_bytes > MAX_BUFFERED_BODY_BYTES:
+                raise _BufferFull
             more = message.get("more_body", False)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
-    async def _take(self, scope: Scope, send: Send, query: dict[str, str], body: bytes, received_at: int) -> None:
-        platform = query.get("optplatform")
+    async def _record(self, scope: Scope, query: dict[str, str], body: bytes, received_at: int) -> _Reply:
         try:
             command = command_of(query, body)
             if not carries_group_state(command):
                 self._metrics.count_ignored(command)
-                await _answer(send, 200)
-                return
-            translation = translate(command, body, platform=platform, received_at=received_at)
+                return _ACKNOWLEDGED
+            translation = translate(command, body, platform=query.get("optplatform"), received_at=received_at)
         except Unreadable as error:
-            await self._keep_unreadable(scope, send, query, body, received_at, str(error))
-            return
+            return await self._keep_unreadable(scope, query, body, received_at, str(error))
         except Exception as error:
-            log.warning("reading a callback met something unexpected", exc_info=True)
-            reason = f"reading it met something unexpected: {type(error).__name__}"
-            await self._keep_unreadable(scope, send, query, body, received_at, reason)
-            return
+            log.warning("unexpected error while reading a callback", exc_info=True)
+            reason = f"unexpected error while reading the callback: {type(error).__name__}"
+            return await self._keep_unreadable(scope, query, body, received_at, reason)
         if translation.from_future:
             self._metrics.future_event_times.inc()
-            log.warning("an EventTime from the future was not believed", command=command)
+            log.warning("EventTime is in the future; using the time of receipt", command=command)
+        return await self._append(scope, translation)
+
+    async def _append(self, scope: Scope, translation: Translation) -> _Reply:
         with self._metrics.append_seconds.time():
             try:
                 appended = await self._commit.append(Candidate(translation.event, translation.identity))
             except (StoreUnavailable, Overloaded) as error:
-                await self._unavailable(scope, send, str(error) or "too many callbacks wait to be stored")
-                return
+                return self._unavailable(scope, str(error) or "too many callbacks in flight")
         if not appended.position:
             self._metrics.count("spooled")
-            await _answer(send, 200)
-            return
+            return _ACKNOWLEDGED
         self._metrics.count("repeated" if appended.repeated else "recorded")
-        await _answer(send, 200, headers=((b"projector-position", b"%d" % appended.position),))
+        return _Reply(headers=((b"projector-position", b"%d" % appended.position),))
 
     async def _keep_unreadable(
-        self, scope: Scope, send: Send, query: dict[str, str], body: bytes, received_at: int, reason: str
-    ) -> None:
+        self, scope: Scope, query: dict[str, str], body: bytes, received_at: int, reason: str
+    ) -> _Reply:
         keep = partial(
             self._quarantine.keep,
             body=body,
@@ -185,25 +190,15 @@ class Ingest:
         try:
             quarantine_id = await to_thread.run_sync(keep)
         except StoreUnavailable as error:
-            await self._unavailable(scope, send, str(error))
-            return
-        self._note("quarantined", scope, reason, quarantine_id=quarantine_id)
-        await _answer(send, 400, reason)
+            return self._unavailable(scope, str(error))
+        return self._reject(scope, "quarantined", _Reply(400, reason), quarantine_id=quarantine_id)
 
-    async def _unavailable(self, scope: Scope, send: Send, reason: str, headers: _Headers = ()) -> None:
-        self._note("unavailable", scope, reason)
-        await _answer(send, 503, reason, (*_RETRY, *headers))
+    def _unavailable(self, scope: Scope, reason: str, headers: _Headers = ()) -> _Reply:
+        return self._reject(scope, "unavailable", _Reply(503, reason, (*_RETRY, *headers)))
 
-    def _note(self, result: str, scope: Scope, reason: str, **more: Any) -> None:
+    def _reject(self, scope: Scope, result: str, reply: _Reply, **details: Any) -> _Reply:
+        """Count and log a callback that is not acknowledged."""
         self._metrics.count(result)
         client = scope.get("client")
-        log.warning("callback not recorded", result=result, reason=reason, client=client and client[0], **more)
-
-
-async def _answer(send: Send, status: int, reason: str = "", headers: _Headers = ()) -> None:
-    body = _OK
-    if status != 200:
-        body = msgspec.json.encode({"ActionStatus": "FAIL", "ErrorInfo": reason, "ErrorCode": 1})
-    fixed = ((b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)))
-    await send({"type": "http.response.start", "status": status, "headers": [*fixed, *headers]})
-    await send({"type": "http.response.body", "body": body})
+        log.warning("callback rejected", result=result, reason=reply.reason, client=client and client[0], **details)
+        return reply

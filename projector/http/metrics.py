@@ -1,4 +1,4 @@
-"""Numbers for Prometheus: counted as callbacks come, and read off the store when scraped."""
+"""Metrics for Prometheus: counted as callbacks arrive, or read from the databases at each scrape."""
 
 from __future__ import annotations
 
@@ -20,27 +20,32 @@ if TYPE_CHECKING:
 _RESULTS: Final = ("recorded", "repeated", "spooled", "ignored", "refused", "too_large", "quarantined", "unavailable")
 _MAX_COMMANDS: Final = 100
 _MAX_COMMAND_LENGTH: Final = 100
-"""Names beyond these are counted together: a sender may make up as many, and as long ones, as it likes."""
+"""Further or longer names are counted together, since a sender may invent any number of them."""
 
 
 class Metrics:
-    """The counters of one process. `health`, and the spool if there is one, are asked at each scrape."""
+    """The metrics of one process. `health` and `spooled` are called at each scrape; without a spool, it is None."""
 
     def __init__(self, health: Callable[[], Health], spooled: Callable[[], SpoolStatus] | None = None) -> None:
         self.registry = CollectorRegistry()
         self.registry.register(_HealthCollector(health, spooled))
         self._callbacks = Counter(
-            "projector_callbacks", "Callbacks answered, by what became of them.", ["result"], registry=self.registry
+            "projector_callbacks", "Callbacks received, by result.", ["result"], registry=self.registry
         )
         self._ignored = Counter(
-            "projector_ignored_callbacks", "Acknowledged and not recorded.", ["command"], registry=self.registry
+            "projector_ignored_callbacks",
+            "Callbacks acknowledged but not recorded, by command.",
+            ["command"],
+            registry=self.registry,
         )
         self.future_event_times = Counter(
-            "projector_future_event_times", "EventTimes too far ahead to be believed.", registry=self.registry
+            "projector_future_event_times",
+            "Callbacks whose EventTime was too far in the future and was replaced by the time of receipt.",
+            registry=self.registry,
         )
         self.append_seconds = Histogram(
             "projector_append_seconds",
-            "From a callback's body to its event being durable.",
+            "Time from a callback's body to its durable event, in seconds.",
             buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2),
             registry=self.registry,
         )
@@ -48,18 +53,17 @@ class Metrics:
         self._results = {result: self._callbacks.labels(result) for result in _RESULTS}
 
     def count(self, result: str) -> None:
-        """Count a callback by what became of it."""
         self._results[result].inc()
 
     def count_ignored(self, command: str) -> None:
-        """Count a command that is acknowledged and not recorded."""
+        """Count a callback that is acknowledged but not recorded."""
         if len(self._commands) < _MAX_COMMANDS and len(command) <= _MAX_COMMAND_LENGTH:
             self._commands.add(command)
         self._ignored.labels(command if command in self._commands else "(other)").inc()
         self.count("ignored")
 
     def exposition(self) -> bytes:
-        """Return all numbers in Prometheus's text format."""
+        """Return all metrics in Prometheus's text format."""
         return generate_latest(self.registry)
 
 
@@ -69,30 +73,40 @@ class _HealthCollector(Collector):
         self._spooled = spooled
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
-        """Return nothing: asking at registration would need the store."""
+        """Return nothing, so that registering does not read the databases."""
         return ()
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        """Return the gauges as they are now; while the store is away, those of the spool."""
+        """Yield the current gauges; while the database is unavailable, those of the spool only."""
         if self._spooled:
             spooled = self._spooled()
-            yield GaugeMetricFamily("projector_spool_events", "Events that wait for the store.", value=spooled.depth)
-            yield GaugeMetricFamily("projector_spool_seconds", "How long the oldest waits.", value=spooled.age_s())
+            yield GaugeMetricFamily("projector_spool_events", "Entries in the spool.", value=spooled.depth)
+            yield GaugeMetricFamily(
+                "projector_spool_seconds", "Age of the oldest entry in the spool, in seconds.", value=spooled.age_s()
+            )
         try:
             health = self._health()
         except (StoreUnavailable, ReadModelUnavailable):
             if self._spooled:
                 return
             raise
-        yield GaugeMetricFamily("projector_head_position", "The newest event's position.", value=health.head)
-        lag = GaugeMetricFamily("projector_lag_events", "Events not yet projected.", labels=["projection"])
-        set_aside = GaugeMetricFamily("projector_set_aside_events", "Events set aside.", labels=["projection"])
+        yield GaugeMetricFamily("projector_head_position", "Position of the newest event.", value=health.head)
+        lag = GaugeMetricFamily(
+            "projector_lag_events", "Events not yet projected, by projection.", labels=["projection"]
+        )
+        set_aside = GaugeMetricFamily(
+            "projector_set_aside_events", "Events set aside, by projection.", labels=["projection"]
+        )
         for projection, position in health.positions.items():
             lag.add_metric([projection], max(0, health.head - position))
             set_aside.add_metric([projection], sum(note.projection == projection for note in health.notes))
         yield lag
         yield set_aside
         yield GaugeMetricFamily(
-            "projector_lag_seconds", "How long the oldest such event has waited.", value=health.lag_ms / 1000
+            "projector_lag_seconds",
+            "Age of the oldest event not yet projected, in seconds.",
+            value=health.lag_ms / 1000,
         )
-        yield GaugeMetricFamily("projector_quarantine", "Unreadable callbacks waiting.", value=health.quarantined)
+        yield GaugeMetricFamily(
+            "projector_quarantine", "Unreadable callbacks in the quarantine.", value=health.quarantined
+        )

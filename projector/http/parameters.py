@@ -1,145 +1,185 @@
-"""What a question's address says: path segments, and query parameters of which every one must be known."""
+"""The parameters of a request: each is read as its schema in the OpenAPI document describes it."""
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import parse_qsl, unquote
 
+import msgspec
+
 from projector.clock import from_rfc3339
+from projector.http.cursors import MAX_POSITION
 from projector.http.problems import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Sequence
 
-    from starlette.requests import Request
+    from starlette.types import Scope
+
+    from projector.http.routes import Route
+
+_Item = TypeVar("_Item")
 
 DEFAULT_LIMIT: Final = 100
 MAX_LIMIT: Final = 1000
-_MAX_POSITION: Final = 2**63 - 1
-_MS_DIGITS: Final = 15
-_DATE: Final = len("2022-12-09T")
+_MAX_MS_DIGITS: Final = 15
+_DATE_LENGTH: Final = len("2022-12-09T")
+
+_POSITION: Final = {"type": "integer", "minimum": 0, "maximum": MAX_POSITION}
+_TIME: Final = {
+    "anyOf": [
+        {"type": "string", "format": "date-time"},
+        {"type": "integer", "minimum": 0, "maximum": 10**_MAX_MS_DIGITS - 1},
+    ]
+}
+_PATH_ID: Final = {
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "minLength": 1},
+    "description": "Percent-encoded, including any `/`.",
+}
+
+PARAMETERS: Final[dict[str, dict[str, Any]]] = {
+    "group_id": _PATH_ID,
+    "user_id": _PATH_ID,
+    "limit": {"schema": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT}},
+    "cursor": {"schema": {"type": "string"}, "description": "`next` of the previous page; opaque."},
+    "after": {"schema": _POSITION, "description": "Only events after this position."},
+    "wait_for": {
+        "schema": _POSITION,
+        "description": "Wait until the read model has reached this position, for at most 2 s.",
+    },
+    "at": {
+        "schema": _TIME,
+        "description": "The state at this effective time, from everything recorded so far. RFC 3339, or ms since 1970.",
+    },
+    "position": {
+        "schema": _POSITION,
+        "description": "The state after the event at this position was applied. Cannot be combined with `at`.",
+    },
+    "from": {"schema": _TIME, "description": "Only changes after this effective time."},
+    "to": {"schema": _TIME, "description": "Only changes up to and including this effective time."},
+    "type": {"schema": {"type": "string"}, "description": "The vendor's group type, e.g. `Public`."},
+    "status": {"schema": {"type": "string", "enum": ["active", "dismissed"]}},
+    "is_full": {"schema": {"type": "boolean"}},
+    "q": {"schema": {"type": "string"}, "description": "A case-sensitive prefix of the group's name or id."},
+    "If-None-Match": {
+        "in": "header",
+        "schema": {"type": "string"},
+        "description": "The `ETag` of an earlier response.",
+    },
+}
+"""Parameter objects of OpenAPI by name, without the name; those that do not say where they are in, are in the query."""
 
 
-class When(NamedTuple):
-    """The moment a question is about: by effective time in ms, by position, or, with neither, now."""
+class Parameters(msgspec.Struct, frozen=True):
+    """The checked parameters of one request to a route. Those that the route does not accept have these defaults.
 
-    at: int | None
-    position: int | None
+    `cursor` is the key after which the page begins, None for the first page. Times are in ms since 1970 UTC.
+    """
 
+    route: Route
+    group_id: str = ""
+    user_id: str = ""
+    limit: int = DEFAULT_LIMIT
+    cursor: Any = None
+    after: int = 0
+    wait_for: int = 0
+    at: int | None = None
+    position: int | None = None
+    from_: int | None = None
+    to: int | None = None
+    type: str | None = None
+    status: str | None = None
+    is_full: bool | None = None
+    q: str | None = None
 
-NOW: Final = When(None, None)
+    @property
+    def is_now(self) -> bool:
+        """Whether the current state is requested, not an earlier one."""
+        return self.at is None and self.position is None
 
+    def page(self, items: Sequence[_Item], key: Callable[[_Item], str]) -> tuple[Sequence[_Item], str | None]:
+        """Return as many items as a page may have, and the cursor of the next page if there are more."""
+        page = items[: self.limit]
+        return page, self.next_cursor(key(page[-1])) if len(items) > self.limit else None
 
-class Parameters:
-    """The query parameters of one request. All methods raise Problem, naming the parameter."""
-
-    def __init__(self, request: Request, known: Iterable[str]) -> None:
-        allowed = {*known, "wait_for"}
-        try:
-            query = request.scope["query_string"].decode("ascii")
-            pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query), errors="strict")
-        except ValueError:
-            raise Problem(400, "The query string is not of the form name=value&name=value in UTF-8.") from None
-        self._values: dict[str, str] = {}
-        for name, value in pairs:
-            if name not in allowed:
-                raise Problem(400, f"There is no parameter {name[:100]!r} here, only {', '.join(sorted(allowed))}.")
-            if name in self._values:
-                raise Problem(400, f"The parameter {name!r} is given twice.")
-            self._values[name] = value
-
-    def text(self, name: str) -> str | None:
-        """Return a parameter as it is; an empty one is none."""
-        return self._values.get(name) or None
-
-    def choice(self, name: str, choices: tuple[str, ...]) -> str | None:
-        """Return a parameter that is one of a few words."""
-        if (value := self._values.get(name)) is not None and value not in choices:
-            raise Problem(400, f"The parameter {name!r} must be {' or '.join(choices)}.")
-        return value
-
-    def position(self, name: str) -> int | None:
-        """Return a position: a whole number, 0 or more."""
-        return self._number(name, 0, _MAX_POSITION)
-
-    def limit(self) -> int:
-        """Return how many items a page may have."""
-        limit = self._number("limit", 1, MAX_LIMIT)
-        return DEFAULT_LIMIT if limit is None else limit
-
-    def cursor(self, kind: str) -> str:
-        """Return the key behind which the page begins; the empty string is the beginning."""
-        if (cursor := self._values.get("cursor")) is None:
-            return ""
-        try:
-            found, _, key = urlsafe_b64decode(cursor.encode("ascii") + b"==").decode().partition(":")
-        except ValueError:
-            found, key = "", ""
-        if found != kind or encode_cursor(kind, key) != cursor:
-            raise Problem(400, "The cursor is not one that a page of this list gave.")
-        return key
-
-    def number_cursor(self, kind: str) -> int:
-        """Return the number behind which the page begins; 0 is the beginning."""
-        key = self.cursor(kind)
-        if key and not (key.isascii() and key.isdigit() and int(key) <= _MAX_POSITION):
-            raise Problem(400, "The cursor is not one that a page of this list gave.")
-        return int(key or "0")
-
-    def moment_cursor(self, kind: str) -> tuple[int, int] | None:
-        """Return the moment before which the page begins, None for the beginning."""
-        if not (key := self.cursor(kind)):
-            return None
-        at, _, position = key.partition(",")
-        if not all(part.isascii() and part.isdigit() and int(part) <= _MAX_POSITION for part in (at, position)):
-            raise Problem(400, "The cursor is not one that a page of this list gave.")
-        return int(at), int(position)
-
-    def moment(self, name: str) -> int | None:
-        """Return a time in ms since 1970 UTC, given so or in RFC 3339."""
-        if (value := self._values.get(name)) is None:
-            return None
-        if value.isascii() and value.isdigit() and len(value) <= _MS_DIGITS:
-            return int(value)
-        try:
-            # A `+` that was not percent-encoded arrives as a space.
-            return from_rfc3339(value[:_DATE] + value[_DATE:].replace(" ", "+"))
-        except ValueError:
-            raise Problem(
-                400, f"The parameter {name!r} must be a time: RFC 3339 with its offset, or ms since 1970."
-            ) from None
-
-    def when(self) -> When:
-        """Return the moment that is asked for."""
-        when = When(self.moment("at"), self.position("position"))
-        if None not in when:
-            raise Problem(400, "The parameters 'at' and 'position' exclude each other.")
-        return when
-
-    def span(self) -> tuple[int | None, int | None]:
-        """Return the times in ms behind `from`, up to and including `to`; None is no bound."""
-        start, end = self.moment("from"), self.moment("to")
-        if start is not None and end is not None and start > end:
-            raise Problem(400, "The parameter 'from' must not be later than 'to'.")
-        return start, end
-
-    def _number(self, name: str, least: int, most: int) -> int | None:
-        if (value := self._values.get(name)) is None:
-            return None
-        if not (value.isascii() and value.isdigit() and len(value) <= 19 and least <= int(value) <= most):
-            raise Problem(400, f"The parameter {name!r} must be a whole number from {least} to {most}.")
-        return int(value)
+    def next_cursor(self, key: str | int | tuple[int, int]) -> str:
+        """Return the cursor of the page after the item with this key."""
+        assert self.route.cursor is not None
+        return self.route.cursor.encode(key)
 
 
-def encode_cursor(kind: str, key: str | int) -> str:
-    """Return the opaque form of a key in a kind of list."""
-    return urlsafe_b64encode(f"{kind}:{key}".encode()).decode().rstrip("=")
+def read_parameters(scope: Scope, route: Route) -> Parameters:
+    """Return the parameters of a request. Raises Problem, which names the wrong parameter."""
+    values: dict[str, Any] = {name: _path_id(name, encoded) for name, encoded in scope["path_params"].items()}
+    if query := scope["query_string"]:
+        values |= _query_values(query, route)
+    parameters = Parameters(route, **values)
+    if None not in (parameters.at, parameters.position):
+        raise Problem(400, "The parameters 'at' and 'position' cannot be combined.")
+    if parameters.from_ is not None and parameters.to is not None and parameters.from_ > parameters.to:
+        raise Problem(400, "The parameter 'from' must not be later than 'to'.")
+    return parameters
 
 
-def segment(request: Request, name: str) -> str:
-    """Return an id from the path, whose percent-encoding the router left alone. Raises Problem."""
+def _path_id(name: str, encoded: str) -> str:
     try:
-        return unquote(request.path_params[name], errors="strict")
+        return unquote(encoded, errors="strict")
     except UnicodeDecodeError:
         raise Problem(400, f"The {name} in the path is not percent-encoded UTF-8.") from None
+
+
+def _query_values(query: bytes, route: Route) -> dict[str, Any]:
+    try:
+        pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, strict_parsing=True, errors="strict")
+    except ValueError:
+        raise Problem(400, "The query string is not of the form name=value&name=value in UTF-8.") from None
+    values: dict[str, Any] = {}
+    for name, text in pairs:
+        if name not in route.accepted:
+            accepted = ", ".join(sorted(route.accepted))
+            raise Problem(400, f"Unknown parameter {name[:100]!r}; this route accepts {accepted}.")
+        if name in values:
+            raise Problem(400, f"The parameter {name!r} is given twice.")
+        values[name] = route.cursor.decode(text) if name == "cursor" and route.cursor else _value(name, text)
+    return {"from_" if name == "from" else name: value for name, value in values.items()}
+
+
+def _value(name: str, text: str) -> Any:
+    match PARAMETERS[name]["schema"]:
+        case {"type": "integer", "minimum": lowest, "maximum": highest}:
+            if (
+                text.isascii()
+                and text.isdigit()
+                and len(text) <= len(str(MAX_POSITION))
+                and lowest <= int(text) <= highest
+            ):
+                return int(text)
+            raise Problem(400, f"The parameter {name!r} must be a whole number from {lowest} to {highest}.")
+        case {"enum": choices}:
+            return _choice(name, text, choices)
+        case {"type": "boolean"}:
+            return _choice(name, text, ["true", "false"]) == "true"
+        case {"type": "string"}:
+            return text or None
+        case _:
+            return _time(name, text)
+
+
+def _choice(name: str, text: str, choices: list[str]) -> str:
+    if text not in choices:
+        raise Problem(400, f"The parameter {name!r} must be {' or '.join(choices)}.")
+    return text
+
+
+def _time(name: str, text: str) -> int:
+    if text.isascii() and text.isdigit() and len(text) <= _MAX_MS_DIGITS:
+        return int(text)
+    try:
+        # A `+` that was not percent-encoded arrives as a space.
+        return from_rfc3339(text[:_DATE_LENGTH] + text[_DATE_LENGTH:].replace(" ", "+"))
+    except ValueError:
+        raise Problem(
+            400, f"The parameter {name!r} must be a time: RFC 3339 with its offset, or ms since 1970."
+        ) from None

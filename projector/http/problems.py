@@ -1,4 +1,4 @@
-"""Errors to those who ask, as RFC 9457 problem details."""
+"""Error responses, as RFC 9457 problem details."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class ProblemDetails(msgspec.Struct, rename={"kind": "type"}):
-    """The body of an error answer."""
+    """The body of an error response."""
 
     title: str
     status: int
@@ -25,26 +25,25 @@ class ProblemDetails(msgspec.Struct, rename={"kind": "type"}):
 
 
 class Problem(HTTPException):
-    """A question that gets an error answer: an HTTP status, and one sentence that says what to do."""
+    """A request that is answered with an error: an HTTP status, and a sentence for the client."""
 
 
 def problem_response(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
-    """Return an error as problem details."""
     body = msgspec.json.encode(ProblemDetails(HTTPStatus(status).phrase, status, detail))
     return Response(body, status, headers, media_type="application/problem+json")
 
 
 async def on_http_exception(_: Request, error: Exception) -> Response:
-    """Answer an exception that carries a status: one of ours, or the router's own."""
+    """Return the response to a Problem, or to an exception of the router."""
     assert isinstance(error, HTTPException)
     return problem_response(error.status_code, error.detail, error.headers)
 
 
 async def on_unavailable(_: Request, error: Exception) -> Response:
-    """Answer while the store or the read model cannot be reached."""
-    return problem_response(503, f"The data cannot be read at the moment ({error}).", {"Retry-After": "1"})
+    """Return the response while the store or the read model cannot be read."""
+    return problem_response(503, f"The database is unavailable ({error}).", {"Retry-After": "1"})
 
 
 async def on_unexpected(_: Request, __: Exception) -> Response:
-    """Answer what should not have happened; the server logs it."""
-    return problem_response(500, "Something unexpected happened; the log of the server says what.")
+    """Return the response to an unexpected error, which the server logs."""
+    return problem_response(500, "Internal error; see the log of the server.")

@@ -1,76 +1,87 @@
-"""Answers that are given again, byte for byte, for as long as the read model does not change."""
+"""Responses kept, byte for byte, until the read model changes; and the decision between 200 and 304."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from projector.http.front_door import is_query
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-    from starlette.types import Scope, Send
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 MAX_BYTES: Final = 16 * 1024 * 1024
 
-_Header = tuple[bytes, bytes]
 
-
-class Answer(NamedTuple):
-    """A whole answer: its ETag, its body, what headers speak of the body, and what others there are."""
+class ConditionalResponse(NamedTuple):
+    """A JSON response: 200 with its body or, if `If-None-Match` names its ETag, 304. The `headers` are for both."""
 
     etag: str
     body: bytes
-    of_body: tuple[_Header, ...]
-    others: tuple[_Header, ...]
+    headers: tuple[tuple[bytes, bytes], ...]
+
+    async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
+        status, body, headers = 304, b"", self.headers
+        if not self._is_known_to_client(scope):
+            about_body = ((b"content-length", b"%d" % len(self.body)), (b"content-type", b"application/json"))
+            status, body, headers = 200, self.body, (*headers, *about_body)
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    def _is_known_to_client(self, scope: Scope) -> bool:
+        for name, value in scope["headers"]:
+            if name == b"if-none-match":
+                tags = [tag.strip().removeprefix("W/") for tag in value.decode("latin-1").split(",")]
+                if "*" in tags or self.etag in tags:
+                    return True
+        return False
 
 
 class ResponseCache:
-    """Answers by their address, forgotten all together when the read model changes or they become too many.
+    """Responses by their path and query. All are dropped when the read model changes, or when they become too many.
 
-    `version` tells one state of the read model from every other, or None if it cannot: nothing is remembered then.
+    `version` identifies a state of the read model; None if it cannot be told, and nothing is kept.
     """
 
     def __init__(self, version: Callable[[], Hashable | None], max_bytes: int = MAX_BYTES) -> None:
         self.version = version
         self._max_bytes = max_bytes
-        self._of: Hashable | None = None
+        self._kept_version: Hashable | None = None
         self._bytes = 0
-        self._answers: dict[tuple[bytes, bytes], Answer] = {}
+        self._responses: dict[tuple[bytes, bytes], ConditionalResponse] = {}
 
-    def find(self, scope: Scope) -> Answer | None:
-        """Return the answer to a request, if it was given before and is still true."""
-        if not self._answers or scope["method"] != "GET":
+    def find(self, scope: Scope) -> ConditionalResponse | None:
+        """Return the response to a request, if it was kept and the read model has not changed since."""
+        if not self._responses or scope["method"] != "GET":
             return None
-        if self.version() != self._of:
-            self._forget()
+        if self.version() != self._kept_version:
+            self._clear()
             return None
-        return self._answers.get((scope["raw_path"], scope["query_string"]))
+        return self._responses.get((scope["raw_path"], scope["query_string"]))
 
-    def keep(self, scope: Scope, version: Hashable | None, answer: Answer) -> None:
-        """Remember an answer that was found in the state of this version, or in a later one."""
+    def keep(self, scope: Scope, version: Hashable | None, response: ConditionalResponse) -> None:
+        """Keep a response that was made from the read model at this version, or at a later one."""
         if version is None or scope["method"] != "GET":
             return
-        if version != self._of or self._bytes + len(answer.body) > self._max_bytes:
-            self._forget()
-        self._of = version
-        self._bytes += len(answer.body)
-        self._answers[scope["raw_path"], scope["query_string"]] = answer
+        if version != self._kept_version or self._bytes + len(response.body) > self._max_bytes:
+            self._clear()
+        self._kept_version = version
+        self._bytes += len(response.body)
+        self._responses[scope["raw_path"], scope["query_string"]] = response
 
-    def _forget(self) -> None:
-        self._answers.clear()
+    def _clear(self) -> None:
+        self._responses.clear()
         self._bytes = 0
 
 
-async def send_again(answer: Answer, scope: Scope, send: Send) -> None:
-    """Send an answer, or say that the asker has it already."""
-    status, body, headers = 200, answer.body, answer.of_body + answer.others
-    for name, value in scope["headers"]:
-        if name == b"if-none-match" and matches(value.decode("latin-1"), answer.etag):
-            status, body, headers = 304, b"", answer.others
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+class CachedResponses:
+    """Middleware that answers queries from the cache."""
 
+    def __init__(self, app: ASGIApp, cache: ResponseCache) -> None:
+        self._app = app
+        self._cache = cache
 
-def matches(if_none_match: str, etag: str) -> bool:
-    """Tell whether an `If-None-Match` names this ETag."""
-    tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
-    return "*" in tags or etag in tags
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = self._cache.find(scope) if is_query(scope) else None
+        await (response or self._app)(scope, receive, send)

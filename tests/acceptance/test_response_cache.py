@@ -1,4 +1,4 @@
-"""An answer that is given again is the one that would be found, and one that is no longer true is not given again."""
+"""A cached response equals the one that would be made again, and is not sent once the read model has changed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from projector.http.response_cache import Answer, ResponseCache
+from projector.http.response_cache import ConditionalResponse, ResponseCache
 from tests.processes.databases import change_read_model
 from tests.processes.traffic import callback
 from tests.running import run_cli, serving
@@ -27,8 +27,8 @@ def scope(path: str, query: str = "", method: str = "GET") -> dict[str, Any]:
     return {"method": method, "raw_path": path.encode(), "query_string": query.encode(), "headers": []}
 
 
-def an_answer(size: int = 1) -> Answer:
-    return Answer('"1"', b"x" * size, (), ())
+def response(size: int = 1) -> ConditionalResponse:
+    return ConditionalResponse('"1"', b"x" * size, ())
 
 
 class Model:
@@ -41,53 +41,53 @@ def model() -> Model:
 
 
 @pytest.fixture
-def remembered(model: Model) -> ResponseCache:
+def cache(model: Model) -> ResponseCache:
     return ResponseCache(lambda: model.version, max_bytes=100)
 
 
-def test_an_answer_is_found_by_its_whole_address_and_by_get_alone(remembered: ResponseCache) -> None:
-    remembered.keep(scope("/v1/a", "limit=1"), 1, an_answer())
-    assert remembered.find(scope("/v1/a", "limit=1")) == an_answer()
+def test_a_response_is_found_by_its_whole_address_and_by_get_alone(cache: ResponseCache) -> None:
+    cache.keep(scope("/v1/a", "limit=1"), 1, response())
+    assert cache.find(scope("/v1/a", "limit=1")) == response()
     for other in (
         scope("/v1/a"),
         scope("/v1/a", "limit=2"),
         scope("/v1/b", "limit=1"),
         scope("/v1/a", "limit=1", "HEAD"),
     ):
-        assert remembered.find(other) is None
-    remembered.keep(scope("/v1/b", method="HEAD"), 1, an_answer())
-    assert remembered.find(scope("/v1/b")) is None
+        assert cache.find(other) is None
+    cache.keep(scope("/v1/b", method="HEAD"), 1, response())
+    assert cache.find(scope("/v1/b")) is None
 
 
-def test_when_the_model_changes_all_is_forgotten(model: Model, remembered: ResponseCache) -> None:
-    remembered.keep(scope("/v1/a"), 1, an_answer())
+def test_when_the_model_changes_all_responses_are_dropped(model: Model, cache: ResponseCache) -> None:
+    cache.keep(scope("/v1/a"), 1, response())
     model.version = 2
-    assert remembered.find(scope("/v1/a")) is None
+    assert cache.find(scope("/v1/a")) is None
     model.version = 1
-    assert remembered.find(scope("/v1/a")) is None, "it is not believed again even if the version looks the same"
-    remembered.keep(scope("/v1/a"), 1, an_answer())
-    remembered.keep(scope("/v1/b"), 2, an_answer())
-    assert remembered.find(scope("/v1/a")) is None
+    assert cache.find(scope("/v1/a")) is None, "it is not used again even if the version looks the same"
+    cache.keep(scope("/v1/a"), 1, response())
+    cache.keep(scope("/v1/b"), 2, response())
+    assert cache.find(scope("/v1/a")) is None
 
 
-def test_an_answer_found_while_the_model_changed_is_not_given_again(model: Model, remembered: ResponseCache) -> None:
+def test_a_response_made_while_the_model_changed_is_not_sent_again(model: Model, cache: ResponseCache) -> None:
     model.version = 2
-    remembered.keep(scope("/v1/a"), 1, an_answer())
-    assert remembered.find(scope("/v1/a")) is None
+    cache.keep(scope("/v1/a"), 1, response())
+    assert cache.find(scope("/v1/a")) is None
 
 
-def test_of_a_model_that_cannot_tell_nothing_is_remembered(model: Model, remembered: ResponseCache) -> None:
+def test_of_a_model_without_a_version_nothing_is_cached(model: Model, cache: ResponseCache) -> None:
     model.version = None
-    remembered.keep(scope("/v1/a"), None, an_answer())
-    assert remembered.find(scope("/v1/a")) is None
+    cache.keep(scope("/v1/a"), None, response())
+    assert cache.find(scope("/v1/a")) is None
 
 
-def test_no_more_is_remembered_than_there_is_room_for(remembered: ResponseCache) -> None:
+def test_no_more_is_cached_than_there_is_room_for(cache: ResponseCache) -> None:
     for number in range(1_000):
-        remembered.keep(scope(f"/v1/{number}"), 1, an_answer(30))
-        found = [place for place in range(number + 1) if remembered.find(scope(f"/v1/{place}"))]
-        assert len(found) <= 3
-        assert number in found
+        cache.keep(scope(f"/v1/{number}"), 1, response(30))
+        kept = [other for other in range(number + 1) if cache.find(scope(f"/v1/{other}"))]
+        assert len(kept) <= 3
+        assert number in kept
 
 
 def whole(server: Server, path: str, **headers: str) -> tuple[int, bytes, dict[str, str]]:

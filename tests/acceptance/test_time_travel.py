@@ -108,7 +108,10 @@ def test_a_group_a_member_and_a_users_groups_can_be_asked_about_the_past(server:
     for when, groups in (({"at": at(1)}, [GROUP]), ({"at": at(3)}, []), ({"position": HEAD}, ["other"])):
         found = server.get("/v1/users/bob/groups", **when).raise_for_status().json()["groups"]
         assert [one["group_id"] for one in found] == groups
-    assert server.get("/v1/users/bob/groups", at=at(0)).json()["detail"] == "This user was not yet heard of."
+    assert (
+        server.get("/v1/users/bob/groups", at=at(0)).json()["detail"]
+        == "No events for this user up to the requested moment."
+    )
 
 
 @pytest.mark.parametrize(
@@ -157,9 +160,15 @@ def test_before_a_group_was_heard_of_it_is_404(server: Server) -> None:
     for path in ((GROUP,), (GROUP, "members"), (GROUP, "members", "ann")):
         for when in ({"at": at(0) - 1}, {"at": "0001-01-01T00:00:00+23:59"}, {"position": 0}):
             answer = server.get(server.group_path(*path), **when)
-            assert (answer.status_code, answer.json()["detail"]) == (404, "This group was not yet heard of.")
+            assert (answer.status_code, answer.json()["detail"]) == (
+                404,
+                "No events for this group up to the requested moment.",
+            )
     answer = server.get(server.group_path(GROUP, "members", "cid"), at=at(1))
-    assert (answer.status_code, answer.json()["detail"]) == (404, "This user then was not a member of this group.")
+    assert (answer.status_code, answer.json()["detail"]) == (
+        404,
+        "This user was not a member of this group at the requested moment.",
+    )
 
 
 @pytest.mark.slow

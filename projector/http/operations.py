@@ -1,0 +1,76 @@
+"""What operators need of a process: whether it lives, whether it is ready, its metrics, and the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from anyio import to_thread
+from starlette.responses import Response
+from starlette.routing import Route
+
+from projector.event_store import StoreUnavailable
+from projector.http import openapi
+from projector.read_model import ReadModelUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.requests import Request
+
+    from projector.event_store.spool import SpoolStatus
+    from projector.health import Health
+    from projector.http.metrics import Metrics
+
+
+class Operations:
+    """The endpoints of every process. `spooled` is None without a spool."""
+
+    def __init__(
+        self, health: Callable[[], Health], metrics: Metrics, spooled: Callable[[], SpoolStatus] | None
+    ) -> None:
+        self._health = health
+        self._metrics = metrics
+        self._spooled = spooled
+
+    def routes(self) -> list[Route]:
+        return [Route("/livez", self.livez), Route("/readyz", self.readyz), Route("/metrics", self.metrics)]
+
+    async def livez(self, _: Request) -> Response:
+        return _json(200, {"status": "alive"})
+
+    async def readyz(self, _: Request) -> Response:
+        """Return 200, or 503 with the reasons why the read model is not correct and current."""
+        state: dict[str, Any] = {}
+        try:
+            if self._spooled:
+                spooled = self._spooled()
+                state["spool"] = {"events": spooled.depth, "seconds": spooled.age_s()}
+            health = await to_thread.run_sync(self._health)
+        except (StoreUnavailable, ReadModelUnavailable) as error:
+            return _json(503, {"status": "not ready", **state, "complaints": [str(error)]})
+        complaints = health.complaints()
+        state |= {"head": health.head, "positions": health.positions, "lag_seconds": health.lag_ms / 1000}
+        status = "not ready" if complaints else "ready"
+        return _json(503 if complaints else 200, {"status": status, **state, "complaints": complaints})
+
+    async def metrics(self, _: Request) -> Response:
+        exposition = await to_thread.run_sync(self._metrics.exposition)
+        return Response(exposition, media_type="text/plain; version=0.0.4")
+
+
+class OpenAPIDocument:
+    """The endpoint of `/openapi.json`."""
+
+    def __init__(self, *, secured: bool) -> None:
+        self._body = msgspec.json.encode(openapi.document(secured=secured))
+
+    def route(self) -> Route:
+        return Route("/openapi.json", self.get)
+
+    async def get(self, _: Request) -> Response:
+        return Response(self._body, media_type="application/json")
+
+
+def _json(status: int, content: Any) -> Response:
+    return Response(msgspec.json.encode(content), status, media_type="application/json")

@@ -1,0 +1,123 @@
+"""Runs a query: waits for a position, opens one session, encodes the answer, and makes the response."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, TypeVarTuple
+from urllib.parse import parse_qsl, urlencode
+
+import msgspec
+from anyio import CapacityLimiter, to_thread
+
+from projector.http.parameters import read_parameters
+from projector.http.problems import Problem
+from projector.http.queries import QueryEndpoints, reached_position
+from projector.http.response_cache import ConditionalResponse, ResponseCache
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.types import Receive, Scope, Send
+
+    from projector.event_store import EventStore
+    from projector.http.parameters import Parameters
+    from projector.http.routes import Route
+    from projector.read_model import Queries
+
+_MAX_WAIT_S: Final = 2.0
+_POLL_S: Final = 0.005
+
+_T = TypeVar("_T")
+_Arguments = TypeVarTuple("_Arguments")
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class Result(NamedTuple):
+    """An encoded answer, the cursor of the next page, and the position of the read model that it comes from."""
+
+    body: bytes
+    following: str | None
+    position: int
+
+
+class QueryRunner:
+    """Runs the queries of all routes, in at most so many `threads`; 0 runs them in the event loop."""
+
+    def __init__(self, store: EventStore, queries: Queries, threads: int = 0) -> None:
+        self.cache = ResponseCache(queries.version)
+        self._endpoints = QueryEndpoints(store)
+        self._queries = queries
+        self._threads = CapacityLimiter(threads) if threads else None
+
+    async def respond(self, route: Route, scope: Scope) -> ConditionalResponse:
+        """Return the response to a request. Raises Problem, StoreUnavailable and ReadModelUnavailable."""
+        parameters = read_parameters(scope, route)
+        await self._wait_for(max(parameters.position or 0, parameters.wait_for))
+        version = self.cache.version() if route.is_cached else None
+        response = _response(scope, await self._in_thread(self._run, route, parameters))
+        self.cache.keep(scope, version, response)
+        return response
+
+    def _run(self, route: Route, parameters: Parameters) -> Result:
+        with self._queries.session() as session:
+            position = reached_position(session)
+            try:
+                answer = route.endpoint(self._endpoints, session, parameters)
+            except Problem as problem:
+                headers = {"Projector-Position": str(position)}
+                raise Problem(problem.status_code, problem.detail, headers) from None
+        return Result(_encode(answer), getattr(answer, "next", None), position)
+
+    async def _wait_for(self, position: int) -> None:
+        if not position:
+            return
+        deadline = time.monotonic() + _MAX_WAIT_S
+        while (reached := await self._in_thread(self._position)) < position:
+            if time.monotonic() > deadline:
+                raise Problem(
+                    503,
+                    f"The read model is at position {reached} and did not reach {position} in time.",
+                    {"Retry-After": "1", "Projector-Position": str(reached)},
+                )
+            await asyncio.sleep(_POLL_S)
+
+    def _position(self) -> int:
+        with self._queries.session() as session:
+            return reached_position(session)
+
+    async def _in_thread(self, work: Callable[[*_Arguments], _T], *arguments: *_Arguments) -> _T:
+        if self._threads is None:
+            return work(*arguments)
+        return await to_thread.run_sync(work, *arguments, limiter=self._threads)
+
+
+class QueryRoute:
+    """The ASGI application of one route."""
+
+    def __init__(self, runner: QueryRunner, route: Route) -> None:
+        self._runner = runner
+        self._route = route
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self._runner.respond(self._route, scope)
+        await response(scope, receive, send)
+
+
+def _response(scope: Scope, result: Result) -> ConditionalResponse:
+    etag = f'"{blake2b(result.body, digest_size=12).hexdigest()}"'
+    headers = [
+        (b"projector-position", b"%d" % result.position),
+        (b"etag", etag.encode()),
+        (b"cache-control", b"private, no-cache"),
+    ]
+    if result.following:
+        headers.append((b"link", f'<{_next_page(scope, result.following)}>; rel="next"'.encode("latin-1")))
+    return ConditionalResponse(etag, result.body, tuple(headers))
+
+
+def _next_page(scope: Scope, cursor: str) -> str:
+    query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    kept = [(name, value) for name, value in query if name not in ("cursor", "wait_for")]
+    return f"{scope['path']}?{urlencode([*kept, ('cursor', cursor)])}"
