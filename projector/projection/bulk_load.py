@@ -44,7 +44,7 @@ def load(
             intact = [recorded for recorded in events if recorded.event.group_id not in failed]
             failed |= _fold(buffer, projections, intact)
             on_progress(len(events))
-        failed |= _write(buffer, but=None)
+        failed |= _write(buffer, incomplete=None)
     return failed
 
 
@@ -59,18 +59,18 @@ def _fold(buffer: BufferedTables, projections: Sequence[Projection], events: Seq
     except ReadModelUnavailable:
         raise
     except Exception:  # noqa: BLE001 - an event can break a projection in any way; other groups must be loaded
-        return buffer.drop() | {recorded.event.group_id for recorded in events}
-    return _write(buffer, but=events[-1].event.group_id)
+        return buffer.discard() | {recorded.event.group_id for recorded in events}
+    return _write(buffer, incomplete=events[-1].event.group_id)
 
 
-def _write(buffer: BufferedTables, *, but: str | None) -> set[str]:
-    """Write all groups but one, whose stream may go on; return the groups lost to a failure."""
+def _write(buffer: BufferedTables, *, incomplete: str | None) -> set[str]:
+    """Write all groups but an incomplete one, whose stream may go on; return the groups lost to a failure."""
     try:
-        buffer.write(but=but)
+        buffer.write(incomplete=incomplete)
     except ReadModelUnavailable:
         raise
     except Exception:  # noqa: BLE001 - as above
-        return buffer.drop()
+        return buffer.discard()
     return set()
 
 

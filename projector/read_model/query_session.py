@@ -1,4 +1,4 @@
-"""Queries, in SQL for both databases: each reads an index, and costs no more than its result's size suggests."""
+"""Queries of the present state, in SQL for both databases. Each uses an index; its cost is bounded by its result."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ _SELECT_MEMBERS: Final = (
     "SELECT members.group_id, members.user_id, owner_at, owner_position, owner, members.evidence"
     " FROM members INDEXED BY {index} LEFT JOIN profiles ON profiles.group_id = members.group_id WHERE standing = 1"
 )
-_ROSTER: Final = (
+_SELECT_ROSTER: Final = (
     _SELECT_MEMBERS.format(index="members_present")
     + " AND members.group_id = ? AND user_id > ? ORDER BY user_id LIMIT ?"
 )
-_MEMBER: Final = _SELECT_MEMBERS.format(index="members_present") + " AND members.group_id = ? AND user_id = ?"
-_GROUPS_OF: Final = (
+_SELECT_MEMBER: Final = _SELECT_MEMBERS.format(index="members_present") + " AND members.group_id = ? AND user_id = ?"
+_SELECT_GROUPS_OF: Final = (
     _SELECT_MEMBERS.format(index="members_by_user")
     + " AND user_id = ? AND members.group_id > ? ORDER BY members.group_id LIMIT ?"
 )
 
 
 class Counts(NamedTuple):
-    """The totals over all groups; `members` counts memberships, a user in two groups twice."""
+    """Totals over all groups; `members` counts memberships: a user in two groups counts twice."""
 
     groups: int
     active_groups: int
@@ -50,17 +50,14 @@ class Counts(NamedTuple):
 
 
 class QuerySession:
-    """`Groups` of the live read model, at one moment: all projections as of one commit.
-
-    `connection` is inside a transaction.
-    """
+    """`Groups` as of one commit, on a connection inside a transaction."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     @property
     def past(self) -> Past:
-        """What is stored of earlier moments."""
+        """The stored earlier states."""
         return Past(self._connection)
 
     def positions(self) -> dict[str, int]:
@@ -72,30 +69,30 @@ class QuerySession:
         return _group_state(row) if row else None
 
     def groups(self, group_filter: GroupFilter, after: str, limit: int) -> list[GroupState]:
-        """Return the page of groups after an id, by id."""
+        """Return a page of the groups that meet a filter, after an id, by id."""
         query, arguments = page_query(group_filter, after, limit)
         page = f"{_SELECT_GROUPS} IN ({query}) ORDER BY 1 LIMIT ?"
         return [_group_state(row) for row in self._connection.execute(page, (*arguments, limit))]
 
     def members(self, group_id: str, after: str, limit: int) -> list[Membership]:
-        return self._memberships(_ROSTER, (group_id, after, limit))
+        return self._memberships(_SELECT_ROSTER, (group_id, after, limit))
 
     def member(self, group_id: str, user_id: str) -> Membership | None:
-        return next(iter(self._memberships(_MEMBER, (group_id, user_id))), None)
+        return next(iter(self._memberships(_SELECT_MEMBER, (group_id, user_id))), None)
 
     def knows_user(self, user_id: str) -> bool:
         row = self._connection.execute("SELECT 1 FROM members WHERE user_id = ? LIMIT 1", (user_id,)).fetchone()
         return row is not None
 
     def groups_of(self, user_id: str, after: str, limit: int) -> list[Membership]:
-        return self._memberships(_GROUPS_OF, (user_id, after, limit))
+        return self._memberships(_SELECT_GROUPS_OF, (user_id, after, limit))
 
     def set_aside_events(self) -> list[SetAside]:
         """Return the events set aside, by position."""
         return set_aside_events(self._connection)
 
     def counts(self) -> Counts:
-        """Count groups and members; this reads a row of every group."""
+        """Count groups and members. Reads a row of every group."""
         groups, active = self._connection.execute(
             "SELECT COUNT(*), COUNT(CASE WHEN status = 'active' THEN 1 END) FROM profiles"
         ).fetchone()
