@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+from projector.read_model import NoReadModel
+from projector.read_model.schema import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -17,6 +20,10 @@ class RebuildProgress(NamedTuple):
     phase: str
     done: int
     total: int
+
+
+MISSING: Final = "there is no read model yet; run `projector replay` to build it"
+STARTING: Final = RebuildProgress("starting", 0, 0)
 
 
 class Generation(Protocol):
@@ -61,3 +68,9 @@ class Generations(Protocol):
 
     def rebuild_progress(self) -> RebuildProgress | None:
         """Return the progress of a rebuild under way in any process, None if there is none."""
+
+
+def require_schema(version: int) -> None:
+    """Raise NoReadModel unless this is the schema version of this code."""
+    if version != SCHEMA_VERSION:
+        raise NoReadModel("the read model has another schema version; run `projector replay` to rebuild it")

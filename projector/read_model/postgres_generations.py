@@ -1,28 +1,22 @@
-"""The schemas of a read model on PostgreSQL: a table names the live one and the one before; the rest is rubbish.
+"""The generations of a read model on PostgreSQL: a schema each, and a table that names the live and the previous one.
 
 public.read_models           name, generation: live → 7, previous → 6
 read_model_7, read_model_6   the tables
-advisory lock                held by whoever builds the next one
+advisory lock                held during a rebuild; public.read_model_building has its progress
 """
 
 from __future__ import annotations
 
-import contextlib
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import psycopg
 
-from projector.database.postgres import connect
-from projector.read_model.generations import RebuildProgress
-from projector.read_model.postgres import (
-    LIVE,
-    PostgresDraft,
-    PostgresReadModel,
-    create,
-    unavailable,
-)
-from projector.read_model.schema import OWNED, SCHEMA_VERSION
+from projector.database.postgres import PostgresConnection, connect, create_statement
+from projector.read_model.generations import STARTING, RebuildProgress
+from projector.read_model.postgres import LIVE, PostgresDraft, PostgresReadModel, unavailable
+from projector.read_model.schema import CHECKPOINTS, OWNED, SCHEMA_VERSION, TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -35,41 +29,44 @@ _CREATE: Final = (
     "CREATE TABLE IF NOT EXISTS public.read_model_building (id bigint PRIMARY KEY, progress text NOT NULL)",
     "CREATE SEQUENCE IF NOT EXISTS public.read_model_generations",
 )
-_POINT: Final = (
+_SELECT_NUMBERS: Final = (
+    "SELECT substring(nspname FROM 12)::bigint FROM pg_namespace WHERE nspname ~ '^read_model_[0-9]+$'"
+)
+_UPSERT_NAME: Final = (
     "INSERT INTO public.read_models VALUES (%s, %s, %s) ON CONFLICT (name)"
     " DO UPDATE SET generation = excluded.generation, schema_version = excluded.schema_version"
 )
-_GENERATIONS: Final = (
-    "SELECT substring(nspname FROM 12)::bigint FROM pg_namespace WHERE nspname ~ '^read_model_[0-9]+$'"
+_UPSERT_PROGRESS: Final = (
+    "INSERT INTO public.read_model_building VALUES (1, %s) ON CONFLICT (id) DO UPDATE SET progress = excluded.progress"
 )
 
 
 class PostgresGeneration:
-    """`Generation` in a schema of its own; a part goes into the schema of the whole."""
+    """`Generation` in a schema of its own; a shard is in the schema of the whole."""
 
-    def __init__(self, url: str, number: int, *, is_part: bool = False) -> None:
+    def __init__(self, url: str, number: int, *, is_shard: bool = False) -> None:
         self._url = url
         self._number = number
-        self._is_part = is_part
+        self._is_shard = is_shard
 
     @property
     def name(self) -> str:
         return f"read_model_{self._number}"
 
-    def shard(self, number: int) -> PostgresGeneration:  # noqa: ARG002 - every part goes to the same place
-        return PostgresGeneration(self._url, self._number, is_part=True)
+    def shard(self, number: int) -> PostgresGeneration:  # noqa: ARG002 - all shards are in the same schema
+        return PostgresGeneration(self._url, self._number, is_shard=True)
 
     def create(self, versions: Mapping[str, int], *, from_scratch: Collection[str]) -> PostgresDraft:
-        if not self._is_part:
+        if not self._is_shard:
+            copied = set(versions) - set(from_scratch)
             with unavailable(), connect(self._url) as connection:
                 connection.execute("SET statement_timeout = 0")
                 with connection.transaction():
-                    # All tables are copied as they are at one moment.
+                    # All tables are copied as of the same moment.
                     connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-                    live = None if set(from_scratch) == set(versions) else _pointed(connection, LIVE)
-                    create(connection, self._number, {name: versions[name] for name in from_scratch})
-                    if live is not None:
-                        self._copy(connection, f"read_model_{live}", set(versions) - set(from_scratch))
+                    self._create_tables(connection, {name: versions[name] for name in from_scratch})
+                    if copied and (live := _select_number(connection, LIVE)) is not None:
+                        self._copy(connection, f"read_model_{live}", copied)
         return PostgresDraft(self._url, self._number)
 
     def open(self) -> PostgresReadModel:
@@ -77,13 +74,19 @@ class PostgresGeneration:
 
     def promote(self) -> None:
         with unavailable(), connect(self._url) as connection, connection.transaction():
-            if (live := _pointed(connection, LIVE)) is not None:
-                connection.execute(_POINT, (_PREVIOUS, live, SCHEMA_VERSION))
-            connection.execute(_POINT, (LIVE, self._number, SCHEMA_VERSION))
+            if (live := _select_number(connection, LIVE)) is not None:
+                connection.execute(_UPSERT_NAME, (_PREVIOUS, live, SCHEMA_VERSION))
+            connection.execute(_UPSERT_NAME, (LIVE, self._number, SCHEMA_VERSION))
+
+    def _create_tables(self, connection: psycopg.Connection[Any], empty: Mapping[str, int]) -> None:
+        connection.execute(f"CREATE SCHEMA {self.name}")
+        connection.execute("SELECT set_config('search_path', %s, true)", (self.name,))
+        for table in TABLES:
+            connection.execute(create_statement(table))
+        PostgresConnection(connection).upsert(CHECKPOINTS, [(*version, 0) for version in empty.items()])
 
     def _copy(self, connection: psycopg.Connection[Any], source: str, projections: set[str]) -> None:
-        copied = ["mark", *(table.name for name in projections for table in OWNED[name])]
-        for table in copied:
+        for table in ("mark", *(table.name for projection in projections for table in OWNED[projection])):
             connection.execute(f"INSERT INTO {self.name}.{table} SELECT * FROM {source}.{table}")
         for table in ("checkpoints", "set_aside"):
             connection.execute(
@@ -101,46 +104,45 @@ class PostgresGenerations:
     def live(self, *, timeout_s: float = 1) -> PostgresReadModel:
         return PostgresReadModel(self._url, timeout_s=timeout_s)
 
-    @contextlib.contextmanager
+    @contextmanager
     def begin_rebuild(self, on_wait: Callable[[], None] = lambda: None) -> Iterator[PostgresGeneration]:
-        # The lock is released with the connection, however the process ends.
-        with self._alone(on_wait) as connection:
+        with self._locked(on_wait) as connection:
             with unavailable():
-                _sweep(connection)
+                _drop_unused(connection)
                 ((number,),) = connection.execute("SELECT nextval('public.read_model_generations')").fetchall()
             try:
                 yield PostgresGeneration(self._url, number)
             finally:
-                with contextlib.suppress(psycopg.Error):  # the next one does it
-                    _sweep(connection)
+                with suppress(psycopg.Error):  # the next rebuild does it
+                    _drop_unused(connection)
 
     def previous(self) -> PostgresGeneration | None:
         with unavailable(), connect(self._url) as connection:
-            number = _pointed(connection, _PREVIOUS)
+            number = _select_number(connection, _PREVIOUS)
         return None if number is None else PostgresGeneration(self._url, number)
 
     def drop_previous(self) -> None:
-        """Its schema goes when the building ends."""
         with unavailable(), connect(self._url) as connection:
             connection.execute("DELETE FROM public.read_models WHERE name = %s", (_PREVIOUS,))
 
     def report_progress(self, progress: RebuildProgress) -> None:
         with unavailable(), connect(self._url) as connection:
-            _say(connection, progress)
+            _save_progress(connection, progress)
 
     def rebuild_progress(self) -> RebuildProgress | None:
         with unavailable(), connect(self._url) as connection:
             ((is_free,),) = connection.execute("SELECT pg_try_advisory_lock_shared(%s)", (_BUILDING_LOCK,)).fetchall()
             if is_free:
                 return None
-            found = connection.execute("SELECT progress FROM public.read_model_building").fetchone()
-            return msgspec.json.decode(found[0], type=RebuildProgress) if found else RebuildProgress("starting", 0, 0)
+            row = connection.execute("SELECT progress FROM public.read_model_building").fetchone()
+            return msgspec.json.decode(row[0], type=RebuildProgress) if row else STARTING
 
-    @contextlib.contextmanager
-    def _alone(self, on_wait: Callable[[], None]) -> Iterator[psycopg.Connection[Any]]:
-        with contextlib.ExitStack() as held:
+    @contextmanager
+    def _locked(self, on_wait: Callable[[], None]) -> Iterator[psycopg.Connection[Any]]:
+        """Hold the right to rebuild. The server releases it with the connection, in whatever way the process ends."""
+        with ExitStack() as stack:
             with unavailable():
-                connection = held.enter_context(connect(self._url))
+                connection = stack.enter_context(connect(self._url))
                 connection.execute("SET statement_timeout = 0")
                 connection.execute("SET lock_timeout = 0")
                 ((is_ours,),) = connection.execute("SELECT pg_try_advisory_lock(%s)", (_BUILDING_LOCK,)).fetchall()
@@ -149,27 +151,24 @@ class PostgresGenerations:
                     connection.execute("SELECT pg_advisory_lock(%s)", (_BUILDING_LOCK,))
                 for statement in _CREATE:
                     connection.execute(statement)
-                _say(connection, RebuildProgress("starting", 0, 0))
+                _save_progress(connection, STARTING)
                 connection.execute("SET lock_timeout = 1000")
             yield connection
 
 
-def _sweep(connection: psycopg.Connection[Any]) -> None:
-    """Remove every schema that is neither live nor previous."""
-    kept = {_pointed(connection, LIVE), _pointed(connection, _PREVIOUS)}
-    for (number,) in connection.execute(_GENERATIONS).fetchall():
-        if number not in kept:
+def _select_number(connection: psycopg.Connection[Any], name: str) -> int | None:
+    """Return the number of the live or previous generation."""
+    row = connection.execute("SELECT generation FROM public.read_models WHERE name = %s", (name,)).fetchone()
+    return int(row[0]) if row else None
+
+
+def _drop_unused(connection: psycopg.Connection[Any]) -> None:
+    """Drop every schema that is neither live nor previous."""
+    used = {_select_number(connection, LIVE), _select_number(connection, _PREVIOUS)}
+    for (number,) in connection.execute(_SELECT_NUMBERS).fetchall():
+        if number not in used:
             connection.execute(f"DROP SCHEMA read_model_{number} CASCADE")
 
 
-def _pointed(connection: psycopg.Connection[Any], name: str) -> int | None:
-    found = connection.execute("SELECT generation FROM public.read_models WHERE name = %s", (name,)).fetchone()
-    return int(found[0]) if found else None
-
-
-def _say(connection: psycopg.Connection[Any], progress: RebuildProgress) -> None:
-    connection.execute(
-        "INSERT INTO public.read_model_building VALUES (1, %s)"
-        " ON CONFLICT (id) DO UPDATE SET progress = excluded.progress",
-        (msgspec.json.encode(progress).decode(),),
-    )
+def _save_progress(connection: psycopg.Connection[Any], progress: RebuildProgress) -> None:
+    connection.execute(_UPSERT_PROGRESS, (msgspec.json.encode(progress).decode(),))

@@ -1,4 +1,4 @@
-"""The read model on SQLite: a file of its own beside the events, disposable, never synced before it need be."""
+"""The read model on SQLite: a file of its own beside the events."""
 
 from __future__ import annotations
 
@@ -12,131 +12,95 @@ from projector.read_model import NoReadModel, ReadModelUnavailable
 from projector.read_model.query_session import QuerySession
 from projector.read_model.schema import INDEXES, OWNED, SCHEMA_VERSION, TABLES
 from projector.read_model.sqlite_link import LinkedFile
-from projector.read_model.unit_of_work import ReadTransaction, UnitOfWork
+from projector.read_model.unit_of_work import ReadTransaction, UnitOfWork, commit_or_roll_back
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+_PRAGMAS: Final = ("synchronous=NORMAL", "cache_size=-16000", "wal_autocheckpoint=4000")
+_DRAFT_PRAGMAS: Final = ("journal_mode=MEMORY", "synchronous=OFF", "locking_mode=EXCLUSIVE", "cache_size=-8000")
 
 unavailable: Final = partial(errors_as, ReadModelUnavailable, but=ROW_ERRORS)
-"""Raise ReadModelUnavailable in place of SQLite's errors; errors that a row caused stay."""
+"""Raise ReadModelUnavailable in place of SQLite's errors, except those that a row caused."""
 
 
 class SQLiteReadModel:
-    """`ReadModel` in the file at `path`, or in the one that a link there names at the time."""
+    """`ReadModel` in the file at `path`, or in the file that a link there names at the time."""
 
-    def __init__(self, path: str, *, timeout_s: float = 1) -> None:
-        self._file = LinkedFile(path, SCHEMA_VERSION, timeout_s)
+    def __init__(self, path: str, *, timeout_s: float = 1, pragmas: Sequence[str] = _PRAGMAS) -> None:
+        self._file = LinkedFile(path, pragmas, timeout_s=timeout_s)
 
     @contextmanager
     def transaction(self) -> Iterator[UnitOfWork]:
-        with unavailable(), self._begun("BEGIN IMMEDIATE") as connection:
-            yield UnitOfWork(SQLiteConnection(connection), unavailable)
+        with unavailable(), commit_or_roll_back(self._begin("BEGIN IMMEDIATE")) as connection:
+            yield UnitOfWork(connection, unavailable)
 
     def try_lead(self) -> bool:
         return True
 
     def step_down(self) -> None:
-        pass  # every process may project, each in its own transaction
+        pass  # every process may project, each in its own transactions
 
     @contextmanager
     def read_transaction(self) -> Iterator[ReadTransaction]:
-        with unavailable(), self._begun("BEGIN") as connection:
-            yield ReadTransaction(SQLiteConnection(connection))
+        with unavailable(), commit_or_roll_back(self._begin("BEGIN")) as connection:
+            yield ReadTransaction(connection)
 
     def close(self) -> None:
         self._file.close()
 
-    @contextmanager
-    def _begun(self, begin: str) -> Iterator[sqlite3.Connection]:
-        connection = self._file.begin(begin)
-        try:
-            yield connection
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
+    def _begin(self, statement: str) -> SQLiteConnection:
+        return SQLiteConnection(self._file.begin(statement))
 
 
 class SQLiteDraft(SQLiteReadModel):
-    """`DraftReadModel` in a new file, nothing of which is believed before it is finished.
+    """`DraftReadModel` in a file that has no indexes, and is not durable, before it is finished."""
 
-    `afresh` are the projections to build, and their versions; the others are copied from another file, if given.
-    """
-
-    def __init__(self, path: str, afresh: Mapping[str, int], copied: str | None = None) -> None:
+    def __init__(self, path: str) -> None:
+        super().__init__(path, pragmas=_DRAFT_PRAGMAS)
         self._path = path
-        if copied is None:
-            _create(path, afresh, _TABLES)
-        else:
-            _copy(copied, path, afresh)
-        super().__init__(path)
-        with unavailable():
-            for pragma in ("journal_mode=MEMORY", "synchronous=OFF", "locking_mode=EXCLUSIVE", "cache_size=-8000"):
-                self._file.connection().execute(f"PRAGMA {pragma}").fetchone()
 
-    def append(self, part: str, projections: Iterable[str]) -> None:
-        connection = self._file.connection()
+    @classmethod
+    def create(cls, path: str, empty: Mapping[str, int], *, copied_from: str | None = None) -> SQLiteDraft:
+        """Create the file: projections of `empty`, by version, without rows, the others copied from another file.
+
+        Raises ReadModelUnavailable.
+        """
         with unavailable():
-            connection.execute("ATTACH ? AS part", (part,))
+            if copied_from is None:
+                _create(path, empty)
+            else:
+                _copy(copied_from, path, empty)
+        return cls(path)
+
+    def append(self, shard: str, projections: Iterable[str]) -> None:
+        with unavailable():
+            connection = self._file.connection()
+            connection.execute("ATTACH ? AS shard", (shard,))
             connection.execute("BEGIN")
             for table in (table.name for projection in projections for table in OWNED[projection]):
-                connection.execute(f"INSERT INTO main.{table} SELECT * FROM part.{table}")
+                connection.execute(f"INSERT INTO main.{table} SELECT * FROM shard.{table}")
             connection.execute("COMMIT")
-            connection.execute("DETACH part")
+            connection.execute("DETACH shard")
 
     def finish(self) -> None:
         with unavailable():
-            for statement in _INDEXES:
-                self._file.connection().execute(statement)
+            for index in INDEXES:
+                self._file.connection().execute(index.statement)
             self.close()
             switch_to_wal(self._path)
 
 
-def create(path: str, versions: Mapping[str, int]) -> None:
-    """Create an empty read model, each of these projections at 0. Raises ReadModelUnavailable."""
-    _create(path, versions, (*_TABLES, *_INDEXES))
-    with unavailable():
-        switch_to_wal(path)
-
-
-def _create(path: str, versions: Mapping[str, int], schema: Iterable[str]) -> None:
-    with unavailable(), closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        for statement in schema:
-            connection.execute(statement)
-        connection.executemany("INSERT INTO checkpoints VALUES (?, ?, 0)", versions.items())
-        connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-        connection.execute("COMMIT")
-
-
-def _copy(source: str, path: str, afresh: Mapping[str, int]) -> None:
-    with unavailable(), closing(sqlite3.connect(source)) as live, closing(sqlite3.connect(path)) as connection:
-        live.backup(connection)
-        with connection:
-            for table in (table.name for projection in afresh for table in OWNED[projection]):
-                connection.execute(f"DELETE FROM {table}")
-            connection.executemany("INSERT OR REPLACE INTO checkpoints VALUES (?, ?, 0)", afresh.items())
-            connection.executemany("DELETE FROM set_aside WHERE projection = ?", [(name,) for name in afresh])
-        connection.execute("PRAGMA journal_mode=DELETE")
-
-
 class SQLiteQueries:
-    """`Queries` over one connection, for one thread, to the file at `path` or the one that a link there names."""
+    """`Queries` for one thread, of the file at `path` or the one that a link there names at the time."""
 
     def __init__(self, path: str) -> None:
-        self._file = LinkedFile(path, SCHEMA_VERSION)
+        self._file = LinkedFile(path, _PRAGMAS)
 
     @contextmanager
     def session(self) -> Iterator[QuerySession]:
-        with unavailable():
-            connection = self._file.begin("BEGIN")
-            try:
-                yield QuerySession(SQLiteConnection(connection))
-            finally:
-                if connection.in_transaction:
-                    connection.execute("COMMIT")
+        with unavailable(), commit_or_roll_back(SQLiteConnection(self._file.begin("BEGIN"))) as connection:
+            yield QuerySession(connection)
 
     def version(self) -> tuple[str, int] | None:
         try:
@@ -148,5 +112,22 @@ class SQLiteQueries:
         self._file.close()
 
 
-_TABLES: Final = tuple(map(create_statement, TABLES))
-_INDEXES: Final = tuple(index.statement for index in INDEXES)
+def _create(path: str, versions: Mapping[str, int]) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        for table in TABLES:
+            connection.execute(create_statement(table))
+        connection.executemany("INSERT INTO checkpoints VALUES (?, ?, 0)", versions.items())
+        connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        connection.execute("COMMIT")
+
+
+def _copy(source: str, path: str, empty: Mapping[str, int]) -> None:
+    with closing(sqlite3.connect(source)) as live, closing(sqlite3.connect(path)) as connection:
+        live.backup(connection)
+        with connection:
+            for table in (table.name for projection in empty for table in OWNED[projection]):
+                connection.execute(f"DELETE FROM {table}")
+            connection.executemany("INSERT OR REPLACE INTO checkpoints VALUES (?, ?, 0)", empty.items())
+            connection.executemany("DELETE FROM set_aside WHERE projection = ?", [(name,) for name in empty])
+        connection.execute("PRAGMA journal_mode=DELETE")

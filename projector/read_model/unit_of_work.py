@@ -104,13 +104,26 @@ def set_aside_events(connection: Connection) -> list[SetAside]:
 
 
 @contextmanager
+def commit_or_roll_back(connection: Connection) -> Iterator[Connection]:
+    """End a transaction that has begun: commit it, or roll it back on any exception."""
+    try:
+        yield connection
+        connection.execute("COMMIT")
+    except BaseException:
+        # Some errors have ended it already.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
 def _savepoint(connection: Connection) -> Iterator[None]:
     """Undo the changes made inside, and only those, on any exception."""
     connection.execute("SAVEPOINT projection")
     try:
         yield
     except BaseException:
-        # Some errors have ended the whole transaction already.
+        # Some errors have ended the transaction already.
         if connection.in_transaction:
             connection.execute("ROLLBACK TO projection")
             connection.execute("RELEASE projection")

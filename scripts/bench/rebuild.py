@@ -26,7 +26,7 @@ from projector.domain.events import Recorded
 from projector.event_store.mapper import EventMapper
 from projector.projection.slices import slice_streams
 from projector.read_model.sql_tables import SQLTables
-from projector.read_model.sqlite import create
+from projector.read_model.sqlite import SQLiteDraft
 from projector.replay.build import Jobs
 from projector.replay.replay import Replay
 from projector.settings import Settings
@@ -80,7 +80,7 @@ class StockProjection(Projection[StockView]):
 def stock(path: Path) -> dict[str, Any]:
     events = SQLiteApplicationRecorder(SQLiteDatastore(str(path), originator_id_type="text"))
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        create(file := str(Path(folder, "view.db")), {})
+        SQLiteDraft.create(file := str(Path(folder, "view.db")), {}).finish()
         view = StockView(SQLiteDatastore(file))
         view.create_table()
         projection, mapper, position = StockProjection(view), EventMapper(JSONTranscoder()), 0

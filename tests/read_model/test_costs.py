@@ -15,7 +15,7 @@ from projector.projection.membership import MembershipProjection
 from projector.projection.profile import ProfileProjection
 from projector.projection.timeline import TimelineProjection
 from projector.read_model.group_filter import GroupFilter
-from projector.read_model.sqlite import SQLiteQueries, SQLiteReadModel, create
+from projector.read_model.sqlite import SQLiteDraft, SQLiteQueries, SQLiteReadModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,7 +43,7 @@ def fill(read_model: SQLiteReadModel, events: list[Event]) -> None:
 
 
 def created(path: str) -> SQLiteReadModel:
-    create(path, {projection.name: projection.version for projection in PROJECTIONS})
+    SQLiteDraft.create(path, {projection.name: projection.version for projection in PROJECTIONS}).finish()
     return SQLiteReadModel(path)
 
 

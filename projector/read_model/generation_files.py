@@ -1,0 +1,94 @@
+"""The files of a read model on SQLite, one for each generation, and the symbolic links that name two of them."""
+
+from __future__ import annotations
+
+import glob
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from projector.read_model import ReadModelUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_SUFFIXES: Final = ("", "-wal", "-shm", "-journal")
+
+
+class GenerationFiles:
+    """The generations of one read model, as files; `path` is the link that names the live one."""
+
+    def __init__(self, path: str) -> None:
+        self._live = Path(path)
+        self._previous = Path(f"{path}.previous")
+
+    @property
+    def live(self) -> Path | None:
+        return _target(self._live)
+
+    @property
+    def previous(self) -> Path | None:
+        return _target(self._previous)
+
+    def promote(self, path: Path) -> None:
+        """Make a file live, and the live one the previous one, in one step. Raises ReadModelUnavailable."""
+        with os_errors_as_unavailable():
+            _sync(path)
+            if self.live is not None:
+                _link(self._previous, self.live)
+            _link(self._live, path)
+
+    def drop_previous(self) -> None:
+        """Remove the link to the previous file, which makes the file unused. Raises ReadModelUnavailable."""
+        with os_errors_as_unavailable():
+            self._previous.unlink(missing_ok=True)
+
+    def next(self) -> Path:
+        """Return an unused path, above all others. Readers cannot know it: the newest that was live is still linked."""
+        newest = max((int(path.suffix[1:]) for path in self._files()), default=0)
+        return Path(f"{self._live}.{newest + 1}")
+
+    def delete_unused(self) -> None:
+        """Delete every file that is neither live nor previous."""
+        for path in set(self._files()) - {self.live, self.previous}:
+            for suffix in _SUFFIXES:
+                Path(f"{path}{suffix}").unlink(missing_ok=True)
+
+    def _files(self) -> list[Path]:
+        candidates = self._live.parent.glob(f"{glob.escape(self._live.name)}.*")
+        return [path for path in candidates if path.suffix[1:].isdigit()]
+
+
+@contextmanager
+def os_errors_as_unavailable() -> Iterator[None]:
+    """Raise ReadModelUnavailable in place of OSError."""
+    try:
+        yield
+    except OSError as error:
+        raise ReadModelUnavailable(f"{error.filename}: {error.strerror}") from error
+
+
+def _target(link: Path) -> Path | None:
+    """Return the file that a link names, None if it is missing, or if `link` is a file that an old version left."""
+    try:
+        target = link.parent / link.readlink()
+    except OSError:
+        return None
+    return target if target.exists() else None
+
+
+def _link(link: Path, target: Path) -> None:
+    new = Path(f"{link}.new")
+    new.unlink(missing_ok=True)
+    new.symlink_to(target.name)
+    new.replace(link)
+
+
+def _sync(path: Path) -> None:
+    """Make a file durable, so that a power failure leaves no link to missing data."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
