@@ -43,12 +43,16 @@ def project(work: UnitOfWork, projections: Iterable[Projection], events: Sequenc
 
     Raises ReadModelUnavailable if the read model, and not an event, is the cause of a failure.
     """
-    if not events:
-        return
     batch, checkpoints = Batch(events), work.checkpoints()
-    for projection in of_same_version(projections, checkpoints):
-        apply_or_set_aside(work, projection, batch.after(checkpoints[projection.name].position), now_ms=now_ms)
-    work.save_mark(mark_of(events[-1]))
+    unseen = [
+        (projection, rest)
+        for projection in of_same_version(projections, checkpoints)
+        if (rest := batch.after(checkpoints[projection.name].position)).events
+    ]
+    for projection, rest in unseen:
+        apply_or_set_aside(work, projection, rest, now_ms=now_ms)
+    if unseen:
+        work.save_mark(mark_of(events[-1]))
 
 
 def of_same_version(projections: Iterable[Projection], checkpoints: Mapping[str, Checkpoint]) -> list[Projection]:
@@ -91,7 +95,7 @@ def apply_or_set_aside(work: UnitOfWork, projection: Projection, batch: Batch, *
 
     Raises ReadModelUnavailable.
     """
-    if not batch.events or _failure(work, projection, batch) is None:
+    if _failure(work, projection, batch) is None:
         return
     for recorded in batch.events:
         if error := _failure(work, projection, Batch([recorded])):
