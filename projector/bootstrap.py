@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
@@ -13,12 +12,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 import structlog
 from anyio import to_thread
 
-from projector.domain.events import UndecodableEvent
-from projector.event_store import StoreUnavailable
-from projector.event_store.awaited import Awaited
+from projector.event_store import StoreUnavailable, StoreUnreadable
 from projector.event_store.group_commit import GroupCommit
-from projector.event_store.spool import Spool, StoreAndForward
+from projector.event_store.spool import Spool
 from projector.event_store.sqlite import open_sqlite
+from projector.event_store.store_and_forward import StoreAndForward
 from projector.health import Health, look
 from projector.http.app import Components, create_app
 from projector.http.ingest import Ingest
@@ -42,7 +40,8 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
-    from projector.event_store import EventStore, Quarantine
+    from projector.event_store import EventStore
+    from projector.event_store.quarantine import Quarantine
     from projector.projection import Projection
     from projector.read_model import Queries
     from projector.read_model.generations import Generations
@@ -72,26 +71,30 @@ class Stores(NamedTuple):
     quarantine: Quarantine
 
 
-def open_stores(settings: Settings) -> Stores:
-    """Open the event store. Raises StoreUnavailable, and WrongSetting if its events cannot be decoded."""
+def open_stores(settings: Settings, *, may_be_away: bool = False) -> Stores:
+    """Open the event store. If it `may_be_away`, a PostgreSQL database need not answer yet.
+
+    Raises StoreUnavailable and WrongSetting.
+    """
     stores = _open_stores(settings)
-    if head := stores.events.head():
-        ends = [stores.events.read(position, 1)[0].event for position in (0, head - 1)]
-        if all(isinstance(event, UndecodableEvent) for event in ends):
-            reason = ends[0].reason if isinstance(ends[0], UndecodableEvent) else ""
-            raise WrongSetting(
-                f"the stored events cannot be read ({reason}); set COMPRESSOR_TOPIC, CIPHER_TOPIC and CIPHER_KEY"
-                " as they were when the events were written"
-            )
+    try:
+        stores.events.require_decodable()
+    except StoreUnreadable:
+        raise
+    except StoreUnavailable as error:
+        if not may_be_away or settings.postgres_url is None:
+            raise
+        log.warning("database unavailable; spooling callbacks", reason=str(error))
     return stores
 
 
 def _open_stores(settings: Settings) -> Stores:
+    library, max_quarantined = dict(settings.library), settings.max_quarantined
     if settings.postgres_url is None:
-        return Stores(*open_sqlite(settings.database_path, dict(settings.library), settings.max_quarantined))
+        return Stores(*open_sqlite(settings.database_path, library, max_quarantined=max_quarantined))
     store = _postgres("projector.event_store.postgres")
     url = _connection_string(settings, settings.postgres_url)
-    return Stores(*store.open_postgres(url, dict(settings.library), settings.max_quarantined, settings.pool_size))
+    return Stores(*store.open_postgres(url, library, max_quarantined=max_quarantined, pool_size=settings.pool_size))
 
 
 def _connection_string(settings: Settings, url: str) -> str:
@@ -147,7 +150,11 @@ def create_server_app(settings: Settings, parts: Sequence[Role], callbacks_port:
 
     Raises StoreUnavailable, ReadModelUnavailable and WrongSetting.
     """
-    stores = _open_or_await(settings) if list(parts) == ["callbacks"] else open_stores(settings)
+    # A receiver that has a spool from an earlier run can do its work while the database is away.
+    may_be_away = (
+        list(parts) == ["callbacks"] and settings.spool_path is not None and Path(settings.spool_path).exists()
+    )
+    stores = open_stores(settings, may_be_away=may_be_away)
     queries, seen_by_health = open_queries(settings), open_queries(settings)
     one_look_at_a_time = threading.Lock()
     projecting = _Projecting(settings, stores.events) if "projections" in parts else None
@@ -156,7 +163,7 @@ def create_server_app(settings: Settings, parts: Sequence[Role], callbacks_port:
     # A file answers in less than it takes to ask another thread; a server may keep everybody else waiting.
     threads = settings.pool_size if settings.postgres_url else 0
     forwarding = _open_forwarding(settings, stores, wake) if "callbacks" in parts else None
-    spooled = forwarding.spooled if forwarding else None
+    spooled = forwarding.status if forwarding else None
 
     def health() -> Health:
         with one_look_at_a_time:
@@ -192,32 +199,11 @@ def create_server_app(settings: Settings, parts: Sequence[Role], callbacks_port:
     )
 
 
-def _open_or_await(settings: Settings) -> Stores:
-    """Open the event store; if it is away, and there is a spool from an earlier time, when it is back."""
-    try:
-        return open_stores(settings)
-    except StoreUnavailable as error:
-        if not (settings.postgres_url and settings.spool_path and Path(settings.spool_path).exists()):
-            raise
-        log.warning("the store is away; callbacks go into the spool", reason=str(error))
-        mapper = _postgres("projector.event_store.postgres").mapper_with(dict(settings.library))
-        awaited = Awaited(partial(_open_late, settings), mapper, str(error))
-        return Stores(awaited.events, awaited.quarantine)
-
-
-def _open_late(settings: Settings) -> Stores:
-    """Open the event store when it is too late to refuse to start. Raises StoreUnavailable."""
-    try:
-        return open_stores(settings)
-    except WrongSetting as error:
-        raise StoreUnavailable(str(error)) from error
-
-
 def _open_forwarding(settings: Settings, stores: Stores, forwarded: Callable[[], None]) -> StoreAndForward | None:
     if settings.spool_path is None:
         return None
     spool = Spool(settings.spool_path, stores.events.mapper, settings.spool_events)
-    return StoreAndForward(stores.events.append, stores.quarantine.keep, spool, forwarded)
+    return StoreAndForward(stores.events, stores.quarantine, spool, forwarded)
 
 
 class _Projecting:

@@ -16,7 +16,8 @@ from projector.event_store import StoreUnavailable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from projector.event_store import EventStore, Quarantine
+    from projector.event_store import EventStore
+    from projector.event_store.quarantine import Quarantine
 
 _BATCH_SIZE: Final = 2_000
 _TIMEOUT_S: Final = 30

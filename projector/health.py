@@ -11,7 +11,8 @@ from projector.read_model.rows import SetAside
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from projector.event_store import EventStore, Quarantine
+    from projector.event_store import EventStore
+    from projector.event_store.quarantine import Quarantine
     from projector.read_model import Queries
 
 STALLED_AFTER_MS: Final = 10_000

@@ -10,7 +10,7 @@ import msgspec
 
 from projector.bootstrap import open_events
 from projector.cli.arguments import whole_number
-from projector.event_store import group_history, history
+from projector.event_store.reading import group_history, history
 from projector.http.answers import event
 
 if TYPE_CHECKING:

@@ -10,12 +10,13 @@ from projector.bootstrap import Stores, open_stores
 from projector.callbacks import Unreadable, carries_group_state, command_of, translate
 from projector.cli.arguments import whole_number
 from projector.clock import to_rfc3339
-from projector.event_store import Candidate, Quarantined
+from projector.event_store import Candidate
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
+    from projector.event_store.quarantine import Quarantined
     from projector.settings import Settings
 
 
@@ -100,6 +101,7 @@ def _release(stores: Stores, entry: Quarantined) -> int:
         raise Unreadable(f"{command} is not recorded")
     translation = translate(command, entry.body, platform=entry.platform, received_at=entry.received_at)
     (appended,) = stores.events.append([Candidate(translation.event, translation.identity)])
+    assert appended.position is not None
     stores.quarantine.release(entry.id, appended.position)
     return appended.position
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
+from psycopg.rows import tuple_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -101,7 +102,9 @@ class PostgresConnection:
         return self._connection.info.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 
     def execute(self, statement: str, arguments: Sequence[Any] = ()) -> _Result:
-        return _Result(self._connection.execute(_to_postgres(statement), list(map(escape_nul, arguments))))
+        # Connections of the event-sourcing library give rows as dictionaries, unless asked otherwise.
+        cursor = self._connection.cursor(row_factory=tuple_row)
+        return _Result(cursor.execute(_to_postgres(statement), list(map(escape_nul, arguments))))
 
     def stream(self, query: str, arguments: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
         with self._connection.cursor(f"stream{next(self._numbers)}") as cursor:
@@ -152,12 +155,15 @@ class _Result:
         return None if row is None else _unescaped(row)
 
 
-def create_statement(table: Table) -> str:
+def create_statement(table: Table, *, if_missing: bool = False) -> str:
     """Return the statement that creates a table."""
-    columns = ", ".join(
-        f"{column.name} {_TYPES[column.type]}{' NOT NULL' * column.required}" for column in table.columns
-    )
-    return f"CREATE TABLE {table.name} ({columns}, PRIMARY KEY ({', '.join(table.key)}))"
+    columns = [
+        f"{column.name} {_TYPES[column.type]}{' NOT NULL' * column.required}"
+        f"{' GENERATED ALWAYS AS IDENTITY' * (table.numbered and place == 0)}{' UNIQUE' * column.unique}"
+        for place, column in enumerate(table.columns)
+    ]
+    columns.append(f"PRIMARY KEY ({', '.join(table.key)})")
+    return f"CREATE TABLE {'IF NOT EXISTS ' * if_missing}{table.name} ({', '.join(columns)})"
 
 
 def _escape(match: re.Match[str]) -> str:

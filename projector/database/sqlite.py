@@ -27,16 +27,20 @@ _Item = TypeVar("_Item")
 
 @contextmanager
 def errors_as(
-    error_type: type[Exception], *, but: tuple[type[Exception], ...] = (), also: tuple[type[Exception], ...] = ()
+    error_type: type[Exception],
+    *,
+    but: tuple[type[Exception], ...] = (),
+    also: tuple[type[Exception], ...] = (),
+    name: str = "SQLite",
 ) -> Iterator[None]:
-    """Raise `error_type`, its text in one line, in place of SQLite's errors and `also`; errors in `but` stay."""
+    """Raise `error_type` in place of SQLite's errors and `also`; errors in `but` stay. `name` begins the text."""
     errors: tuple[type[Exception], ...] = (sqlite3.Error, *also)
     try:
         yield
     except but:
         raise
     except errors as error:
-        raise error_type(f"SQLite: {error}") from error
+        raise error_type(f"{name}: {error}") from error
 
 
 def switch_to_wal(path: str) -> None:
@@ -85,13 +89,15 @@ class SQLiteConnection:
         return errors_as(error_type, but=ROW_ERRORS)
 
 
-def create_statement(table: Table) -> str:
-    """Return the statement that creates a table without rowids."""
-    columns = ", ".join(
+def create_statement(table: Table, *, if_missing: bool = False) -> str:
+    """Return the statement that creates a table, without rowids unless it is numbered."""
+    columns = [
         f"{column.name} {_TYPES[column.type]}{' NOT NULL' * (column.required and place >= table.width)}"
+        f"{' PRIMARY KEY' * (table.numbered and place == 0)}{' UNIQUE' * column.unique}"
         for place, column in enumerate(table.columns)
-    )
-    return f"CREATE TABLE {table.name} ({columns}, PRIMARY KEY ({', '.join(table.key)})) WITHOUT ROWID"
+    ]
+    start = f"CREATE TABLE {'IF NOT EXISTS ' * if_missing}{table.name} ({', '.join(columns)}"
+    return f"{start})" if table.numbered else f"{start}, PRIMARY KEY ({', '.join(table.key)})) WITHOUT ROWID"
 
 
 def _batches(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:

@@ -1,4 +1,4 @@
-"""Who is forgotten, and what is written in their stead: by keyed hashes, so that nobody's id can be read off."""
+"""Forgotten accounts and their pseudonyms. Accounts are stored as keyed hashes, so that their ids cannot be read."""
 
 from __future__ import annotations
 
@@ -13,77 +13,95 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from collections.abc import Set as AbstractSet
 
+    from projector.database import Connection
     from projector.domain.events import Event
+    from projector.event_store.quarantine import UnreadableRequest
 
 _KEY_BYTES: Final = 16
-_MAX_CACHED_OTHERS: Final = 20_000
-_SHORT: Final = 64
-"""Of so many texts up to this length it is remembered that they are nobody's who is forgotten: a hash takes longer."""
+_MAX_CACHED: Final = 20_000
+_MAX_CACHED_LENGTH: Final = 64
+"""Texts up to this length, and not more than `_MAX_CACHED`, are cached as not forgotten: hashing takes longer."""
 
 
-class Pseudonym(NamedTuple):
-    """A row: the hash of an account's id, the key of that hash, the same for all, and the pseudonym."""
+class ForgottenAccount(NamedTuple):
+    """A row of the table: the hash of an account's id, the key of all hashes, and the account's pseudonym."""
 
     digest: bytes
     key: bytes
     pseudonym: str
 
 
-class UnreadableRequest(NamedTuple):
-    """An authentic request that could not be read, as far as it may name people: what is said of it, and its body."""
-
-    texts: tuple[str | None, ...]
-    body: bytes
-
-
 class Pseudonyms:
-    """All rows that there were up to, and with, one; given as id, hash, key and pseudonym."""
+    """The pseudonyms of all forgotten accounts, from the rows (id, digest, key, pseudonym) of the table.
+
+    `through` is the newest row's id, 0 if nobody is forgotten.
+    """
 
     def __init__(self, rows: Iterable[tuple[int, bytes, bytes, str]] = ()) -> None:
-        known = {place: Pseudonym(bytes(digest), bytes(key), pseudonym) for place, digest, key, pseudonym in rows}
-        self.through = max(known, default=0)
-        self._key = next((row.key for row in known.values()), b"")
-        self._by_digest = {row.digest: row.pseudonym for row in known.values()}
-        self._others: set[str] = set()
+        accounts = {
+            row_id: ForgottenAccount(bytes(digest), bytes(key), pseudonym) for row_id, digest, key, pseudonym in rows
+        }
+        self.through = max(accounts, default=0)
+        self._key = next((account.key for account in accounts.values()), b"")
+        self._by_digest = {account.digest: account.pseudonym for account in accounts.values()}
+        self._not_forgotten: set[str] = set()
 
-    def of(self, accounts: AbstractSet[str]) -> dict[str, str]:
-        """Return the pseudonyms of those among these accounts that are forgotten."""
-        unknown = accounts - self._others
-        found = ((account, self._by_digest.get(_hashed(account, self._key))) for account in unknown)
-        names = {account: pseudonym for account, pseudonym in found if pseudonym}
-        if len(self._others) > _MAX_CACHED_OTHERS:
-            self._others = set()
-        self._others |= {other for other in unknown - names.keys() if len(other) <= _SHORT}
-        return names
+    def of(self, candidates: AbstractSet[str]) -> dict[str, str]:
+        """Return the pseudonyms of the candidates that are forgotten accounts."""
+        unknown = candidates - self._not_forgotten
+        pseudonyms = {
+            candidate: pseudonym
+            for candidate in unknown
+            if (pseudonym := self._by_digest.get(_keyed_hash(candidate, self._key)))
+        }
+        if len(self._not_forgotten) > _MAX_CACHED:
+            self._not_forgotten = set()
+        self._not_forgotten |= {
+            candidate for candidate in unknown - pseudonyms.keys() if len(candidate) <= _MAX_CACHED_LENGTH
+        }
+        return pseudonyms
 
-    def another(self, account: str) -> Pseudonym:
-        """Return the row by which one more account is forgotten, under a name that nobody has had."""
+    def new_account(self, account: str) -> ForgottenAccount:
+        """Return the row that forgets another account, under a pseudonym never used before."""
         key = self._key or os.urandom(_KEY_BYTES)
-        return Pseudonym(_hashed(account, key), key, f"forgotten-{secrets.token_hex(8)}")
+        return ForgottenAccount(_keyed_hash(account, key), key, f"forgotten-{secrets.token_hex(8)}")
 
-    def instead(self, event: Event) -> Event:
-        """Return what is to be recorded instead of an event: the event itself if nobody in it is forgotten."""
-        names = self.of(mentioned(event)) if self._by_digest else None
-        return redact(event, names) if names else event
+    def redacted(self, event: Event) -> Event:
+        """Return the event to store: the same object if it mentions no forgotten account."""
+        pseudonyms = self.of(mentioned(event)) if self._by_digest else None
+        return redact(event, pseudonyms) if pseudonyms else event
 
-    def redacted_request_of(self, told: UnreadableRequest) -> UnreadableRequest:
-        """Return what is to be kept instead of what could not be read."""
+    def redacted_request(self, request: UnreadableRequest) -> UnreadableRequest:
+        """Return the unreadable request to store."""
         if not self._by_digest:
-            return told
-        told_of = [told.body, *(_bytes(text) for text in told.texts if text)]
-        names = self.of({word for some in told_of for word in mentioned_in_unreadable(some)})
-        return redacted_request(told, names) if names else told
+            return request
+        texts = [request.body, *(_bytes(text) for text in (request.reason, request.command, request.platform) if text)]
+        pseudonyms = self.of({word for text in texts for word in mentioned_in_unreadable(text)})
+        return redact_request(request, pseudonyms) if pseudonyms else request
 
 
-def redacted_request(told: UnreadableRequest, names: Mapping[str, str]) -> UnreadableRequest:
-    """Return what could not be read, and what is said of it, with accounts replaced by pseudonyms."""
-    texts = [text and redact_unreadable(_bytes(text), names).decode(errors="surrogatepass") for text in told.texts]
-    return UnreadableRequest(tuple(texts), redact_unreadable(told.body, names))
+def pseudonyms_in(connection: Connection) -> Pseudonyms:
+    """Return the pseudonyms as a transaction sees them."""
+    return Pseudonyms(map(tuple, connection.execute("SELECT id, digest, key, pseudonym FROM forgotten ORDER BY id")))
+
+
+def redact_request(request: UnreadableRequest, pseudonyms: Mapping[str, str]) -> UnreadableRequest:
+    """Replace accounts by pseudonyms in an unreadable request and in what is kept with it."""
+
+    def redacted(text: str) -> str:
+        return redact_unreadable(_bytes(text), pseudonyms).decode(errors="surrogatepass")
+
+    return request._replace(
+        body=redact_unreadable(request.body, pseudonyms),
+        reason=redacted(request.reason),
+        command=request.command and redacted(request.command),
+        platform=request.platform and redacted(request.platform),
+    )
 
 
 def _bytes(text: str) -> bytes:
     return text.encode(errors="surrogatepass")
 
 
-def _hashed(account: str, key: bytes) -> bytes:
+def _keyed_hash(account: str, key: bytes) -> bytes:
     return blake2b(account.encode(errors="surrogatepass"), key=key, digest_size=16).digest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import msgspec
@@ -22,12 +21,13 @@ from projector.callbacks import (
 from projector.clock import now_ms
 from projector.event_store import Candidate, StoreUnavailable
 from projector.event_store.group_commit import GroupCommit, Overloaded
+from projector.event_store.quarantine import UnreadableRequest
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-    from projector.event_store import Quarantine
-    from projector.event_store.spool import StoreAndForward
+    from projector.event_store.quarantine import Quarantine
+    from projector.event_store.store_and_forward import StoreAndForward
     from projector.http.metrics import Metrics
     from projector.settings import Settings
 
@@ -170,7 +170,7 @@ class Ingest:
                 appended = await self._commit.append(Candidate(translation.event, translation.identity))
             except (StoreUnavailable, Overloaded) as error:
                 return self._unavailable(scope, str(error) or "too many callbacks in flight")
-        if not appended.position:
+        if appended.position is None:
             self._metrics.count("spooled")
             return _ACKNOWLEDGED
         self._metrics.count("repeated" if appended.repeated else "recorded")
@@ -179,16 +179,9 @@ class Ingest:
     async def _keep_unreadable(
         self, scope: Scope, query: dict[str, str], body: bytes, received_at: int, reason: str
     ) -> _Reply:
-        keep = partial(
-            self._quarantine.keep,
-            body=body,
-            reason=reason,
-            command=query.get("callbackcommand"),
-            platform=query.get("optplatform"),
-            received_at=received_at,
-        )
+        request = UnreadableRequest(body, reason, query.get("callbackcommand"), query.get("optplatform"), received_at)
         try:
-            quarantine_id = await to_thread.run_sync(keep)
+            quarantine_id = await to_thread.run_sync(self._quarantine.keep, request)
         except StoreUnavailable as error:
             return self._unavailable(scope, str(error))
         return self._reject(scope, "quarantined", _Reply(400, reason), quarantine_id=quarantine_id)

@@ -6,7 +6,7 @@ from itertools import islice
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Final
 
-from projector.event_store import MAX_BATCH_BYTES, group_history, history
+from projector.event_store.reading import MAX_BATCH_BYTES, group_history, history
 from projector.http import answers
 from projector.http.problems import Problem
 from projector.read_model.group_filter import GroupFilter

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from projector.clock import now_ms as current_ms
-from projector.event_store import stream
+from projector.event_store.reading import stream
 from projector.projection import Batch, apply_or_set_aside, of_same_version
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from projector.domain.fullness import Fullness
 from projector.domain.lives import NEVER, Lives
 from projector.domain.membership import Member, Standing
 from projector.domain.profile import Profile
-from projector.event_store import group_history
+from projector.event_store.reading import group_history
 from projector.read_model import blocks
 from projector.read_model.groups import GroupState, Membership
 from projector.read_model.rows import Roster, RosterSnapshot

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from projector.event_store import group_history
+from projector.event_store.reading import group_history
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

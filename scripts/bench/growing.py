@@ -46,7 +46,7 @@ def append(store: EventStore, group_id: str, number: int) -> float:
 
 
 def appends(database: Path, huge: str, batches: int) -> list[str]:
-    store, _ = open_sqlite(str(database), {})
+    store, _ = open_sqlite(str(database), {}, max_quarantined=1)
     found: dict[str, list[dict[str, float]]] = {huge: [], "empty": []}
     for number in range(batches):
         for group_id, taken in found.items():

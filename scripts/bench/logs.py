@@ -95,7 +95,7 @@ class Town:
 
 def write_log(path: Path, *towns: tuple[Town, int]) -> None:
     """Create a store with so many events of each town."""
-    store, _ = open_sqlite(str(path), {})
+    store, _ = open_sqlite(str(path), {}, max_quarantined=1)
     store.close()
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA synchronous=OFF")
@@ -107,7 +107,7 @@ def write_log(path: Path, *towns: tuple[Town, int]) -> None:
 
 def write_postgres_log(url: str, *towns: tuple[Town, int]) -> None:
     """Create a store with so many events of each town, in an empty database."""
-    store, _ = open_postgres(url, {})
+    store, _ = open_postgres(url, {}, max_quarantined=1, pool_size=5)
     store.close()
     columns = "originator_id, originator_version, topic, state, notification_id"
     with psycopg.connect(url, autocommit=True) as connection:

@@ -36,7 +36,7 @@ BATCHES = (32, 256)
 
 def append(url: str, first: int, size: int, seconds: float) -> int:
     """Append batches, beginning when stdin says so; return how many events went in."""
-    store, _ = open_postgres(url, {})
+    store, _ = open_postgres(url, {}, max_quarantined=1, pool_size=5)
     number, appended = first, 0
     print("ready", flush=True)
     sys.stdin.readline()

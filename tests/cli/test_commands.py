@@ -16,6 +16,7 @@ import pytest
 
 from projector import __version__
 from projector.bootstrap import open_stores
+from projector.event_store.quarantine import UnreadableRequest
 from projector.settings import Settings
 from tests.running import environment, run_cli, serving
 
@@ -78,7 +79,7 @@ def keep(database: Path, body: bytes | None = None, *, command: str | None = Non
     """Open a database, new or not, and put something into its quarantine."""
     stores = open_stores(Settings(database_path=str(database)))
     if body is not None:
-        stores.quarantine.keep(body=body, reason="too new", command=command, platform="iOS", received_at=1670574414123)
+        stores.quarantine.keep(UnreadableRequest(body, "too new", command, "iOS", 1670574414123))
     stores.events.close()
 
 

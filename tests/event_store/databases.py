@@ -4,15 +4,34 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from projector.event_store.postgres import open_postgres
-from projector.event_store.sqlite import open_sqlite
+from projector.event_store import postgres, sqlite
+from projector.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from projector.event_store import EventStore, Quarantine
+    from projector.event_store import EventStore
+    from projector.event_store.quarantine import Quarantine
 
     Opener = Callable[..., tuple[EventStore, Quarantine]]
+
+DEFAULTS = Settings()
+
+
+def open_sqlite(
+    path: str, environment: Mapping[str, str] | None = None, max_quarantined: int = DEFAULTS.max_quarantined
+) -> tuple[EventStore, Quarantine]:
+    return sqlite.open_sqlite(path, environment or {}, max_quarantined=max_quarantined)
+
+
+def open_postgres(
+    url: str,
+    environment: Mapping[str, str] | None = None,
+    max_quarantined: int = DEFAULTS.max_quarantined,
+    pool_size: int = DEFAULTS.pool_size,
+) -> tuple[EventStore, Quarantine]:
+    return postgres.open_postgres(url, environment or {}, max_quarantined=max_quarantined, pool_size=pool_size)
+
 
 OPENERS: dict[str, Opener] = {"sqlite": open_sqlite, "postgresql": open_postgres}
 

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 
 from projector.domain import events
 from projector.domain.events import TYPES, Event
-from projector.event_store import MAX_BATCH_BYTES, Appended, Candidate, QuarantineFull, group_history, history, stream
+from projector.event_store import Appended, Candidate
+from projector.event_store.quarantine import QuarantineFull, UnreadableRequest
+from projector.event_store.reading import MAX_BATCH_BYTES, group_history, history, stream
 from tests.domain import facts as f
 from tests.domain.strategies import any_event
 from tests.event_store.databases import OPENERS
@@ -25,7 +27,8 @@ from tests.event_store.processes import append_batches, open_each
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from projector.event_store import EventStore, Quarantine
+    from projector.event_store import EventStore
+    from projector.event_store.quarantine import Quarantine
     from tests.event_store.databases import Database
 
 on_fresh_databases = settings(
@@ -301,8 +304,8 @@ def test_the_names_of_the_stored_types_are_these_for_ever() -> None:
 
 
 def keep(quarantine: Quarantine, body: bytes, **fields: str | int | None) -> int:
-    told = {"reason": "not JSON", "command": "a.B", "platform": "iOS", "received_at": 1_700_000_000_000}
-    return quarantine.keep(body=body, **(told | fields))  # type: ignore[arg-type]
+    usual = UnreadableRequest(body, "not JSON", "a.B", "iOS", 1_700_000_000_000)
+    return quarantine.keep(usual._replace(**fields))
 
 
 def both(database: Database) -> tuple[EventStore, Quarantine]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from projector.callbacks import translate
 from projector.event_store import Candidate, StoreUnavailable
 from projector.event_store.fingerprint import fingerprint
+from projector.event_store.quarantine import UnreadableRequest
 from projector.forgetting import find_mentions, forget
 from projector.verification import verify_history
 from tests.domain import facts as f
@@ -104,7 +105,7 @@ def test_what_is_in_the_quarantine_loses_the_account_before_and_after(database: 
     store, quarantine = database.open_both()
 
     def keep(body: bytes, reason: str = "why") -> bytes:
-        kept = quarantine.keep(body=body, reason=reason, command="ann's", platform=None, received_at=1)
+        kept = quarantine.keep(UnreadableRequest(body, reason, "ann's", None, 1))
         found = quarantine.find(kept)
         assert found is not None
         return found.body

@@ -10,8 +10,8 @@ import pytest
 
 from projector.event_store import Appended, Candidate, StoreUnavailable
 from projector.event_store.group_commit import GroupCommit, Overloaded
-from projector.event_store.sqlite import open_sqlite
 from tests.domain import facts as f
+from tests.event_store.databases import open_sqlite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -13,8 +13,8 @@ from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastor
 
 from projector.database.postgres import connect, escape_nul, unescape_nul, with_timeouts
 from projector.event_store import Candidate, StoreUnavailable, postgres
-from projector.event_store.postgres import open_postgres
 from tests.domain import facts as f
+from tests.event_store.databases import open_postgres
 from tests.postgresql import free_port
 from tests.running import run_cli
 

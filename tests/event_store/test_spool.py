@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import threading
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from eventsourcing.persistence import JSONTranscoder
 
-from projector.event_store import Appended, Candidate, QuarantineFull, StoreUnavailable
+from projector.event_store import Appended, Candidate, StoreUnavailable
 from projector.event_store.mapper import EventMapper
-from projector.event_store.spool import Spool, SpoolStatus, StoreAndForward, spool_status
-from projector.event_store.sqlite import open_sqlite
+from projector.event_store.quarantine import QuarantineFull, UnreadableRequest
+from projector.event_store.spool import Spool, SpoolStatus, spool_status
+from projector.event_store.store_and_forward import StoreAndForward
 from tests.domain import facts as f
+from tests.event_store.databases import open_sqlite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from projector.event_store import EventStore, Quarantine
+    from projector.event_store import EventStore
+    from projector.event_store.quarantine import Quarantine
 
 
 class MoodyStore:
@@ -40,15 +43,21 @@ class MoodyStore:
             raise StoreUnavailable("away")
         return self._store.append(batch)
 
-    def keep(self, **told: Any) -> int:
+    def head(self) -> int:
         self.answers.wait()
         if self.away:
             raise StoreUnavailable("away")
-        return self.quarantine.keep(**told)
+        return self._store.head()
+
+    def keep(self, request: UnreadableRequest) -> int:
+        self.answers.wait()
+        if self.away:
+            raise StoreUnavailable("away")
+        return self.quarantine.keep(request)
 
 
-def unread(body: bytes) -> dict[str, Any]:
-    return {"body": body, "reason": "not JSON", "command": "a.B", "platform": None, "received_at": 1_700_000_000_000}
+def unreadable(body: bytes) -> UnreadableRequest:
+    return UnreadableRequest(body, "not JSON", "a.B", None, 1_700_000_000_000)
 
 
 @contextmanager
@@ -56,7 +65,7 @@ def forwarding(path: Path, *, capacity: int = 100) -> Iterator[tuple[StoreAndFor
     store, quarantine = open_sqlite(str(path / "events.db"), {}, 2)
     moody = MoodyStore(store, quarantine)
     spool = Spool(str(path / "spool"), store.mapper, capacity)
-    both = StoreAndForward(moody.append, moody.keep, spool, moody.forwarded.release, timeout_s=0.2)
+    both = StoreAndForward(moody, moody, spool, moody.forwarded.release, timeout_s=0.2)
     both.start()
     with closing(store):
         try:
@@ -77,31 +86,33 @@ def users(store: EventStore) -> list[str]:
 def test_while_the_store_answers_nothing_goes_into_the_spool(tmp_path: Path) -> None:
     with forwarding(tmp_path) as (both, _, store):
         assert both.append(candidates("ann", "bob")) == [Appended(1, False), Appended(2, False)]
-        assert both.spooled() == SpoolStatus(0, 0)
+        assert both.status() == SpoolStatus(0, 0)
         assert users(store) == ["ann", "bob"]
 
 
 def test_what_the_store_refuses_is_acknowledged_from_the_spool_and_goes_in_when_it_is_back(tmp_path: Path) -> None:
     with forwarding(tmp_path) as (both, moody, store):
         moody.away = True
-        assert both.append(candidates("ann", "bob")) == [Appended(0, False)] * 2
-        assert both.append(candidates("cyd")) == [Appended(0, False)]
-        assert both.spooled().depth == 3
+        assert both.append(candidates("ann", "bob")) == [Appended(None, False)] * 2
+        assert both.append(candidates("cyd")) == [Appended(None, False)]
+        assert both.status().depth == 3
         assert spool_status(str(tmp_path / "spool")).depth == 3
-        assert both.spooled().age_s() >= 0
+        assert both.status().age_s() >= 0
         moody.away = False
         assert moody.forwarded.acquire(timeout=30)
-        assert both.spooled() == SpoolStatus(0, 0)
+        assert both.status() == SpoolStatus(0, 0)
         assert users(store) == ["ann", "bob", "cyd"]
 
 
 def test_a_store_that_took_it_after_all_but_too_late_has_it_once(tmp_path: Path) -> None:
     with forwarding(tmp_path) as (both, moody, store):
         moody.answers.clear()
-        assert both.append(candidates("ann")) == [Appended(0, False)]
-        assert both.append(candidates("bob")) == [Appended(0, False)], "it is not even asked while it does not answer"
+        assert both.append(candidates("ann")) == [Appended(None, False)]
+        assert both.append(candidates("bob")) == [Appended(None, False)], (
+            "the store is not called while it does not answer"
+        )
         moody.answers.set()
-        while both.spooled().depth:
+        while both.status().depth:
             assert moody.forwarded.acquire(timeout=30)
         assert sorted(users(store)) == ["ann", "bob"]
 
@@ -113,7 +124,7 @@ def test_an_event_that_the_store_refuses_holds_up_no_other_and_goes_in_when_it_c
         moody.refused, moody.away = "bad", False
         assert moody.forwarded.acquire(timeout=30)
         assert users(store) == ["ann", "cyd"]
-        assert both.spooled().depth == 1
+        assert both.status().depth == 1
         moody.away = True
         both.append(candidates("dan"))
         moody.away = False
@@ -122,19 +133,19 @@ def test_an_event_that_the_store_refuses_holds_up_no_other_and_goes_in_when_it_c
         moody.refused = None
         assert moody.forwarded.acquire(timeout=30), "what was refused is offered again"
         assert users(store) == ["ann", "cyd", "dan", "bad"]
-        assert both.spooled().depth == 0
+        assert both.status().depth == 0
 
 
 def test_what_could_not_be_read_waits_too_and_goes_into_the_quarantine_as_it_came(tmp_path: Path) -> None:
     with forwarding(tmp_path) as (both, moody, store):
-        assert both.keep(**unread(b"\xff 1")) == 1
+        assert both.keep(unreadable(b"\xff 1")) == 1
         moody.away = True
-        assert both.keep(**unread(b"\xff 2")) == 0
+        assert both.keep(unreadable(b"\xff 2")) is None
         both.append(candidates("ann"))
-        assert both.spooled().depth == 2
+        assert both.status().depth == 2
         moody.away = False
         assert moody.forwarded.acquire(timeout=30)
-        assert both.spooled().depth == 0
+        assert both.status().depth == 0
         assert users(store) == ["ann"]
         assert [one.body for one in moody.quarantine.waiting()] == [b"\xff 1", b"\xff 2"]
         (_, second) = moody.quarantine.waiting()
@@ -149,26 +160,26 @@ def test_what_could_not_be_read_waits_too_and_goes_into_the_quarantine_as_it_cam
 def test_a_quarantine_that_does_not_answer_keeps_nobody_waiting(tmp_path: Path) -> None:
     with forwarding(tmp_path) as (both, moody, _):
         moody.answers.clear()
-        assert [both.keep(**unread(b"%d" % number)) for number in range(2)] == [0, 0]
+        assert [both.keep(unreadable(b"%d" % number)) for number in range(2)] == [None, None]
         moody.answers.set()
-        while both.spooled().depth:
+        while both.status().depth:
             assert moody.forwarded.acquire(timeout=30)
         assert sorted(one.body for one in moody.quarantine.waiting()) == [b"0", b"1"]
 
 
 def test_a_full_quarantine_is_said_so_and_holds_up_nothing_that_waits(tmp_path: Path) -> None:
     with forwarding(tmp_path) as (both, moody, store):
-        both.keep(**unread(b"1"))
+        both.keep(unreadable(b"1"))
         moody.away = True
-        both.keep(**unread(b"2"))
-        both.keep(**unread(b"3"))
+        both.keep(unreadable(b"2"))
+        both.keep(unreadable(b"3"))
         both.append(candidates("ann"))
         moody.away = False
         assert moody.forwarded.acquire(timeout=30)
         assert users(store) == ["ann"]
-        assert both.spooled().depth == 1
+        assert both.status().depth == 1
         with pytest.raises(QuarantineFull):
-            both.keep(**unread(b"4"))
+            both.keep(unreadable(b"4"))
         moody.quarantine.drop(1)
         assert moody.forwarded.acquire(timeout=30)
         assert [one.body for one in moody.quarantine.waiting()] == [b"2", b"3"]

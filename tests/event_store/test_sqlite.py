@@ -14,8 +14,9 @@ from eventsourcing.utils import Environment
 
 from projector.domain.events import TYPES, Event, Recorded, UndecodableEvent
 from projector.event_store import Appended, Candidate, StoreUnavailable
-from projector.event_store.sqlite import open_sqlite
+from projector.event_store.quarantine import UnreadableRequest
 from tests.domain import facts as f
+from tests.event_store.databases import open_sqlite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -131,7 +132,7 @@ def test_what_is_sealed_is_read_again_and_its_plain_text_is_nowhere_in_the_file(
     event = f.created(0, "plain-member", name="plain-name", operator="plain-operator", callback=body.decode())
     with opened(path, environment) as (store, quarantine):
         store.append([Candidate(event, b"1" * 16)])
-        kept = quarantine.keep(body=body, reason="r", command="a.B", platform=None, received_at=1)
+        kept = quarantine.keep(UnreadableRequest(body, "r", "a.B", None, 1))
     files = [one for one in tmp_path.iterdir() if one.name.startswith("events.db")]
     assert files
     assert not any(b"plain-" in one.read_bytes() for one in files)
@@ -141,7 +142,7 @@ def test_what_is_sealed_is_read_again_and_its_plain_text_is_nowhere_in_the_file(
         found = quarantine.find(kept)
         assert found is not None
         assert found.body == body
-        again = quarantine.keep(body=body, reason="r", command="a.B", platform=None, received_at=2)
+        again = quarantine.keep(UnreadableRequest(body, "r", "a.B", None, 2))
         assert again == kept
         assert store.append([Candidate(event, b"1" * 16)]) == [Appended(1, True)]
 
@@ -165,7 +166,7 @@ def test_without_the_key_every_event_is_there_and_none_can_be_decoded(path: str)
 
 def test_without_the_key_a_quarantined_request_is_unavailable_and_not_a_crash(path: str) -> None:
     with opened(path, ENCRYPTED) as (_, quarantine):
-        quarantine.keep(body=b"x", reason="r", command=None, platform=None, received_at=1)
+        quarantine.keep(UnreadableRequest(b"x", "r", None, None, 1))
     with opened(path, ENCRYPTED | {"CIPHER_KEY": AESCipher.create_key(16)}) as (_, quarantine):
         assert quarantine.count() == 1
         with pytest.raises(StoreUnavailable):
@@ -249,7 +250,7 @@ def test_a_field_of_a_later_version_is_read_over(path: str) -> None:
 @pytest.mark.parametrize(
     ("topic", "state", "reason"),
     [
-        ("GroupsMerged", f"{{{BASE}}}", "knows no such event"),
+        ("GroupsMerged", f"{{{BASE}}}", "does not know the event"),
         ("GroupFilled", "not json", "GroupFilled"),
         ("GroupFilled", "", "GroupFilled"),
         ("GroupFilled", '{"group_id":"g"}', "occurred_at"),

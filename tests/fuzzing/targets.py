@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import pytest
 
     from projector.event_store import Candidate
+    from projector.event_store.quarantine import UnreadableRequest
 
 NOW: Final = 1_700_000_000_000
 APP_ID: Final = 1400000000
@@ -110,18 +111,18 @@ class Receiver:
         self._config.load()
 
     async def append(self, candidate: Candidate) -> Appended:
-        """In the stead of group commit."""
+        """Stand in for group commit."""
         self.events.append(candidate.event.callback)
         return Appended(len(self.events), repeated=False)
 
-    def keep(self, *, body: bytes, **_: Any) -> int:
-        """In the stead of the quarantine."""
-        self.kept.append(body)
+    def keep(self, request: UnreadableRequest) -> int:
+        """Stand in for the quarantine."""
+        self.kept.append(request.body)
         return len(self.kept)
 
-    async def run_sync(self, work: Callable[[], Any]) -> Any:
-        """In the stead of threads."""
-        return work()
+    async def run_sync(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """Stand in for threads."""
+        return work(*arguments)
 
     def talk(self, sent: Iterable[bytes]) -> bytes:
         """Return what is answered to pieces of a connection."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from projector import cli
 from projector.bootstrap import PROJECTIONS, open_generations, open_stores
+from projector.event_store.quarantine import UnreadableRequest
 from projector.subscription import Subscription
 from tests.kinds import settings
 from tests.processes.traffic import EPOCH, GROUPS, candidates
@@ -69,13 +70,8 @@ def forget(database: Path) -> None:
 def keep_readable(database: Path, body: dict[str, Any]) -> None:
     """Put into the quarantine what an earlier version could not read and this one can."""
     stores = open_stores(settings(database))
-    stores.quarantine.keep(
-        body=json.dumps(body).encode(),
-        reason="too new",
-        command=body["CallbackCommand"],
-        platform=None,
-        received_at=EPOCH,
-    )
+    request = UnreadableRequest(json.dumps(body).encode(), "too new", body["CallbackCommand"], None, EPOCH)
+    stores.quarantine.keep(request)
     stores.events.close()
 
 

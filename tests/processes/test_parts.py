@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from projector.bootstrap import PROJECTIONS, open_events, open_generations
-from projector.event_store import GroupRange, StoreUnavailable, history, postgres, sqlite
+from projector.event_store import GroupRange, StoreUnavailable, postgres, sqlite
+from projector.event_store.reading import history
 from projector.read_model import ReadModelUnavailable, buffered_tables
 from projector.replay import build as building
 from projector.replay.build import Jobs

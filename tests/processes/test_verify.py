@@ -48,7 +48,7 @@ def test_what_is_whole_is_said_to_be_whole_while_callbacks_come_in(database: Pat
         ("UPDATE stored_events SET originator_version = 999 WHERE {position} = 11", "position 11 has version 999"),
         (
             "UPDATE stored_events SET originator_id = 'elsewhere' WHERE {position} = 11",
-            "position 11 cannot be decoded: it is of another",
+            "position 11 cannot be decoded: it belongs to another",
         ),
         (
             "UPDATE identities SET position = 400 WHERE position = 12",

@@ -1,0 +1,54 @@
+"""The tables beside the library's `stored_events`, and the transactions in which they are used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+from projector.database import Column, Index, Table, integers, optional_text, text
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from projector.database import Connection
+
+IDENTITIES: Final = Table("identities", 1, (Column("identity", "bytes"), *integers("position")))
+QUARANTINE: Final = Table(
+    "quarantine",
+    1,
+    (
+        *integers("id"),
+        Column("digest", "bytes", unique=True),
+        *integers("received_at", "times"),
+        *text("reason"),
+        *optional_text("command", "platform"),
+        Column("body", "bytes"),
+        Column("position", "integer", required=False),
+    ),
+    numbered=True,
+)
+FORGOTTEN: Final = Table(
+    "forgotten",
+    1,
+    (*integers("id"), Column("digest", "bytes", unique=True), Column("key", "bytes"), *text("pseudonym")),
+    numbered=True,
+)
+REDACTIONS: Final = Table("redactions", 1, (*integers("position"), Column("fingerprint", "bytes")))
+
+TABLES: Final = (IDENTITIES, QUARANTINE, FORGOTTEN, REDACTIONS)
+INDEXES: Final = (Index("quarantine_waiting", "quarantine", ("id",), "position IS NULL"),)
+
+
+class Transactions(Protocol):
+    """Transactions on the database of the events. All raise StoreUnavailable."""
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """Open a connection on which nothing is written."""
+
+    def writing(self) -> AbstractContextManager[Connection]:
+        """Open a transaction that is committed at the end, or rolled back on any exception."""
+
+    def exclusive(self) -> AbstractContextManager[Connection]:
+        """Open a transaction as `writing` does, during which no other process appends, quarantines or forgets."""
+
+    def erase_traces(self) -> None:
+        """Remove what was overwritten or deleted from the files of the database, as far as it allows that."""
