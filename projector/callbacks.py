@@ -297,67 +297,67 @@ def _profile(callback: _ProfileCallback) -> dict[str, Any]:
     }
 
 
-def _created(callback: _ProfileCallback, facts: dict[str, Any]) -> Event:
+def _created(callback: _ProfileCallback, common: dict[str, Any]) -> Event:
     return GroupCreated(
-        **facts,
+        **common,
         **_profile(callback),
         owner=callback.Owner_Account,
         members=_users(callback.MemberList),
     )
 
 
-def _joined(callback: _Join, facts: dict[str, Any]) -> Event:
+def _joined(callback: _Join, common: dict[str, Any]) -> Event:
     join_type = _JOIN_TYPES.get(callback.JoinType or "")
-    return MembersJoined(**facts, members=_users(callback.NewMemberList), join_type=join_type)
+    return MembersJoined(**common, members=_users(callback.NewMemberList), join_type=join_type)
 
 
-def _left(callback: _Exit, facts: dict[str, Any]) -> Event:
-    return MembersLeft(**facts, members=_users(callback.ExitMemberList), exit_type=callback.ExitType)
+def _left(callback: _Exit, common: dict[str, Any]) -> Event:
+    return MembersLeft(**common, members=_users(callback.ExitMemberList), exit_type=callback.ExitType)
 
 
-def _filled(_: _Callback, facts: dict[str, Any]) -> Event:
-    return GroupFilled(**facts)
+def _filled(_: _Callback, common: dict[str, Any]) -> Event:
+    return GroupFilled(**common)
 
 
-def _dismissed(callback: _ProfileCallback, facts: dict[str, Any]) -> Event:
-    return GroupDismissed(**facts, **_profile(callback), owner=callback.Owner_Account)
+def _dismissed(callback: _ProfileCallback, common: dict[str, Any]) -> Event:
+    return GroupDismissed(**common, **_profile(callback), owner=callback.Owner_Account)
 
 
-def _profile_changed(callback: _ProfileCallback, facts: dict[str, Any]) -> Event:
-    return GroupProfileChanged(**facts, **_profile(callback))
+def _profile_changed(callback: _ProfileCallback, common: dict[str, Any]) -> Event:
+    return GroupProfileChanged(**common, **_profile(callback))
 
 
-def _member_changed(callback: _MemberField, facts: dict[str, Any]) -> Event:
+def _member_changed(callback: _MemberField, common: dict[str, Any]) -> Event:
     member = callback.Member_Account or callback.Modified_Account or ""
     role = None if callback.Role is None else callback.Role.strip()
-    return MemberChanged(**facts, member=_id(member, "Member_Account"), role=role, name_card=callback.NameCard)
+    return MemberChanged(**common, member=_id(member, "Member_Account"), role=role, name_card=callback.NameCard)
 
 
-def _owner_changed(callback: _Owner, facts: dict[str, Any]) -> Event:
+def _owner_changed(callback: _Owner, common: dict[str, Any]) -> Event:
     if callback.NewOwner_Account:
         _id(callback.NewOwner_Account, "NewOwner_Account")
-    return OwnerChanged(**facts, owner=callback.NewOwner_Account, previous_owner=callback.OldOwner_Account)
+    return OwnerChanged(**common, owner=callback.NewOwner_Account, previous_owner=callback.OldOwner_Account)
 
 
-def _attributes_changed(callback: _Attributes, facts: dict[str, Any]) -> Event:
+def _attributes_changed(callback: _Attributes, common: dict[str, Any]) -> Event:
     operation = callback.OptionType.lower()
     if operation not in _OPERATIONS:
         raise Unreadable(f"OptionType {callback.OptionType[:100]!r} is not one of {', '.join(_OPERATIONS)}")
     attributes = {attribute.key: attribute.value or "" for attribute in callback.GroupAttr or ()}
-    return AttributesChanged(**facts, operation=_OPERATIONS[operation], attributes=attributes)
+    return AttributesChanged(**common, operation=_OPERATIONS[operation], attributes=attributes)
 
 
-def _topic_created(_: _Callback, facts: dict[str, Any]) -> Event:
-    return TopicCreated(**facts)
+def _topic_created(_: _Callback, common: dict[str, Any]) -> Event:
+    return TopicCreated(**common)
 
 
-def _topics_dismissed(callback: _Topics, facts: dict[str, Any]) -> Event:
+def _topics_dismissed(callback: _Topics, common: dict[str, Any]) -> Event:
     listed = callback.TopicIdList or ()
-    return TopicsDismissed(**facts, topic_ids=(listed,) if isinstance(listed, str) else tuple(listed))
+    return TopicsDismissed(**common, topic_ids=(listed,) if isinstance(listed, str) else tuple(listed))
 
 
-def _topic_profile_changed(_: _Callback, facts: dict[str, Any]) -> Event:
-    return TopicProfileChanged(**facts)
+def _topic_profile_changed(_: _Callback, common: dict[str, Any]) -> Event:
+    return TopicProfileChanged(**common)
 
 
 _JOIN_TYPES: Final[dict[str, Literal["Apply", "Invited"]]] = {"Apply": "Apply", "Invited": "Invited"}

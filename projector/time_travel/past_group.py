@@ -108,7 +108,7 @@ class PastGroup:
         """Yield, in order and after a user id, every user who can be a member.
 
         A user who was out when the users were stored, and is not mentioned since, is still out: later dismissals and
-        creations admit nobody who is not mentioned.
+        creations add no user who is not mentioned.
         """
         stored, mentioned = self._stored_users.users, sorted(self._mentioned_since_stored)
         ordered = merge(stored[bisect_right(stored, after) :], mentioned[bisect_right(mentioned, after) :])

@@ -20,8 +20,8 @@ OK = b'{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":0}'
 def test_what_must_follow_from_each_callback_alone_is_served(tmp_path: Path, payload: Payload) -> None:
     with serving(tmp_path / "events.db") as server:
         answer = server.client.post(f"{server.url}/callback?{payload.target(SDK_APP_ID)}", content=payload.body)
-        assert answer.status_code == payload.answer
-        if payload.answer == 200:
+        assert answer.status_code == payload.status
+        if payload.status == 200:
             assert answer.content == OK
         if payload.recorded:
             position = int(answer.headers["Projector-Position"])

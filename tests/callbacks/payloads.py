@@ -1,4 +1,4 @@
-"""The payload files: one callback each, what is answered to it, and what follows from it alone."""
+"""The payload files: a callback each, with the expected status code and the state that follows from it alone."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ DIRECTORY = Path(__file__).with_name("payloads")
 
 
 class Payload(NamedTuple):
-    """One file. `event` and `group` hold what must be among the fields shown; `group` None is a group unknown."""
+    """One file. `event` and `group` hold expected fields, but not all of them; `group` is None for an unknown group."""
 
     name: str
     query: dict[str, str]
     body: bytes
-    answer: int
+    status: int
     recorded: str | None
     event: dict[str, Any]
     group: dict[str, Any] | None
     members: dict[str, dict[str, Any]]
 
     def target(self, sdk_app_id: int) -> str:
-        """Return the query string to post to, in the name of this app."""
+        """Return the query string to post to, with this app's id."""
         return urlencode({k: str(sdk_app_id) if k.lower() == "sdkappid" else v for k, v in self.query.items()})
 
     @property
     def group_id(self) -> str | None:
-        """The group the body names, None if it names none or cannot be read."""
+        """The group id in the body, None if there is none or the body cannot be read."""
         try:
             body = json.loads(self.body)
         except ValueError:
@@ -46,7 +46,7 @@ def load(path: Path) -> Payload:
         path.stem,
         file["query"],
         body.encode(),
-        file["answer"],
+        file["status"],
         file["recorded"],
         file.get("event", {}),
         then["group"],
@@ -56,5 +56,5 @@ def load(path: Path) -> Payload:
 
 PAYLOADS = [load(path) for path in sorted(DIRECTORY.glob("*.json"))]
 RECORDED = [payload for payload in PAYLOADS if payload.recorded]
-IGNORED = [payload for payload in PAYLOADS if payload.answer == 200 and not payload.recorded]
-UNREADABLE = [payload for payload in PAYLOADS if payload.answer == 400]
+IGNORED = [payload for payload in PAYLOADS if payload.status == 200 and not payload.recorded]
+UNREADABLE = [payload for payload in PAYLOADS if payload.status == 400]

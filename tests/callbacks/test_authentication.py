@@ -1,4 +1,4 @@
-"""Who may send callbacks: the app's own account, and where a token is set only who signs with it."""
+"""Callbacks are accepted for this app only and, if a token is set, only if they are signed with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same callback twice: its identity is the same however it is spelled, and no other callback has it."""
+"""Identities: equal for repeated deliveries in any spelling, different for different callbacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bodies as they come: what is read as it was meant, what is mended, and what is refused, but never a crash."""
+"""Bodies as they are sent: some are read as intended, some repaired, some refused; none crashes."""
 
 from __future__ import annotations
 
@@ -179,10 +179,10 @@ def test_the_least_that_is_needed_is_enough_and_null_is_absent(command: str) -> 
 
 
 @pytest.mark.parametrize("command", GOOD)
-@pytest.mark.parametrize("nobody", [{}, {"GroupId": None}, {"GroupId": ""}], ids=repr)
-def test_a_group_command_must_name_a_group(command: str, nobody: dict[str, Any]) -> None:
+@pytest.mark.parametrize("without_group", [{}, {"GroupId": None}, {"GroupId": ""}], ids=repr)
+def test_a_group_command_must_name_a_group(command: str, without_group: dict[str, Any]) -> None:
     rest = {key: value for key, value in GOOD[command].items() if key != "GroupId"}
-    assert "GroupId" in refused(command, rest | nobody)
+    assert "GroupId" in refused(command, rest | without_group)
 
 
 def test_the_other_spelling_of_the_group_id_counts_only_where_the_right_one_is_missing() -> None:
@@ -241,8 +241,8 @@ def test_empty_member_lists_are_read_as_nobody() -> None:
 
 
 def test_join_types_that_no_document_names_are_unknown() -> None:
-    for told, known in [("Apply", "Apply"), ("Invited", "Invited"), ("apply", None), ("", None), ("Scan", None)]:
-        event = read_join(JoinType=told).event
+    for value, known in [("Apply", "Apply"), ("Invited", "Invited"), ("apply", None), ("", None), ("Scan", None)]:
+        event = read_join(JoinType=value).event
         assert isinstance(event, MembersJoined)
         assert event.join_type == known
 
@@ -267,14 +267,14 @@ def test_who_leaves_is_never_taken_from_the_operator() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "kept"),
+    ("platform", "kept"),
     [
         (None, None), ("", None), ("IOS", "iOS"), ("iOS", "iOS"), ("ios", "iOS"), ("IPad", "iPad"), ("Mac", "macOS"),
         ("macOS", "macOS"), ("restapi", "RESTAPI"), ("Unknown", "Unknown"), ("HarmonyOS", "HarmonyOS"),
     ],
 )  # fmt: skip
-def test_platforms_are_kept_in_one_spelling_and_new_ones_as_they_come(told: str | None, kept: str | None) -> None:
-    assert read(JOIN, GOOD[JOIN], platform=told).event.platform == kept
+def test_platforms_are_kept_in_one_spelling_and_new_ones_as_they_come(platform: str | None, kept: str | None) -> None:
+    assert read(JOIN, GOOD[JOIN], platform=platform).event.platform == kept
 
 
 @pytest.mark.parametrize("operation", ["set", "SET", "Modify", "clear", "DELETE"])
@@ -284,8 +284,8 @@ def test_attribute_operations_are_read_in_any_case(operation: str) -> None:
 
 
 def test_topic_ids_are_read_from_a_list_or_from_a_string() -> None:
-    for told, kept in [(["a", "b"], ("a", "b")), ("a", ("a",)), ([], ()), ("", ())]:
-        event = read(TOPICS, {"GroupId": "g", "TopicIdList": told}).event
+    for value, kept in [(["a", "b"], ("a", "b")), ("a", ("a",)), ([], ()), ("", ())]:
+        event = read(TOPICS, {"GroupId": "g", "TopicIdList": value}).event
         assert isinstance(event, TopicsDismissed)
         assert event.topic_ids == kept
     for wrong in (1, {"a": 1}, [1], [None]):
@@ -352,7 +352,7 @@ def restored(event: Any) -> Any:
 @example("\\\\ud800")
 def test_any_text_is_read_as_python_reads_it_with_its_halves_mended(text: str) -> None:
     body = json.dumps({"GroupId": "g", "Name": text})
-    # Two halves that stand side by side are a pair to every JSON reader; what is left alone after that is mended.
+    # Every JSON reader takes two adjacent surrogates as a pair; those without a partner are replaced.
     whole = json.loads(body)["Name"].encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     meant = json.loads(body)["Name"].encode("utf-8", "surrogatepass").decode("utf-8", "replace")
     name = read(PROFILE, body).event.name

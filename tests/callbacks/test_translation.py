@@ -1,4 +1,4 @@
-"""Every payload file, through the translation and the folds, to what must follow from it."""
+"""Every payload file is translated and folded into the expected state."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def test_a_group_callback_becomes_the_event_it_means(payload: Payload) -> None:
     assert {field: listed(getattr(event, field)) for field in payload.event} == payload.event
     assert event.callback.encode() == payload.body
     assert event.recorded_at == RECEIVED_AT
-    told = json.loads(payload.body).get("EventTime")
-    assert event.occurred_at == (RECEIVED_AT if told is None else int(told))
-    assert (identity is None) == (told is None)
+    event_time = json.loads(payload.body).get("EventTime")
+    assert event.occurred_at == (RECEIVED_AT if event_time is None else int(event_time))
+    assert (identity is None) == (event_time is None)
     assert not from_future
 
 
@@ -79,7 +79,7 @@ def test_there_is_a_payload_for_every_type_of_event() -> None:
 
 def test_no_payload_file_expects_what_it_cannot() -> None:
     for payload in PAYLOADS:
-        assert payload.answer in (200, 400)
+        assert payload.status in (200, 400)
         assert payload.recorded or not (payload.event or payload.group or payload.members)
         if payload.group:
             assert payload.group["member_count"] == len(payload.members)

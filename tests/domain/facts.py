@@ -1,4 +1,4 @@
-"""Short words for events, so that an example reads as the story it tells. Times are in ms after `EPOCH`."""
+"""Short constructors of events, so that examples are easy to read. Times are in ms after `EPOCH`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 EPOCH = 1_670_574_414_000
-"""When histories begin, in ms."""
+"""The start of all histories, in ms."""
 
 GROUP = "@TGS#1"
 
@@ -71,7 +71,7 @@ def topic_changed(at: int, **fields: Any) -> Event:
 
 
 def recorded(arrivals: Sequence[Event], *, after: int = 0) -> list[Recorded]:
-    """Give events positions in the order in which they arrived, and versions within their groups."""
+    """Number events: positions in the order of arrival, versions within their groups."""
     versions: Counter[str] = Counter()
     history = []
     for position, event in enumerate(arrivals, start=after + 1):

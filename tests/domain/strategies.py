@@ -1,4 +1,4 @@
-"""Histories: few groups and few users, so that events collide often, and every kind of event in any order."""
+"""Histories of all kinds of events in any order, with few groups and few users, so that events often conflict."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ any_event = st.one_of(
     attributes_changed,
     of_topics,
 )
-"""Simpler events come first: it is towards these that a failing example shrinks."""
+"""Simpler events come first, because failing examples shrink towards them."""
 
 
 def _recorded(drawn: Sequence[Event], times: Sequence[int]) -> list[Recorded]:
@@ -99,14 +99,14 @@ def _recorded(drawn: Sequence[Event], times: Sequence[int]) -> list[Recorded]:
 
 @st.composite
 def histories(draw: st.DrawFn, *, max_size: int = 14) -> list[Recorded]:
-    """Draw a history in order of position, each event at a time of its own."""
+    """Draw a history in order of position, each event at a different time."""
     drawn = draw(st.lists(any_event, max_size=max_size))
     return _recorded(drawn, draw(st.permutations(range(len(drawn)))))
 
 
 @st.composite
 def histories_with_ties(draw: st.DrawFn, *, max_size: int = 14) -> list[Recorded]:
-    """Draw a history in order of position, many events of which share a millisecond."""
+    """Draw a history in order of position, in which many events share a millisecond."""
     drawn = draw(st.lists(any_event, max_size=max_size))
     return _recorded(drawn, [draw(st.integers(0, 3)) for _ in drawn])
 
@@ -116,6 +116,6 @@ any_history = histories() | histories_with_ties()
 
 @st.composite
 def deliveries(draw: st.DrawFn, history: Sequence[Recorded]) -> list[Recorded]:
-    """Draw an order in which a history may arrive: every event at least once, some again."""
+    """Draw an order of arrival: every event at least once, some of them again."""
     again = draw(st.lists(st.sampled_from(history), max_size=6)) if history else []
     return draw(st.permutations([*history, *again]))

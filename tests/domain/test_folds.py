@@ -1,4 +1,4 @@
-"""The rules of group state: examples to read, and properties that leave no order and no repetition out."""
+"""The rules of group state: examples, and properties that hold for any order and any repetition of events."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Outcome(NamedTuple):
 
 
 def after(*arrivals: Event) -> Outcome:
-    """Return the group after these events arrived in this order; the folds and the oracle must agree on it."""
+    """Return the group after events arrived in this order; the folds and the oracle must agree."""
     history = f.recorded(arrivals)
     state = shown.folded(history)
     assert state == oracle.everything(oracle.facts(history))
@@ -47,9 +47,9 @@ def after(*arrivals: Event) -> Outcome:
 
 
 def after_in_any_order(*events: Event) -> Outcome:
-    """Return the group, having checked that no order of arrival leads to another state.
+    """Return the group; check that every order of arrival leads to the same state.
 
-    What an event's position decides, `position` itself apart, must differ in nothing: the times here are distinct.
+    The times of the events must be distinct, so that positions decide nothing but the field `position`.
     """
     outcomes = [after(*arrivals) for arrivals in permutations(events)]
     assert all(outcome == outcomes[0] for outcome in outcomes)
@@ -311,7 +311,7 @@ def test_a_repeated_full_counts_from_the_newest() -> None:
     assert after_in_any_order(f.filled(3), f.left(5, "bob"), f.filled(8)).shows(is_full=True, full_at=time(8))
 
 
-def test_a_limit_is_not_told_while_the_roster_is_incomplete() -> None:
+def test_there_is_no_limit_while_the_roster_is_incomplete() -> None:
     assert after(f.joined(0, "ann"), f.filled(1)).shows(is_full=True, roster_complete=False, member_limit=None)
     assert after(f.joined(0, "ann"), f.filled(1), f.created(-5)).shows(member_limit=1)
 
@@ -446,7 +446,7 @@ def test_a_dismissal_of_an_unknown_group_is_all_that_is_known_of_it() -> None:
     assert outcome.shows(status="dismissed", roster_complete=False, created_at=None, name="n", owner="ann")
 
 
-def test_a_group_of_which_only_topics_were_heard_is_unknown() -> None:
+def test_a_group_with_topic_events_only_is_unknown() -> None:
     history = f.recorded(
         [f.topic_created(0), f.topics_dismissed(1), f.topic_changed(2), f.joined(3, "ann", topic_id="t")]
     )
@@ -507,7 +507,7 @@ def test_an_empty_new_owner_is_none() -> None:
     assert after_in_any_order(f.created(0, owner="ann"), f.owned(1, "")).shows(owner=None)
 
 
-def test_an_admin_is_admin_until_told_otherwise_or_a_new_join() -> None:
+def test_an_admin_is_admin_until_the_role_changes_or_a_new_join() -> None:
     start = (f.created(0, "bob"), f.changed(1, "bob", role="Admin", name_card="Bobby"))
     assert after_in_any_order(*start).members["bob"]["role"] == "Admin"
     assert after_in_any_order(*start, f.changed(2, "bob", role="Member")).members["bob"]["role"] == "Member"
@@ -546,7 +546,7 @@ def test_an_admin_who_becomes_owner_is_owner_and_admin_again_when_another_takes_
     assert after_in_any_order(*start, f.owned(3, "bob")).members["ann"]["role"] == "Admin"
 
 
-# --- the folds' own corners ------------------------------------------------------------------------------------------
+# --- edge cases of the folds -----------------------------------------------------------------------------------------
 
 
 def test_events_of_1970_are_newer_than_never() -> None:

@@ -1,4 +1,4 @@
-"""Carrying events into a read model, and comparing what it shows with what the oracle makes of them."""
+"""Projects events into a read model, and compares the result with the oracle's."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOW = 1_700_000_000_000
 
 @contextmanager
 def scratch(name: str = "scratch") -> Iterator[Path]:
-    """A database with an empty read model, for one example of many."""
+    """A database with an empty read model, for a single example."""
     with TemporaryDirectory() as directory:
         database = kinds.empty_database(Path(directory), name)
         begin_read_model(database).close()
@@ -61,7 +61,7 @@ def expected(history: Sequence[Recorded]) -> dict[str, Any]:
 
 
 def assert_shows(database: Path, history: Sequence[Recorded]) -> None:
-    """Compare what the questions see, and what the tables hold, with what the oracle makes of the history."""
+    """Compare query results and tables with the oracle's state for the history."""
     state = expected(history)
     with snapshot(database) as now:
         assert shown.stored(now) == state
@@ -72,16 +72,16 @@ def assert_shows(database: Path, history: Sequence[Recorded]) -> None:
             "members": sum(len(members) for _, members in state.values()),
         }
         for group_id in GROUPS:
-            found = now.group(group_id)
-            assert (found and shown.group(found)) == state.get(group_id, (None,))[0]
+            group = now.group(group_id)
+            assert (group and shown.group(group)) == state.get(group_id, (None,))[0]
             for user in USERS:
                 member = now.member(group_id, user)
                 assert (member and shown.member(member)) == state.get(group_id, ({}, {}))[1].get(user)
         for user in USERS:
             groups = [
-                {"group_id": one.group_id, "role": seen["role"], "joined_at": seen["joined_at"]}
-                for one in now.groups_of(user, "", 1000)
-                if (seen := shown.member(one))
+                {"group_id": membership.group_id, "role": member["role"], "joined_at": member["joined_at"]}
+                for membership in now.groups_of(user, "", 1000)
+                if (member := shown.member(membership))
             ]
             assert groups == oracle.groups_of(oracle.facts(history), user)
     assert_counts_are_the_rows(database)
@@ -89,11 +89,11 @@ def assert_shows(database: Path, history: Sequence[Recorded]) -> None:
 
 def assert_counts_are_the_rows(database: Path) -> None:
     with kinds.read_model(database) as connection:
-        disagreeing = connection.execute(
+        wrong_counts = connection.execute(
             "SELECT group_id, member_count FROM rosters WHERE member_count <>"
             " (SELECT COUNT(*) FROM members WHERE members.group_id = rosters.group_id AND standing = 1)"
         ).fetchall()
-        homeless = connection.execute(
+        without_roster = connection.execute(
             "SELECT group_id, user_id FROM members WHERE group_id NOT IN (SELECT group_id FROM rosters)"
         ).fetchall()
-    assert (disagreeing, homeless) == ([], [])
+    assert (wrong_counts, without_roster) == ([], [])

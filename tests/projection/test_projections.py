@@ -1,4 +1,4 @@
-"""The projections over a real read model: whatever batches, restarts and failures, it shows the oracle's state."""
+"""Projections over a real read model: after any batches, restarts and failures it has the oracle's state."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ pytestmark = pytest.mark.usefixtures("kind")
 
 
 class Failing:
-    """A projection that breaks on one event, after having written the rows of the whole batch."""
+    """A projection that fails on certain events, after it has written the rows of the whole batch."""
 
     def __init__(self, inner: Projection, at: int | set[int]) -> None:
         self.name, self.version = inner.name, inner.version
         self._inner = inner
         self._at = {at} if isinstance(at, int) else at
 
-    def apply(self, tables: Tables, batch: Sequence[StreamSlice]) -> None:
-        self._inner.apply(tables, batch)
-        events = [recorded for stretch in batch for recorded in stretch.events]
+    def apply(self, tables: Tables, slices: Sequence[StreamSlice]) -> None:
+        self._inner.apply(tables, slices)
+        events = [recorded for piece in slices for recorded in piece.events]
         if broken := [recorded.position for recorded in events if recorded.position in self._at]:
             raise ValueError(f"cannot fold {broken[0]}")
 
@@ -68,19 +68,19 @@ def database(kind: str, tmp_path: Path) -> Path:
     return database
 
 
-def folded_again(read_model: ReadModel, projections: Sequence[Projection], history: Sequence[Recorded]) -> None:
-    """Fold every group again of which a projection has set an event aside."""
+def refold_set_aside(read_model: ReadModel, projections: Sequence[Projection], history: Sequence[Recorded]) -> None:
+    """Refold every group with an event that a projection has set aside."""
     with read_model.transaction() as work:
         for projection in projections:
             noted = {note.position for note in work.set_aside_events() if note.projection == projection.name}
-            for group_id in {one.event.group_id for one in history if one.position in noted}:
-                stream = [one for one in history if one.event.group_id == group_id]
+            for group_id in {recorded.event.group_id for recorded in history if recorded.position in noted}:
+                stream = [recorded for recorded in history if recorded.event.group_id == group_id]
                 refold(work, projection, group_id, [stream[:3], stream[3:]], now_ms=NOW)
 
 
 @st.composite
 def batches(draw: st.DrawFn, history: Sequence[Recorded]) -> list[Sequence[Recorded]]:
-    """Cut a history into batches; each may begin again some events before the end of the one before."""
+    """Cut a history into batches; each may overlap the previous batch by some events."""
     cuts = sorted(draw(st.sets(st.integers(0, len(history)), max_size=4)) | {len(history)})
     starts = [max(0, cut - draw(st.integers(0, 3))) for cut in [0, *cuts[:-1]]]
     return [history[start:end] for start, end in zip(starts, cuts, strict=True)]
@@ -170,18 +170,20 @@ def test_what_one_projection_cannot_apply_waits_while_all_else_moves_on_and_is_r
     history = data.draw(any_history.filter(bool))
     broken = data.draw(st.sets(st.sampled_from([recorded.position for recorded in history]), min_size=1))
     victim = data.draw(st.sampled_from(PROJECTIONS))
-    crippled = [Failing(one, broken) if one is victim else one for one in PROJECTIONS]
+    failing = [Failing(projection, broken) if projection is victim else projection for projection in PROJECTIONS]
     with scratch() as database:
         for batch in data.draw(batches(history)):
             with opened(database) as read_model:
-                carry(read_model, batch, crippled)
+                carry(read_model, batch, failing)
         with opened(database) as read_model:
             assert notes(read_model) == [
                 SetAside(victim.name, position, f"ValueError: cannot fold {position}", NOW)
                 for position in sorted(broken)
             ]
-            assert_as_if_never_happened(database, victim, [one for one in history if one.position not in broken])
-            folded_again(read_model, [victim], history)
+            assert_as_if_never_happened(
+                database, victim, [recorded for recorded in history if recorded.position not in broken]
+            )
+            refold_set_aside(read_model, [victim], history)
             assert notes(read_model) == []
         assert_shows(database, history)
         with snapshot(database) as now:
@@ -189,7 +191,7 @@ def test_what_one_projection_cannot_apply_waits_while_all_else_moves_on_and_is_r
 
 
 def assert_as_if_never_happened(database: Path, victim: Projection, rest: Sequence[Recorded]) -> None:
-    """Compare the victim's tables with those of a read model that never met the broken events."""
+    """Compare the victim's tables with those of a read model that never had the broken events."""
     with scratch("other") as other:
         with opened(other) as read_model:
             carry(read_model, rest, PROJECTIONS)
@@ -213,7 +215,7 @@ def test_an_event_that_cannot_be_decoded_is_set_aside_by_every_projection_with_i
             assert now.positions() == dict.fromkeys(VERSIONS, 3)
         assert_shows(database, [first, third])
         readable = f.recorded([f.left(1, "ann")], after=1)[0]
-        folded_again(read_model, PROJECTIONS, [first, readable, third])
+        refold_set_aside(read_model, PROJECTIONS, [first, readable, third])
         assert notes(read_model) == []
         assert_shows(database, [first, readable, third])
 
@@ -224,7 +226,7 @@ def test_a_group_folded_again_in_vain_is_as_before_and_keeps_the_note(database: 
     with opened(database) as read_model:
         carry(read_model, history, [failing, *PROJECTIONS[1:]])
         before = rows(database)
-        folded_again(read_model, [failing], history)
+        refold_set_aside(read_model, [failing], history)
         assert rows(database) == before
 
 
@@ -244,7 +246,7 @@ def test_a_value_that_the_database_refuses_is_the_events_fault_and_not_the_datab
 
 
 class Stop(BaseException):
-    """What neither an event nor a database raises."""
+    """An exception that neither an event nor a database raises."""
 
 
 def break_off(work: UnitOfWork, history: Sequence[Recorded], error: type[BaseException]) -> None:
@@ -329,7 +331,7 @@ def test_rows_of_another_version_are_left_to_it(database: Path) -> None:
         assert now.members(f.GROUP, "", 10) == []
 
 
-# --- questions -------------------------------------------------------------------------------------------------------
+# --- queries ---------------------------------------------------------------------------------------------------------
 
 
 @settings(deadline=None, max_examples=45)
@@ -345,8 +347,8 @@ def test_every_filter_and_every_page_size_lists_what_the_oracle_lists(data: st.D
             start=1,
         )
     ]
-    ends = [f.filled(50, group_id=one.event.group_id) for one in history[::2]]
-    ends += [f.dismissed(60, group_id=one.event.group_id) for one in history[::3]]
+    ends = [f.filled(50, group_id=recorded.event.group_id) for recorded in history[::2]]
+    ends += [f.dismissed(60, group_id=recorded.event.group_id) for recorded in history[::3]]
     history += f.recorded(ends, after=len(history))
     condition = GroupFilter(
         type=data.draw(st.sampled_from([None, "Public", "Private"])),
@@ -354,17 +356,17 @@ def test_every_filter_and_every_page_size_lists_what_the_oracle_lists(data: st.D
         is_full=data.draw(st.sampled_from([None, True, False])),
         prefix=data.draw(st.sampled_from([None, *NAMES])),
     )
-    listed = [group_id for group_id, (group, _) in expected(history).items() if matches(group, condition)]
+    expected_ids = [group_id for group_id, (group, _) in expected(history).items() if matches(group, condition)]
     limit = data.draw(st.integers(1, 4))
     with scratch() as database:
         with opened(database) as read_model:
             carry(read_model, history, PROJECTIONS)
         with snapshot(database) as now:
-            found: list[str] = []
-            while page := now.groups(condition, found[-1] if found else "", limit):
+            in_pages: list[str] = []
+            while page := now.groups(condition, in_pages[-1] if in_pages else "", limit):
                 assert len(page) <= limit
-                found += [state.group_id for state in page]
-    assert found == listed
+                in_pages += [state.group_id for state in page]
+    assert in_pages == expected_ids
 
 
 NAMES = ("a", "A", "ab", "a%", "a_", "\U0010ffff", "\ud7ff", "é", "\u0000")
@@ -375,7 +377,7 @@ some_groups = st.lists(
         st.sampled_from([None, "Public", "Private"]),
     ),
     max_size=8,
-    unique_by=lambda one: one[0],
+    unique_by=lambda group: group[0],
 )
 
 
@@ -416,7 +418,7 @@ def test_a_group_folded_again_has_the_rows_it_had(history: list[Recorded]) -> No
         carry(read_model, history, PROJECTIONS)
         before = rows(database)
         group_id = history[-1].event.group_id
-        stream = [one for one in history if one.event.group_id == group_id]
+        stream = [recorded for recorded in history if recorded.event.group_id == group_id]
         with read_model.transaction() as work:
             for projection in PROJECTIONS:
                 refold(work, projection, group_id, [stream[:3], stream[3:]], now_ms=NOW)

@@ -1,4 +1,4 @@
-"""Time travel: for any history and any moment, what was true then, as the oracle makes it of exactly those events."""
+"""Time travel: for any history and any cut, the state is the oracle's for exactly the events of the cut."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("kind")
 
-NOBODY_YET = "ghost"
+UNKNOWN_USER = "ghost"
 
 
 class Opened(NamedTuple):
@@ -50,13 +50,13 @@ class Opened(NamedTuple):
 
 
 def examples(count: int) -> settings:
-    """Draw so many; where each begins with an empty database of a server, fewer."""
+    """Draw this many examples; fewer if each needs an empty database on a server."""
     return settings(deadline=None, max_examples=count // 5 if on_postgresql() else count)
 
 
 @contextmanager
 def projected(history: Sequence[Recorded], batches: Sequence[int] = ()) -> Iterator[Opened]:
-    """A real store and a real read model with this history, projected in batches that end at these positions."""
+    """A store and a read model with this history, projected in batches that end at these positions."""
     with TemporaryDirectory() as folder:
         database = empty_database(Path(folder))
         store = open_events(settings_of(database))
@@ -79,51 +79,54 @@ def projected(history: Sequence[Recorded], batches: Sequence[int] = ()) -> Itera
 
 @pytest.fixture(params=[(1, 16), (2, 1), (3, 16), (5, 2)], ids=str)
 def small_blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of a few events, so that short histories have several; rosters stored more or less often."""
+    """Blocks of a few events, so that short histories have several; the users of rosters stored more or less often."""
     spacing, share = request.param
     monkeypatch.setattr(blocks, "SPACING", spacing)
     monkeypatch.setattr(membership_projection, "_ROSTER_SHARE", share)
 
 
 def cuts(history: Sequence[Recorded]) -> st.SearchStrategy[Cut]:
-    """Any moment: before all, at each event, between, after all; by position or by time."""
+    """Any cut by position or time: before, at, between or after the events."""
     head = len(history)
     times = sorted({recorded.event.occurred_at for recorded in history})
     moments = st.sampled_from([EPOCH - 1, *times, EPOCH + 10**9]) | st.integers(EPOCH - 2, EPOCH + 20)
     return st.builds(Cut, st.integers(0, head)) | st.builds(Cut, st.just(head), moments)
 
 
-def counted(history: Sequence[Recorded], cut: Cut) -> list[Recorded]:
-    """The events that count, found by looking at each."""
+def included(history: Sequence[Recorded], cut: Cut) -> list[Recorded]:
+    """The events that a cut includes, by checking each."""
     return [
-        one for one in history if one.position <= cut.position and (cut.at is None or one.event.occurred_at <= cut.at)
+        recorded
+        for recorded in history
+        if recorded.position <= cut.position and (cut.at is None or recorded.event.occurred_at <= cut.at)
     ]
 
 
 def members_in_pages(groups: PastGroups, group_id: str, limit: int) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    while page := groups.members(group_id, max(found, default=""), limit):
+    members: dict[str, Any] = {}
+    while page := groups.members(group_id, max(members, default=""), limit):
         assert len(page) <= limit
-        assert sorted({one.user_id for one in page}) == [one.user_id for one in page]
-        found |= {one.user_id: shown.member(one) for one in page}
-    return found
+        assert sorted({member.user_id for member in page}) == [member.user_id for member in page]
+        members |= {member.user_id: shown.member(member) for member in page}
+    return members
 
 
 def assert_as_the_oracle_says(opened: Opened, cut: Cut, limit: int) -> None:
-    known = oracle.facts(counted(opened.history, cut))
+    known = oracle.facts(included(opened.history, cut))
     groups = opened.groups(cut)
     for group_id in GROUPS:
         expected = oracle.group_of(known, group_id)
-        found = groups.group(group_id)
-        assert (found and shown.group(found)) == expected
+        state = groups.group(group_id)
+        assert (state and shown.group(state)) == expected
         members = oracle.members(known, group_id)
         assert members_in_pages(groups, group_id, limit) == members
-        for user_id in (*USERS, NOBODY_YET):
+        for user_id in (*USERS, UNKNOWN_USER):
             member = opened.groups(cut).member(group_id, user_id)
             assert (member and shown.member(member)) == members.get(user_id)
-    for user_id in (*USERS, NOBODY_YET):
-        of_user = opened.groups(cut).groups_of(user_id, "", 10)
-        assert [one.group_id for one in of_user] == [one["group_id"] for one in oracle.groups_of(known, user_id)]
+    for user_id in (*USERS, UNKNOWN_USER):
+        memberships = opened.groups(cut).groups_of(user_id, "", 10)
+        expected_ids = [group["group_id"] for group in oracle.groups_of(known, user_id)]
+        assert [membership.group_id for membership in memberships] == expected_ids
 
 
 @pytest.mark.slow
@@ -160,15 +163,15 @@ def test_between_any_two_moments_the_difference_is_that_of_the_oracles_answers()
             head = len(history)
             for group_id in GROUPS:
                 before, after = (
-                    oracle.members(oracle.facts(counted(history, Cut(head, at))), group_id) for at in (earlier, later)
+                    oracle.members(oracle.facts(included(history, Cut(head, at))), group_id) for at in (earlier, later)
                 )
                 then, now = (
                     PastGroup(opened.store, opened.session.past, group_id, Cut(head, at)) for at in (earlier, later)
                 )
-                found = {user: (old, new) for user, old, new in changed_members(then, now, "")}
-                assert [*found] == sorted(found)
+                changed = {user: (old, new) for user, old, new in changed_members(then, now, "")}
+                assert [*changed] == sorted(changed)
                 assert {
-                    user: (old and shown.member(old), new and shown.member(new)) for user, (old, new) in found.items()
+                    user: (old and shown.member(old), new and shown.member(new)) for user, (old, new) in changed.items()
                 } == {
                     user: (before.get(user), after.get(user))
                     for user in {*before, *after}
@@ -177,8 +180,11 @@ def test_between_any_two_moments_the_difference_is_that_of_the_oracles_answers()
                 between = events_between(
                     opened.store, opened.session.past, group_id, Span(Cut(head, earlier), Cut(head, later)), 0
                 )
-                of_group = [one for one in history if one.event.group_id == group_id]
-                assert [*between] == [one for one in of_group if earlier < one.event.occurred_at <= later]
+                assert [*between] == [
+                    recorded
+                    for recorded in history
+                    if recorded.event.group_id == group_id and earlier < recorded.event.occurred_at <= later
+                ]
 
     check()
 
@@ -195,11 +201,11 @@ def test_a_users_history_in_a_group_is_every_join_and_exit_and_the_dismissals_ne
                 expected = [
                     (fact["position"], change) for fact in story if (change := change_in(fact, user_id)) is not None
                 ]
-                found = opened.session.past.changes(group_id, user_id, None, 100)
-                assert [(position, change) for (_, position), change in found] == expected
-                if found:
-                    rest = opened.session.past.changes(group_id, user_id, found[0][0], 100)
-                    assert rest == found[1:]
+                changes = opened.session.past.changes(group_id, user_id, None, 100)
+                assert [(position, change) for (_, position), change in changes] == expected
+                if changes:
+                    rest = opened.session.past.changes(group_id, user_id, changes[0][0], 100)
+                    assert rest == changes[1:]
 
 
 def change_in(fact: dict[str, Any], user_id: str) -> str | None:
@@ -222,7 +228,7 @@ def test_a_stream_of_many_blocks_with_late_events_in_each_is_right_at_every_boun
     with projected(history, [300, 512, 513, 1100]) as opened:
         for version in (1, 511, 512, 513, 1023, 1024, 1025, len(history)):
             for cut in (Cut(version), Cut(len(history), EPOCH + version * 10)):
-                known = oracle.facts(counted(history, cut))
+                known = oracle.facts(included(history, cut))
                 groups = opened.groups(cut)
                 state = groups.group(f.GROUP)
                 assert state is not None
@@ -231,22 +237,22 @@ def test_a_stream_of_many_blocks_with_late_events_in_each_is_right_at_every_boun
 
 
 class CountingStore:
-    """A store that counts the events that are read from it."""
+    """A store that counts the events read from it."""
 
     def __init__(self, store: EventStore) -> None:
         self._store = store
         self.read = 0
 
     def read_group(self, group_id: str, after: int, limit: int) -> Sequence[Recorded]:
-        found = self._store.read_group(group_id, after, limit)
-        self.read += len(found)
-        return found
+        events = self._store.read_group(group_id, after, limit)
+        self.read += len(events)
+        return events
 
 
 @pytest.mark.slow
 def test_whatever_the_length_of_a_stream_few_events_are_read_for_any_moment_of_it() -> None:
     count = 12 * blocks.SPACING + 100
-    # Each comes up to 20 events late, as callbacks do.
+    # Each event arrives up to 20 events late, as callbacks do.
     events = [f.joined(10 * number - number * 7919 % 200, f"u{number % 400}") for number in range(1, count)]
     history = f.recorded(events)
     with projected(history, range(500, count, 500)) as opened:
