@@ -23,7 +23,7 @@ Shown = dict[str, Any]
 def group(state: GroupState) -> Shown:
     known, now, full = state.profile, state.roster.lives, state.fullness
     count = state.roster.member_count
-    complete = now.created != lives.NEVER
+    complete = now.roster_complete
     return {
         "group_id": state.group_id,
         "type": known.type.value,
@@ -36,12 +36,12 @@ def group(state: GroupState) -> Shown:
         "custom_fields": profile.current(known.custom_fields),
         "attributes": profile.current(known.attributes),
         "member_count": count,
-        "member_limit": count if full.is_full and complete else None,
+        "member_limit": full.member_limit(count, roster_complete=complete),
         "roster_complete": complete,
         "is_full": full.is_full,
         "full_at": rfc3339(full.full_at),
-        "created_at": rfc3339(now.created[0]) if complete else None,
-        "dismissed_at": rfc3339(now.ended[0]) if now.dismissed else None,
+        "created_at": rfc3339(now.created_at),
+        "dismissed_at": rfc3339(now.dismissed_at),
         "updated_at": rfc3339(known.updated_at),
         "position": known.position,
     }

@@ -75,7 +75,7 @@ def refold_set_aside(read_model: ReadModel, projections: Sequence[Projection], h
             noted = {note.position for note in work.set_aside_events() if note.projection == projection.name}
             for group_id in {recorded.event.group_id for recorded in history if recorded.position in noted}:
                 stream = [recorded for recorded in history if recorded.event.group_id == group_id]
-                refold(work, projection, group_id, [stream[:3], stream[3:]], now_ms=NOW)
+                refold(work, projection, group_id, filter(None, [stream[:3], stream[3:]]), now_ms=NOW)
 
 
 @st.composite
@@ -421,5 +421,5 @@ def test_a_group_folded_again_has_the_rows_it_had(history: list[Recorded]) -> No
         stream = [recorded for recorded in history if recorded.event.group_id == group_id]
         with read_model.transaction() as work:
             for projection in PROJECTIONS:
-                refold(work, projection, group_id, [stream[:3], stream[3:]], now_ms=NOW)
+                refold(work, projection, group_id, filter(None, [stream[:3], stream[3:]]), now_ms=NOW)
         assert rows(database) == before
