@@ -51,9 +51,10 @@ class Components(NamedTuple):
 
 def create_app(components: Components) -> ASGIApp:
     """Return the application. A callback passes one middleware, or two if it has a port of its own."""
-    app: ASGIApp = _router(components)
+    large_responses = LargeResponses()
+    app: ASGIApp = _router(components, large_responses)
     if components.queries:
-        app = LargeResponses(CachedResponses(EncodedPaths(app), components.queries.cache))
+        app = CachedResponses(EncodedPaths(app), components.queries.cache, large_responses)
     if components.read_tokens:
         app = BearerTokens(app, components.read_tokens)
     if components.ingest:
@@ -63,10 +64,13 @@ def create_app(components: Components) -> ASGIApp:
     return app
 
 
-def _router(components: Components) -> Starlette:
+def _router(components: Components, large_responses: LargeResponses) -> Starlette:
     routes = Operations(components.health, components.metrics, components.spooled).routes()
     if components.queries:
-        routes += [Route(route.path, QueryRoute(components.queries, route), methods=["GET"]) for route in ROUTES]
+        routes += [
+            Route(route.path, QueryRoute(route, components.queries, large_responses), methods=["GET"])
+            for route in ROUTES
+        ]
         routes.append(OpenAPIDocument(secured=bool(components.read_tokens)).route())
 
     @contextlib.asynccontextmanager

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from projector.http.front_door import is_query
 from projector.http.problems import problem_response
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from starlette.types import Message, Receive, Scope, Send
+
+    from projector.http.response_cache import ConditionalResponse
 
 MAX_SENDING_BYTES: Final = 16 * 1024 * 1024
 PIECE_BYTES: Final = 128 * 1024
 
 
 class LargeResponses:
-    """Middleware for queries. While too many bytes of large responses are being sent, another one becomes a 503."""
+    """Sends responses. While too many bytes of large ones are being sent, another large one becomes a 503."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self) -> None:
         self._bytes = 0
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._app(scope, receive, self._in_pieces(scope, receive, send) if is_query(scope) else send)
+    async def send(self, response: ConditionalResponse, scope: Scope, receive: Receive, send: Send) -> None:
+        if len(response.body) > PIECE_BYTES:
+            send = self._in_pieces(scope, receive, send)
+        await response(scope, receive, send)
 
     def _in_pieces(self, scope: Scope, receive: Receive, send: Send) -> Send:
-        """Return a `send` for a response whose body comes as one message."""
+        """Return a `send` for a response whose body is one message."""
         start: Message = {}
 
         async def send_in_pieces(message: Message) -> None:
@@ -33,8 +35,8 @@ class LargeResponses:
             if message["type"] == "http.response.start":
                 start = message
                 return
-            body = message.get("body", b"")
-            if len(body) <= PIECE_BYTES:
+            body = message["body"]
+            if not body:  # a 304
                 await send(start)
                 await send(message)
             elif self._bytes + len(body) > MAX_SENDING_BYTES:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from projector.event_store import EventStore
+    from projector.http.large_responses import LargeResponses
     from projector.http.parameters import Parameters
     from projector.http.routes import Route
     from projector.read_model import Queries
@@ -96,13 +97,14 @@ class QueryRunner:
 class QueryRoute:
     """The ASGI application of one route."""
 
-    def __init__(self, runner: QueryRunner, route: Route) -> None:
-        self._runner = runner
+    def __init__(self, route: Route, runner: QueryRunner, large_responses: LargeResponses) -> None:
         self._route = route
+        self._runner = runner
+        self._large_responses = large_responses
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = await self._runner.respond(self._route, scope)
-        await response(scope, receive, send)
+        await self._large_responses.send(response, scope, receive, send)
 
 
 def _response(scope: Scope, result: Result) -> ConditionalResponse:

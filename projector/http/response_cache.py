@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
+    from projector.http.large_responses import LargeResponses
+
 MAX_BYTES: Final = 16 * 1024 * 1024
 
 
@@ -78,10 +80,14 @@ class ResponseCache:
 class CachedResponses:
     """Middleware that answers queries from the cache."""
 
-    def __init__(self, app: ASGIApp, cache: ResponseCache) -> None:
+    def __init__(self, app: ASGIApp, cache: ResponseCache, large_responses: LargeResponses) -> None:
         self._app = app
         self._cache = cache
+        self._large_responses = large_responses
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = self._cache.find(scope) if is_query(scope) else None
-        await (response or self._app)(scope, receive, send)
+        if response:
+            await self._large_responses.send(response, scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
