@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def server(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server for a module; its tests keep to groups of their own. No test may make it print a traceback."""
+    """One server for a module, whose tests use groups of their own. No test may make it print a traceback."""
     with serving(tmp_path_factory.mktemp("server") / "events.db") as running:
         yield running
         assert not [line for line in running.raw_log if "Traceback" in line]

@@ -17,14 +17,14 @@ OK = b'{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":0}'
 
 @pytest.mark.slow
 @pytest.mark.parametrize("payload", PAYLOADS, ids=lambda payload: payload.name)
-def test_what_must_follow_from_each_callback_alone_is_served(tmp_path: Path, payload: Payload) -> None:
+def test_the_effect_of_each_callback_alone_is_served(tmp_path: Path, payload: Payload) -> None:
     with serving(tmp_path / "events.db") as server:
-        answer = server.client.post(f"{server.url}/callback?{payload.target(SDK_APP_ID)}", content=payload.body)
-        assert answer.status_code == payload.status
+        response = server.client.post(f"{server.url}/callback?{payload.target(SDK_APP_ID)}", content=payload.body)
+        assert response.status_code == payload.status
         if payload.status == 200:
-            assert answer.content == OK
+            assert response.content == OK
         if payload.recorded:
-            position = int(answer.headers["Projector-Position"])
+            position = int(response.headers["Projector-Position"])
             (event,) = server.get("/v1/events", wait_for=position).json()["events"]
             assert event["type"] == payload.recorded
         if payload.group_id:

@@ -1,4 +1,4 @@
-"""Who may send and who may ask: tokens replaced without a gap, a path that is not guessed, and what is logged."""
+"""Access: tokens replaced without a gap, a secret callback path, separate addresses, and no secrets in the log."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def test_callbacks_are_taken_where_the_settings_say_and_nowhere_else(tmp_path: P
         query = f"CallbackCommand={body['CallbackCommand']}&SdkAppid={server.app_id}"
         for there, status in ((path, 200), ("/callback", 404), (f"{path}/", 404), ("/in", 404)):
             assert server.client.post(f"{server.url}{there}?{query}", json=body).status_code == status
-        told = ["simulate", "--url", server.url, "--callbacks", "50", "--groups", "3"]
-        assert run_cli(database, *told, PROJECTOR_CALLBACK_PATH=path).returncode == 0
+        command = ["simulate", "--url", server.url, "--callbacks", "50", "--groups", "3"]
+        assert run_cli(database, *command, PROJECTOR_CALLBACK_PATH=path).returncode == 0
 
 
 @pytest.mark.parametrize("path", ["callback", "/", "/v1", "/v1/in", "/metrics", "/a b", "/a?b", "/ä", "/a/"])
@@ -62,11 +62,11 @@ def test_each_reader_has_a_token_and_no_name_opens_the_door(tmp_path: Path) -> N
                 ("unnamed", 401),
                 ("", 401),
             ):
-                answer = httpx2.get(f"{server.url}{path}", headers={"Authorization": f"Bearer {token}".strip()})
-                assert answer.status_code == status, (path, token)
+                response = httpx2.get(f"{server.url}{path}", headers={"Authorization": f"Bearer {token}".strip()})
+                assert response.status_code == status, (path, token)
 
 
-def test_an_answer_that_is_remembered_is_not_given_to_who_may_not_ask(tmp_path: Path) -> None:
+def test_a_cached_response_is_not_sent_without_a_token(tmp_path: Path) -> None:
     with serving(tmp_path / "events.db", PROJECTOR_READ_TOKENS="plain-secret") as server:
         allowed = {"Authorization": "Bearer plain-secret"}
         for _ in range(2):
@@ -93,7 +93,7 @@ def test_no_token_no_body_and_no_account_is_logged(tmp_path: Path) -> None:
     assert [secret for secret in (*SECRETS, "account-of-ann", signed["Sign"]) if secret in log] == []
 
 
-def test_callbacks_can_have_an_address_of_their_own_at_which_nothing_is_told(tmp_path: Path) -> None:
+def test_callbacks_can_have_an_address_of_their_own_that_serves_nothing_else(tmp_path: Path) -> None:
     with serving(tmp_path / "events.db", "--callbacks-address", "127.0.0.1:0") as server:
         inside, outside = server.url, server.log[-1]["callbacks_address"]
         body = callback(1, 1)
@@ -107,7 +107,7 @@ def test_callbacks_can_have_an_address_of_their_own_at_which_nothing_is_told(tmp
             assert httpx2.get(f"{inside}{path}").status_code == 200
 
 
-def test_questions_can_have_an_address_of_their_own_and_a_receiver_its_numbers_inside(tmp_path: Path) -> None:
+def test_queries_can_have_an_address_of_their_own_and_a_receiver_its_metrics_inside(tmp_path: Path) -> None:
     database = tmp_path / "events.db"
     both = ["--queries-address", "127.0.0.1:0", "--callbacks-address", "127.0.0.1:0"]
     for arguments in (["--queries-address", "127.0.0.1:0"], both, [*both[2:], "--only", "callbacks"]):

@@ -1,4 +1,4 @@
-"""What senders may take: one who never ends a request, one whose head never ends, and a crowd."""
+"""The limits of a connection: requests and heads that never end, crowds, and clients that do not read."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HEAD = b"POST /callback HTTP/1.1\r\nHost: x\r\n"
 
 @contextlib.contextmanager
 def guarded() -> Iterator[tuple[str, int]]:
-    """A server of the web server's own that says how much it was sent."""
+    """Serve an application that answers any request with `ok`, after as many bytes as its query string says."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         more = True
@@ -53,32 +53,32 @@ def guarded() -> Iterator[tuple[str, int]]:
 
 
 def everything(connection: socket.socket) -> bytes:
-    """What is answered until the connection ends, as an error if it is cut."""
-    found = b""
+    """Return the bytes received until the connection is closed or reset."""
+    received = b""
     with contextlib.suppress(ConnectionResetError):
         while some := connection.recv(65536):
-            found += some
-    return found
+            received += some
+    return received
 
 
 def is_answered(connection: socket.socket) -> bool:
-    found = b""
-    while not found.endswith(b"ok"):
-        found += connection.recv(65536)
-    return found.startswith(b"HTTP/1.1 200")
+    received = b""
+    while not received.endswith(b"ok"):
+        received += connection.recv(65536)
+    return received.startswith(b"HTTP/1.1 200")
 
 
 @pytest.mark.parametrize(
     "sent", [b"", b"P", HEAD, HEAD + b"Content-Length: 10\r\n\r\n", HEAD + b"Content-Length: 10\r\n\r\n12345"]
 )
-def test_who_never_ends_a_request_is_dropped(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sender_that_never_ends_a_request_is_dropped(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "REQUEST_S", 0.05)
     with guarded() as address, socket.create_connection(address, timeout=30) as connection:
         connection.sendall(sent)
         assert everything(connection) == b""
 
 
-def test_who_sends_byte_by_byte_is_dropped_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sender_that_sends_byte_by_byte_is_dropped_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "REQUEST_S", 0.05)
     with guarded() as address, socket.create_connection(address, timeout=30) as connection:
         connection.sendall(HEAD)
@@ -110,7 +110,7 @@ def test_requests_that_end_are_answered_one_after_the_other_whatever_their_bodie
             assert is_answered(connection)
 
 
-def test_of_a_crowd_those_are_dropped_who_were_idle_the_longest_and_who_comes_to_speak_is_heard(
+def test_of_a_crowd_the_longest_idle_connections_are_dropped_and_a_newcomer_is_served(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(protocol, "MAX_CONNECTIONS", 5)
@@ -119,29 +119,29 @@ def test_of_a_crowd_those_are_dropped_who_were_idle_the_longest_and_who_comes_to
         def connected() -> socket.socket:
             return crowd.enter_context(socket.create_connection(address, timeout=30))
 
-        def speaks(connection: socket.socket) -> bool:
+        def is_served(connection: socket.socket) -> bool:
             connection.sendall(HEAD + b"Content-Length: 0\r\n\r\n")
             return is_answered(connection)
 
         silent, begun = connected(), connected()
         begun.sendall(HEAD)
         kept = [connected() for _ in range(3)]
-        assert [speaks(connection) for connection in kept] == [True] * 3
+        assert [is_served(connection) for connection in kept] == [True] * 3
         newcomer = connected()
-        assert speaks(newcomer)
+        assert is_served(newcomer)
         assert everything(silent) == b""
-        assert speaks(connected())
+        assert is_served(connected())
         assert everything(begun) == b""
-        assert speaks(connected())
+        assert is_served(connected())
         assert everything(kept[0]) == b""
-        assert speaks(newcomer)
+        assert is_served(newcomer)
 
 
 LARGE = 32 * 1024 * 1024
-ASK = b"GET /?%d HTTP/1.1\r\nHost: x\r\n\r\n" % LARGE
+REQUEST = b"GET /?%d HTTP/1.1\r\nHost: x\r\n\r\n" % LARGE
 
 
-def test_who_does_not_read_the_answer_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_does_not_read_the_response_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     lost, gone = GuardedProtocol.connection_lost, threading.Event()
 
     def connection_lost(connection: GuardedProtocol, error: Exception | None) -> None:
@@ -151,23 +151,23 @@ def test_who_does_not_read_the_answer_is_dropped(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(protocol, "REQUEST_S", 0.05)
     monkeypatch.setattr(GuardedProtocol, "connection_lost", connection_lost)
     with guarded() as address, socket.create_connection(address, timeout=30) as connection:
-        connection.sendall(ASK)
+        connection.sendall(REQUEST)
         assert gone.wait(30)
         assert len(everything(connection)) < LARGE
 
 
-def test_who_reads_slowly_and_steadily_gets_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_reads_slowly_and_steadily_gets_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "REQUEST_S", 0.3)
     with guarded() as address, socket.create_connection(address, timeout=30) as connection:
-        connection.sendall(ASK)
-        found = 0
-        while found < LARGE:
-            found += len(connection.recv(1024 * 1024))
-            time.sleep(0.005)  # slowly is what this is about
+        connection.sendall(REQUEST)
+        received = 0
+        while received < LARGE:
+            received += len(connection.recv(1024 * 1024))
+            time.sleep(0.005)  # a slow client
 
 
 @pytest.mark.slow
-def test_a_server_that_is_stopped_does_not_wait_for_who_never_ends(tmp_path: Path) -> None:
+def test_a_server_that_is_stopped_does_not_wait_for_endless_requests(tmp_path: Path) -> None:
     with serving(tmp_path / "events.db") as server:
         host, port = server.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=30) as connection:

@@ -38,8 +38,8 @@ def town(kind: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.Tem
         assert not [line for line in server.raw_log if "Traceback" in line]
 
 
-def cannot_be_had(names: Collection[str]) -> bool:
-    """Tell whether a question may be refused though each parameter is as described: JSON Schema cannot say why."""
+def may_be_refused(names: Collection[str]) -> bool:
+    """Tell whether valid parameters may be refused: JSON Schema cannot express how they depend on each other."""
     return "cursor" in names or {"at", "position"} <= set(names) or {"from", "to"} <= set(names)
 
 
@@ -67,7 +67,7 @@ def test_nothing_the_document_allows_or_forbids_finds_a_fault(town: Server) -> N
                 for name in {"wait_for", "position"} & case.query.keys():
                     if str(case.query[name]).isdigit():
                         case.query[name] = min(int(case.query[name]), EVENTS)
-                refused = [positive_data_acceptance] if cannot_be_had(case.query.keys()) else []
+                refused = [positive_data_acceptance] if may_be_refused(case.query.keys()) else []
                 case.call_and_validate(base_url=town.url, headers=headers, excluded_checks=refused)
 
             attack()

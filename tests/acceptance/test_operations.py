@@ -69,7 +69,7 @@ def test_a_backup_of_postgresql_made_beside_servers_is_restored_and_projected_ag
     with serving(restored) as server:
         assert_served_as_recorded(server, restored)
         write(restored, range(301, 401), SEED)
-        assert [one.position for one in history(restored)] == list(range(1, 401))
+        assert [recorded.position for recorded in history(restored)] == list(range(1, 401))
     assert run_cli(restored, "replay", "--check").returncode == 0
 
 

@@ -1,4 +1,4 @@
-"""Everything the README says, done."""
+"""The commands and examples of the README, run."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def test_the_curl_lines_answer_what_is_printed_below_them(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_what_a_replay_says_is_what_is_printed(tmp_path: Path) -> None:
-    (told,) = [block for kind, block in BLOCKS if kind == "text"]
+def test_the_output_of_a_replay_is_as_printed(tmp_path: Path) -> None:
+    (printed,) = [block for kind, block in BLOCKS if kind == "text"]
     command = next(block for _, block in BLOCKS if block.startswith("curl"))
     database = tmp_path / "events.db"
     with serving(database) as server:
@@ -48,11 +48,11 @@ def test_what_a_replay_says_is_what_is_printed(tmp_path: Path) -> None:
         with closing(sqlite3.connect(f"{database}.read-model")) as connection, connection:
             connection.execute("UPDATE members SET standing = 0")
         assert run_cli(database, "replay", "--check").returncode == 1
-        assert run_cli(database, "replay").stdout == told
+        assert run_cli(database, "replay").stdout == printed
 
 
 @pytest.mark.slow
-def test_the_commands_for_looking_after_it_work_beside_a_running_server(tmp_path: Path) -> None:
+def test_the_commands_for_operators_work_beside_a_running_server(tmp_path: Path) -> None:
     (block,) = [block for _, block in BLOCKS if "projector status" in block]
     with serving(tmp_path / "events.db") as server:
         for command in commands(block):

@@ -1,4 +1,4 @@
-"""What docs/reliability.md says can be run is there to be run."""
+"""The tests that docs/reliability.md names exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever is sent, and however much of it, the server answers, stays below its limits, and goes on."""
+"""Whatever is sent, and however much, the server responds, stays within its limits, and continues."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 def peak(server: Server) -> int:
-    """The most memory that the server ever had, in bytes."""
+    """Return the peak memory of the server in bytes."""
     status = Path(f"/proc/{server.process.pid}/status").read_text()
-    found = re.search(r"VmHWM:\s+(\d+) kB", status)
-    assert found is not None
-    return int(found[1]) * 1024
+    peak_kb = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert peak_kb is not None
+    return int(peak_kb[1]) * 1024
 
 
 def head(server: Server, length: int) -> bytes:
@@ -54,10 +54,10 @@ def head(server: Server, length: int) -> bytes:
 
 
 async def crowd(server: Server, size: int, sent: bytes) -> list[bytes]:
-    """What is answered to so many connections that send the same, all before any of them is closed."""
+    """Return the responses to `size` connections that send the same bytes and stay open until all have a response."""
     host, port = server.url.removeprefix("http://").split(":")
 
-    async def one(everybody: asyncio.Barrier) -> bytes:
+    async def exchange(all_sent: asyncio.Barrier) -> bytes:
         reader, writer = await asyncio.open_connection(host, int(port))
         answered = b""
         with contextlib.suppress(OSError, TimeoutError):
@@ -65,20 +65,20 @@ async def crowd(server: Server, size: int, sent: bytes) -> list[bytes]:
             async with asyncio.timeout(2):
                 await writer.drain()
                 answered = await reader.read(65536)
-        await everybody.wait()
+        await all_sent.wait()
         writer.close()
         return answered
 
-    everybody = asyncio.Barrier(size)
-    return await asyncio.gather(*(one(everybody) for _ in range(size)))
+    all_sent = asyncio.Barrier(size)
+    return await asyncio.gather(*(exchange(all_sent) for _ in range(size)))
 
 
 def test_bodies_that_are_not_finished_are_held_up_to_a_limit_and_the_next_are_taken(server: Server) -> None:
     unfinished = head(server, MEBIBYTE) + b" " * (MEBIBYTE - 1)
-    answers = asyncio.run(crowd(server, 60, unfinished))
-    refused = [answer for answer in answers if answer.startswith(b"HTTP/1.1 503")]
+    responses = asyncio.run(crowd(server, 60, unfinished))
+    refused = [response for response in responses if response.startswith(b"HTTP/1.1 503")]
     assert len(refused) >= 60 - MAX_BUFFERED_BODY_BYTES // (MEBIBYTE - 1) - 1
-    assert all(b"retry-after" in answer for answer in refused)
+    assert all(b"retry-after" in response for response in refused)
     assert server.post(callback(1, 1)).status_code == 200
     assert peak(server) < MAX_BYTES
 
@@ -89,7 +89,7 @@ def test_heads_that_are_not_finished_are_held_up_to_a_limit(server: Server) -> N
     assert peak(server) < MAX_BYTES
 
 
-def test_through_a_crowd_that_says_nothing_a_callback_is_heard(server: Server) -> None:
+def test_a_callback_gets_through_a_crowd_of_silent_connections(server: Server) -> None:
     host, port = server.url.removeprefix("http://").split(":")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4 * MAX_CONNECTIONS), hard))
@@ -133,8 +133,8 @@ def test_callbacks_as_large_as_are_taken_are_recorded_projected_and_shown_in_pag
         link = re.search("<(.*)>", page.headers.get("Link", ""))
         address = link[1] if link else ""
     assert shown == list(range(1, len(sent) + 1))
-    answers = asyncio.run(crowd(server, 60, b"GET /v1/events?limit=1000 HTTP/1.1\r\nHost: x\r\n\r\n"))
-    assert any(answer.startswith(b"HTTP/1.1 200") for answer in answers)
+    responses = asyncio.run(crowd(server, 60, b"GET /v1/events?limit=1000 HTTP/1.1\r\nHost: x\r\n\r\n"))
+    assert any(response.startswith(b"HTTP/1.1 200") for response in responses)
     assert peak(server) < MAX_BYTES
 
 
@@ -166,7 +166,7 @@ def test_made_up_commands_fill_neither_the_metrics_nor_the_memory(server: Server
 
 
 @pytest.mark.parametrize(
-    "question",
+    "query",
     [
         *(f"/v1/groups?limit={limit}" for limit in ("0", "-1", "1001", "1e3", "9" * 5_000, "")),
         *(f"/v1/groups?cursor={cursor}" for cursor in ("x", "%00", "A" * 5_000, "eyJhIjoxfQ", "WzEsMl0", "bnVsbA==")),
@@ -177,10 +177,10 @@ def test_made_up_commands_fill_neither_the_metrics_nor_the_memory(server: Server
         f"/v1/groups/{'x' * 15_000}",
     ],
 )
-def test_questions_beyond_every_limit_are_refused_in_a_few_words(town: Server, question: str) -> None:
-    answer = town.get(question)
-    assert 400 <= answer.status_code < 500
-    assert len(answer.content) < 1_000 + len(question)
+def test_queries_beyond_every_limit_are_refused_in_a_few_words(town: Server, query: str) -> None:
+    response = town.get(query)
+    assert 400 <= response.status_code < 500
+    assert len(response.content) < 1_000 + len(query)
 
 
 @pytest.mark.parametrize("prefix", ["%", "_", "\\", "*", "[a-z]", "'", '"', "%_" * 2_000, "\x00", "\ud7ff", "a\uffff"])
@@ -201,9 +201,9 @@ def test_a_quarantine_that_is_full_refuses_what_it_cannot_keep_until_there_is_ro
     database = tmp_path / "events.db"
     assert not on_postgresql()
     with serving(database, PROJECTOR_QUARANTINE_CALLBACKS="3") as server:
-        assert [server.post(b"rubbish %d" % number).status_code for number in range(5)] == [400, 400, 400, 503, 503]
-        assert server.post(b"rubbish 1").status_code == 400, "it is there already"
+        assert [server.post(b"not JSON %d" % number).status_code for number in range(5)] == [400, 400, 400, 503, 503]
+        assert server.post(b"not JSON 1").status_code == 400, "it is there already"
         assert server.post(callback(1, 1)).status_code == 200
         assert run_cli(database, "quarantine", "drop", "1", "2").returncode == 0
-        assert [server.post(b"rubbish %d" % number).status_code for number in (3, 4, 5)] == [400, 400, 503]
+        assert [server.post(b"not JSON %d" % number).status_code for number in (3, 4, 5)] == [400, 400, 503]
         assert server.logged(0, result="unavailable")[-1]["reason"].startswith("the quarantine is full: 3")

@@ -91,12 +91,16 @@ def test_no_more_is_cached_than_there_is_room_for(cache: ResponseCache) -> None:
 
 
 def whole(server: Server, path: str, **headers: str) -> tuple[int, bytes, dict[str, str]]:
-    answer = server.client.get(f"{server.url}{path}", headers=headers)
-    return answer.status_code, answer.content, {name: value for name, value in answer.headers.items() if name != "date"}
+    response = server.client.get(f"{server.url}{path}", headers=headers)
+    return (
+        response.status_code,
+        response.content,
+        {name: value for name, value in response.headers.items() if name != "date"},
+    )
 
 
 @pytest.mark.slow
-def test_the_second_answer_is_the_first_to_the_byte_and_so_is_a_304(tmp_path: Path) -> None:
+def test_the_second_response_equals_the_first_to_the_byte_and_so_does_a_304(tmp_path: Path) -> None:
     with serving(tmp_path / "events.db") as server:
         for serial in range(1, 40):
             position = server.post(callback(serial, 1)).headers["Projector-Position"]
@@ -113,7 +117,7 @@ def test_the_second_answer_is_the_first_to_the_byte_and_so_is_a_304(tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_a_change_is_seen_whoever_makes_it(tmp_path: Path) -> None:
+def test_a_change_is_seen_whichever_process_makes_it(tmp_path: Path) -> None:
     database = tmp_path / "events.db"
     roster = "/v1/groups/g/members"
 
@@ -124,7 +128,7 @@ def test_a_change_is_seen_whoever_makes_it(tmp_path: Path) -> None:
     def users(server: Server) -> list[str]:
         for _ in range(2):
             seen = server.get(roster)
-        return [one["user_id"] for one in json.loads(seen.content)["members"]]
+        return [member["user_id"] for member in json.loads(seen.content)["members"]]
 
     with serving(database) as server:
         server.get("/v1/groups", wait_for=joined(server, "ann", 1_680_000_000_000))
@@ -132,7 +136,7 @@ def test_a_change_is_seen_whoever_makes_it(tmp_path: Path) -> None:
         server.get("/v1/groups", wait_for=joined(server, "bob", 1_680_000_001_000))
         assert users(server) == ["ann", "bob"]
         change_read_model(database, "UPDATE members SET standing = 0 WHERE user_id = 'ann'")
-        assert users(server) == ["bob"], "changed behind its back"
+        assert users(server) == ["bob"], "changed by another connection"
         assert run_cli(database, "replay").returncode == 1
         assert users(server) == ["ann", "bob"], "replaced by a replay"
         assert run_cli(database, "replay", "--rollback").returncode == 0

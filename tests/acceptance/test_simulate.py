@@ -1,4 +1,4 @@
-"""The simulator against a real server: its own idea of the truth is a third one, beside the folds and the oracle."""
+"""The simulator against a real server; it predicts the state without the code of the folds and of the oracle."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def test_a_roster_that_is_wrong_is_found(tmp_path: Path) -> None:
 
 
 def test_an_address_where_nothing_answers_is_one_line(tmp_path: Path) -> None:
-    for address, said in (
+    for address, message in (
         ("http://127.0.0.1:1", "nothing answers at http://127.0.0.1:1"),
         ("nonsense", "not an address"),
     ):
         done = run_cli(tmp_path / "events.db", "simulate", "--url", address)
         assert done.returncode == 2
-        assert said in done.stderr
+        assert message in done.stderr
         assert len(done.stderr.splitlines()) == 1
 
 

@@ -1,4 +1,4 @@
-"""A server is asked after every step of a random story, and must say what the oracle says of the recorded events."""
+"""After every step of a random story, a server must show the state that the oracle computes from the events."""
 
 from __future__ import annotations
 
@@ -101,14 +101,14 @@ class Story(RuleBasedStateMachine):
 
     def deliver(self, number: int) -> None:
         body = self.sent[number]
-        answer = self.server.post({name: value for name, value in body.items() if value is not None})
-        assert answer.status_code == 200
-        position = answer.headers["Projector-Position"]
+        response = self.server.post({name: value for name, value in body.items() if value is not None})
+        assert response.status_code == 200
+        position = response.headers["Projector-Position"]
         if body["EventTime"] is not None:
             assert self.positions.setdefault(number, position) == position
-        self.the_server_says_what_the_oracle_says(int(position))
+        self.assert_served_as_the_oracle_computes(int(position))
 
-    def the_server_says_what_the_oracle_says(self, position: int) -> None:
+    def assert_served_as_the_oracle_computes(self, position: int) -> None:
         stores = open_stores(settings_of(self.folder / "events.db"))
         known = oracle.facts(stores.events.read(0, 1000))
         stores.events.close()
@@ -120,8 +120,8 @@ class Story(RuleBasedStateMachine):
             assert self.server.group(group_id) == group
             assert self.server.members(group_id) == members
         for user in ("ann", "bob", "cyd"):
-            answer = self.server.get(f"/v1/users/{user}/groups")
-            assert answer.json().get("groups", []) == oracle.groups_of(known, user)
+            response = self.server.get(f"/v1/users/{user}/groups")
+            assert response.json().get("groups", []) == oracle.groups_of(known, user)
 
     def teardown(self) -> None:
         self.running.close()
@@ -130,7 +130,7 @@ class Story(RuleBasedStateMachine):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("kind")
-def test_any_story_told_to_a_real_server() -> None:
+def test_a_real_server_agrees_with_the_oracle_in_any_story() -> None:
     run_state_machine_as_test(
         Story,
         settings=settings(

@@ -1,4 +1,4 @@
-"""What was true then, and why it is so now: asked over a real socket."""
+"""Queries about earlier moments, differences and histories, over a real socket."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ START = 1670574414000
 MINUTE = 60_000
 
 
-def told(command: str, minute: int, **more: Any) -> dict[str, Any]:
+def sent(command: str, minute: int, **more: Any) -> dict[str, Any]:
     return {
         "CallbackCommand": f"Group.CallbackAfter{command}",
         "GroupId": GROUP,
@@ -35,15 +35,15 @@ def accounts(field: str, *users: str) -> dict[str, Any]:
 
 
 STORY = [
-    told("CreateGroup", 0, Owner_Account="ann", Operator_Account="ann", Name="tea", **accounts("MemberList", "ann")),
-    told("NewMemberJoin", 1, JoinType="Apply", Operator_Account="bob", **accounts("NewMemberList", "bob")),
-    told("MemberExit", 3, ExitType="Kicked", Operator_Account="ann", **accounts("ExitMemberList", "bob")),
+    sent("CreateGroup", 0, Owner_Account="ann", Operator_Account="ann", Name="tea", **accounts("MemberList", "ann")),
+    sent("NewMemberJoin", 1, JoinType="Apply", Operator_Account="bob", **accounts("NewMemberList", "bob")),
+    sent("MemberExit", 3, ExitType="Kicked", Operator_Account="ann", **accounts("ExitMemberList", "bob")),
     # It happened before bob was removed, and comes late.
-    told("NewMemberJoin", 2, JoinType="Invited", Operator_Account="bob", **accounts("NewMemberList", "cid")),
-    told("GroupInfoChanged", 4, Operator_Account="ann", Name="green tea"),
-    told("NewMemberJoin", 5, JoinType="Apply", Operator_Account="bob", **accounts("NewMemberList", "bob")),
-    told("GroupDestroyed", 6, Operator_Account="ann"),
-    {**told("CreateGroup", 9, Owner_Account="bob", Operator_Account="bob", Name="other"), "GroupId": "other"},
+    sent("NewMemberJoin", 2, JoinType="Invited", Operator_Account="bob", **accounts("NewMemberList", "cid")),
+    sent("GroupInfoChanged", 4, Operator_Account="ann", Name="green tea"),
+    sent("NewMemberJoin", 5, JoinType="Apply", Operator_Account="bob", **accounts("NewMemberList", "bob")),
+    sent("GroupDestroyed", 6, Operator_Account="ann"),
+    {**sent("CreateGroup", 9, Owner_Account="bob", Operator_Account="bob", Name="other"), "GroupId": "other"},
 ]
 HEAD = len(STORY)
 
@@ -61,10 +61,14 @@ def at(minute: float) -> int:
     return int(START + minute * MINUTE)
 
 
+def user_ids(members: list[dict[str, Any]]) -> list[str]:
+    return [member["user_id"] for member in members]
+
+
 def members(server: Server, **when: str | int) -> list[str]:
-    found = server.get(server.group_path(GROUP, "members"), **when).raise_for_status().json()
-    assert found["member_count"] == len(found["members"])
-    return [one["user_id"] for one in found["members"]]
+    roster = server.get(server.group_path(GROUP, "members"), **when).raise_for_status().json()
+    assert roster["member_count"] == len(roster["members"])
+    return user_ids(roster["members"])
 
 
 @pytest.mark.parametrize(
@@ -96,7 +100,7 @@ def test_at_a_position_the_roster_is_what_was_known_when_that_event_had_been_app
     assert members(server, position=position) == users
 
 
-def test_a_group_a_member_and_a_users_groups_can_be_asked_about_the_past(server: Server) -> None:
+def test_a_group_a_member_and_a_users_groups_can_be_queried_at_a_past_moment(server: Server) -> None:
     path = server.group_path(GROUP)
     group = server.get(path, at=at(3)).json()
     assert (group["name"], group["status"], group["member_count"], group["position"]) == ("tea", "active", 2, 4)
@@ -106,8 +110,8 @@ def test_a_group_a_member_and_a_users_groups_can_be_asked_about_the_past(server:
     assert (member["joined_at"], member["join_type"]) == ("2022-12-09T08:27:54.000Z", "Apply")
     assert server.get(f"{path}/members/bob", at=at(5)).json()["joined_at"] == "2022-12-09T08:31:54.000Z"
     for when, groups in (({"at": at(1)}, [GROUP]), ({"at": at(3)}, []), ({"position": HEAD}, ["other"])):
-        found = server.get("/v1/users/bob/groups", **when).raise_for_status().json()["groups"]
-        assert [one["group_id"] for one in found] == groups
+        listed = server.get("/v1/users/bob/groups", **when).raise_for_status().json()["groups"]
+        assert [group["group_id"] for group in listed] == groups
     assert (
         server.get("/v1/users/bob/groups", at=at(0)).json()["detail"]
         == "No events for this user up to the requested moment."
@@ -149,23 +153,23 @@ def test_a_time_is_rfc_3339_with_any_offset_or_ms(server: Server, same: str) -> 
         "at=1670574594000&position=1",
     ],
 )
-def test_a_wrong_moment_is_answered_with_what_is_wrong(server: Server, wrong: str) -> None:
+def test_a_wrong_moment_is_refused_with_the_reason(server: Server, wrong: str) -> None:
     for path in (server.group_path(GROUP), server.group_path(GROUP, "members"), "/v1/users/ann/groups"):
-        answer = server.client.get(f"{server.url}{path}?{wrong}")
-        assert answer.status_code == 400, answer.text
-        assert "'at'" in answer.json()["detail"] or "'position'" in answer.json()["detail"]
+        response = server.client.get(f"{server.url}{path}?{wrong}")
+        assert response.status_code == 400, response.text
+        assert "'at'" in response.json()["detail"] or "'position'" in response.json()["detail"]
 
 
-def test_before_a_group_was_heard_of_it_is_404(server: Server) -> None:
+def test_before_its_first_event_a_group_is_404(server: Server) -> None:
     for path in ((GROUP,), (GROUP, "members"), (GROUP, "members", "ann")):
         for when in ({"at": at(0) - 1}, {"at": "0001-01-01T00:00:00+23:59"}, {"position": 0}):
-            answer = server.get(server.group_path(*path), **when)
-            assert (answer.status_code, answer.json()["detail"]) == (
+            response = server.get(server.group_path(*path), **when)
+            assert (response.status_code, response.json()["detail"]) == (
                 404,
                 "No events for this group up to the requested moment.",
             )
-    answer = server.get(server.group_path(GROUP, "members", "cid"), at=at(1))
-    assert (answer.status_code, answer.json()["detail"]) == (
+    response = server.get(server.group_path(GROUP, "members", "cid"), at=at(1))
+    assert (response.status_code, response.json()["detail"]) == (
         404,
         "This user was not a member of this group at the requested moment.",
     )
@@ -173,39 +177,40 @@ def test_before_a_group_was_heard_of_it_is_404(server: Server) -> None:
 
 @pytest.mark.slow
 def test_a_position_that_is_not_reached_yet_is_waited_for(server: Server) -> None:
-    answer = server.get(server.group_path(GROUP), position=HEAD + 1)
-    assert answer.status_code == 503
-    assert answer.headers["Retry-After"] == "1"
+    response = server.get(server.group_path(GROUP), position=HEAD + 1)
+    assert response.status_code == 503
+    assert response.headers["Retry-After"] == "1"
 
 
 def test_a_past_roster_is_paged_like_any_other(server: Server) -> None:
-    path, found, parameters = server.group_path(GROUP, "members"), [], {"at": at(2), "limit": 2}
+    path, members, parameters = server.group_path(GROUP, "members"), [], {"at": at(2), "limit": 2}
     page = server.get(path, **parameters)
     assert f"at={at(2)}" in page.headers["Link"]
-    found += page.json()["members"]
+    members += page.json()["members"]
     rest = server.client.get(server.url + page.headers["Link"].partition(">")[0].removeprefix("<")).json()
-    assert [one["user_id"] for one in found + rest["members"]] == ["ann", "bob", "cid"]
+    assert user_ids(members + rest["members"]) == ["ann", "bob", "cid"]
     assert rest["next"] is None
 
 
-def test_a_members_history_says_why_newest_first_with_the_callback_behind_each(server: Server) -> None:
+def test_a_members_history_says_why_newest_first_with_the_callback_of_each_change(server: Server) -> None:
     path = server.group_path(GROUP, "members", "bob", "history")
     whole = server.get(path).raise_for_status().json()
     assert whole["next"] is None
-    shown = [(one["change"], one["position"], one["type"], one["operator"]) for one in whole["history"]]
+    history = whole["history"]
+    shown = [(event["change"], event["position"], event["type"], event["operator"]) for event in history]
     assert shown == [
         ("dismissed", 7, "GroupDismissed", "ann"),
         ("joined", 6, "MembersJoined", "bob"),
         ("left", 3, "MembersLeft", "ann"),
         ("joined", 2, "MembersJoined", "bob"),
     ]
-    assert [one["callback"] for one in whole["history"]] == [STORY[one["position"] - 1] for one in whole["history"]]
+    assert [event["callback"] for event in history] == [STORY[event["position"] - 1] for event in history]
     paged, cursor = [], {}
     while cursor is not None:
         page = server.get(path, limit=1, **cursor).raise_for_status().json()
         paged += page["history"]
         cursor = {"cursor": page["next"]} if page["next"] else None
-    assert paged == whole["history"]
+    assert paged == history
     assert server.get(server.group_path(GROUP, "members", "eve", "history")).status_code == 404
     other = server.get("/v1/groups", limit=1).json()["next"]
     assert server.get(path, cursor=other).status_code == 400
@@ -216,37 +221,39 @@ def test_a_diff_says_who_joined_who_left_and_which_fields_changed(server: Server
     diff = server.get(path, **{"from": at(1), "to": at(4)}).raise_for_status().json()
     assert diff["group_id"] == GROUP
     assert diff["fields"] == {"name": {"before": "tea", "after": "green tea"}}
-    assert [one["user_id"] for one in diff["joined"]] == ["cid"]
-    assert [(one["user_id"], one["joined_at"]) for one in diff["left"]] == [("bob", "2022-12-09T08:27:54.000Z")]
+    assert user_ids(diff["joined"]) == ["cid"]
+    assert [(member["user_id"], member["joined_at"]) for member in diff["left"]] == [
+        ("bob", "2022-12-09T08:27:54.000Z")
+    ]
     assert (diff["changed"], diff["next"]) == ([], None)
     again = server.get(path, **{"from": at(1), "to": at(5)}).json()
-    assert [one["user_id"] for one in again["joined"]] == ["cid"]
-    assert [(one["before"]["joined_at"], one["after"]["joined_at"]) for one in again["changed"]] == [
+    assert user_ids(again["joined"]) == ["cid"]
+    assert [(change["before"]["joined_at"], change["after"]["joined_at"]) for change in again["changed"]] == [
         ("2022-12-09T08:27:54.000Z", "2022-12-09T08:31:54.000Z")
     ]
     to_now = server.get(path, **{"from": at(5)}).json()
-    assert [one["user_id"] for one in to_now["left"]] == ["ann", "bob", "cid"]
+    assert user_ids(to_now["left"]) == ["ann", "bob", "cid"]
     assert to_now["fields"]["status"] == {"before": "active", "after": "dismissed"}
     nothing = server.get(path, **{"from": at(5), "to": at(5)}).json()
     assert (nothing["fields"], nothing["joined"], nothing["left"], nothing["changed"]) == ({}, [], [], [])
 
 
 def test_a_diff_from_before_everything_is_all_there_is(server: Server) -> None:
-    path, found, cursor = server.group_path(GROUP, "diff"), [], {}
+    path, joined, cursor = server.group_path(GROUP, "diff"), [], {}
     while cursor is not None:
         page = server.get(path, to=at(2), limit=1, **cursor).raise_for_status().json()
         assert page["fields"]["name"] == {"before": None, "after": "tea"}
-        found += [one["user_id"] for one in page["joined"]]
+        joined += user_ids(page["joined"])
         cursor = {"cursor": page["next"]} if page["next"] else None
-    assert found == ["ann", "bob", "cid"]
+    assert joined == ["ann", "bob", "cid"]
     assert server.get(path, to=at(0) - 1).status_code == 404
 
 
-def test_events_of_a_span_are_those_that_happened_behind_from_and_up_to_to(server: Server) -> None:
+def test_events_of_a_span_are_those_that_happened_after_from_and_up_to_to(server: Server) -> None:
     path = server.group_path(GROUP, "events")
 
     def positions(**span: int) -> list[int]:
-        return [one["position"] for one in server.get(path, **span).raise_for_status().json()["events"]]
+        return [event["position"] for event in server.get(path, **span).raise_for_status().json()["events"]]
 
     assert positions(**{"from": at(1), "to": at(3)}) == [3, 4]
     assert positions(to=at(2)) == [1, 2, 4]
@@ -255,7 +262,7 @@ def test_events_of_a_span_are_those_that_happened_behind_from_and_up_to_to(serve
     paged, cursor = [], {}
     while cursor is not None:
         page = server.get(path, limit=1, to=at(3), **cursor).raise_for_status().json()
-        paged += [one["position"] for one in page["events"]]
+        paged += [event["position"] for event in page["events"]]
         cursor = {"cursor": page["next"]} if page["next"] else None
     assert paged == [1, 2, 3, 4]
     backwards = server.get(path, **{"from": at(3), "to": at(1)})

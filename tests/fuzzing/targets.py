@@ -1,7 +1,6 @@
-"""What must hold for any bytes at all: each target takes some, and raises where a promise is broken.
+"""Targets for fuzzing: each accepts any bytes, and raises if a promise is broken.
 
-`scripts/fuzz.py` drives them with a fuzzer, by the million; `test_corpus.py` with all that a fuzzer ever found worth
-keeping.
+`python -m scripts.fuzz` runs them on millions of inputs; `test_corpus.py` on the inputs that were kept.
 """
 
 from __future__ import annotations
@@ -39,13 +38,13 @@ APP_ID: Final = 1400000000
 COMMANDS: Final = sorted({payload.query.get("CallbackCommand", "") for payload in PAYLOADS})
 MAX_BODY: Final = 2_000
 _STEPS: Final = 30
-"""After so many turns of the loop, whoever still waits does so for the rest of a request, which does not come."""
+"""After so many turns of the loop, a task can only be waiting for the rest of a request, which does not come."""
 
 _MAPPER: Final = EventMapper(None, None)  # type: ignore[arg-type]
 
 
 def translation(data: bytes) -> None:
-    """A first byte that chooses the command of the URL, and a body: it is an event that can be stored, or refused."""
+    """The first byte selects the command, the rest is a body. It is refused, or becomes an event that can be stored."""
     if not data:
         return
     named, body = COMMANDS[data[0] % len(COMMANDS)], data[1:]
@@ -56,23 +55,23 @@ def translation(data: bytes) -> None:
         event, identity, from_future = translate(command, body, platform=None, received_at=NOW)
     except Unreadable:
         return
-    assert event.callback.encode() == body, "the body is not kept as it came"
-    assert _MAPPER.to_domain_event(_MAPPER.to_stored_event(event)) == event, "it is not stored as it was read"
+    assert event.callback.encode() == body, "the body was changed"
+    assert _MAPPER.to_domain_event(_MAPPER.to_stored_event(event)) == event, "the event was changed by storing it"
     again = translate(command, body, platform=None, received_at=NOW)
     assert (again.event, again.identity, again.from_future) == (event, identity, from_future)
-    assert event.occurred_at <= NOW + 5 * 60 * 1000, "a time from the future is believed"
+    assert event.occurred_at <= NOW + 5 * 60 * 1000, "a time in the future was accepted"
 
 
 class _Transport(asyncio.Transport):
-    """A connection of which only what is answered matters."""
+    """A connection that collects the bytes of the responses."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.answered = b""
+        self.received = b""
         self.gone = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.answered += bytes(data)
+        self.received += bytes(data)
 
     def close(self) -> None:
         self.gone = True
@@ -84,20 +83,20 @@ class _Transport(asyncio.Transport):
         return self.gone
 
     def pause_reading(self) -> None:
-        """As much as is sent is there already."""
+        """Do nothing: everything has been sent already."""
 
     def resume_reading(self) -> None:
-        """See above."""
+        """Do nothing, as above."""
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return {"sockname": ("127.0.0.1", 80), "peername": ("127.0.0.1", 1024)}.get(name, default)
 
 
 class Receiver:
-    """The application behind its own HTTP protocol, over lists in the stead of databases."""
+    """The application behind its own HTTP protocol, with lists instead of databases."""
 
     def __init__(self, patch: pytest.MonkeyPatch, loop: asyncio.AbstractEventLoop) -> None:
-        structlog.configure(processors=[self._hear], cache_logger_on_first_use=False)
+        structlog.configure(processors=[self._log], cache_logger_on_first_use=False)
         patch.setattr(ingest, "to_thread", self)  # all is done when nothing more happens
         self.unexpected: list[str] = []
         self.events: list[str] = []
@@ -105,8 +104,8 @@ class Receiver:
         self._loop = loop
         metrics = Metrics(self._no_health)
         settings = Settings(sdk_app_id=APP_ID, max_body_bytes=MAX_BODY)
-        door = ingest.Ingest(settings, self, self, metrics)  # type: ignore[arg-type]
-        app = create_app(Components(self._no_health, metrics, self._no_health, ingest=door))
+        callbacks = ingest.Ingest(settings, self, self, metrics)  # type: ignore[arg-type]
+        app = create_app(Components(self._no_health, metrics, self._no_health, ingest=callbacks))
         self._config = uvicorn.Config(app, http=GuardedProtocol, lifespan="off", log_config=None, server_header=False)
         self._config.load()
 
@@ -125,18 +124,18 @@ class Receiver:
         return work(*arguments)
 
     def talk(self, sent: Iterable[bytes]) -> bytes:
-        """Return what is answered to pieces of a connection."""
+        """Return the responses on a connection that is sent these pieces."""
         self.events.clear()
         self.kept.clear()
         return self._loop.run_until_complete(self._talk(sent))
 
     def any_bytes(self, data: bytes) -> None:
-        """Bytes on a connection, in two pieces: no answer is a fault of ours, and nothing goes wrong unseen."""
+        """The bytes are sent in two pieces: no response is a server error, and nothing fails unnoticed."""
         half = len(data) // 2
         self._check(self.talk([data[:half], data[half:]]))
 
     def any_request(self, data: bytes) -> None:
-        """A first byte that chooses the command, a query up to a line's end, and a body: authentic ones are kept."""
+        """The first byte selects a command; then a query string, a line feed, and a body, kept if it is authentic."""
         if not data:
             return
         query, _, body = data[1:].partition(b"\n")
@@ -144,7 +143,7 @@ class Receiver:
         target = f"/callback?SdkAppid={APP_ID}&CallbackCommand={named}&{quote(query, safe='&=%+')}"
         head = f"POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
         statuses = self._check(self.talk([head, body]))
-        assert len(statuses) == 1, "one request, one answer"
+        assert len(statuses) == 1, "not one response to one request"
         given = {name.lower(): value for name, value in parse_qsl(target.partition("?")[2], keep_blank_values=True)}
         if given["sdkappid"] != str(APP_ID):
             assert statuses == [403]
@@ -153,15 +152,15 @@ class Receiver:
         elif statuses == [200]:
             recorded = [event.encode() for event in self.events]
             expected = [body] if carries_group_state(_command(given, body)) else []
-            assert recorded == expected, "acknowledged, and another event recorded, or none"
+            assert recorded == expected, "acknowledged, but the event was not recorded"
         else:
             assert statuses == [400]
-            assert self.kept == [body], "refused, authentic, and not kept"
+            assert self.kept == [body], "authentic, refused, but not kept"
 
-    def _check(self, answered: bytes) -> list[int]:
+    def _check(self, received: bytes) -> list[int]:
         assert not self.unexpected, self.unexpected
-        statuses = [int(status) for status in re.findall(rb"(?:^|\n|})HTTP/1\.1 (\d{3})", answered)]
-        assert all(status < 500 for status in statuses), answered
+        statuses = [int(status) for status in re.findall(rb"(?:^|\n|})HTTP/1\.1 (\d{3})", received)]
+        assert all(status < 500 for status in statuses), received
         return statuses
 
     async def _talk(self, sent: Iterable[bytes]) -> bytes:
@@ -178,9 +177,9 @@ class Receiver:
         protocol.connection_lost(None)
         if state.tasks:
             await asyncio.wait(state.tasks)
-        return transport.answered
+        return transport.received
 
-    def _hear(self, _: Any, name: str, line: dict[str, Any]) -> Any:
+    def _log(self, _: Any, name: str, line: dict[str, Any]) -> Any:
         if name in ("error", "exception", "critical"):
             self.unexpected.append(str(line))
         raise structlog.DropEvent

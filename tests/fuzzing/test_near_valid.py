@@ -1,4 +1,4 @@
-"""Callbacks that are nearly as they should be: recorded if they can be read, by a second opinion, and refused if not.
+"""Nearly valid callbacks: recorded if a second implementation of the rules can read them, and refused otherwise.
 
 `ROUNDS=300000 pytest tests/fuzzing/test_near_valid.py` makes a campaign of it.
 """
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from projector.domain.events import Event
 
 NOW = 1_700_000_000_000
-LONGEST = 1024
+MAX_ID_BYTES = 1024
 
 texts = st.sampled_from(["", "x", "ann", "Public", "\u0000", "\u4e2d" * 3, " ", "0", "null"])
-ids = st.sampled_from(["ann", "bob", "@TGS#1", "a/b", "\u4e2d", "x" * LONGEST])
-wrong_ids = st.sampled_from(["", "x" * (LONGEST + 1), "\u4e2d" * 342])
+ids = st.sampled_from(["ann", "bob", "@TGS#1", "a/b", "\u4e2d", "x" * MAX_ID_BYTES])
+wrong_ids = st.sampled_from(["", "x" * (MAX_ID_BYTES + 1), "\u4e2d" * 342])
 anything = st.sampled_from([None, True, False, 0, 1, -1, 1.5, [], {}, [None], [1], [""], {"a": "b"}, [{"x": 1}]])
 accounts = st.lists(ids.map(lambda account: {"Member_Account": account}), max_size=3)
 wrong_accounts = st.sampled_from(
@@ -84,18 +84,20 @@ def is_text(value: Any) -> bool:
 
 
 def is_id(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value.encode()) <= LONGEST
+    return isinstance(value, str) and 0 < len(value.encode()) <= MAX_ID_BYTES
 
 
 def are_accounts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(one, dict) and is_id(one.get("Member_Account")) for one in value)
+    return isinstance(value, list) and all(
+        isinstance(account, dict) and is_id(account.get("Member_Account")) for account in value
+    )
 
 
 def are_pairs(value: Any) -> bool:
     return value is None or (
         isinstance(value, list)
         and all(
-            isinstance(one, dict) and all(isinstance(one.get(key), str) for key in ("Key", "Value")) for one in value
+            isinstance(pair, dict) and all(isinstance(pair.get(key), str) for key in ("Key", "Value")) for pair in value
         )
     )
 
@@ -104,7 +106,7 @@ def are_attributes(value: Any) -> bool:
     return value is None or (
         isinstance(value, list)
         and all(
-            isinstance(one, dict) and isinstance(one.get("key"), str) and is_text(one.get("value")) for one in value
+            isinstance(pair, dict) and isinstance(pair.get("key"), str) and is_text(pair.get("value")) for pair in value
         )
     )
 
@@ -152,13 +154,13 @@ CHECKS: dict[str, Callable[[dict[str, Any]], bool]] = {
     ),
     "TopicDestroyed": lambda body: (
         is_text(body.get("TopicIdList"))
-        or (isinstance(body["TopicIdList"], list) and all(isinstance(one, str) for one in body["TopicIdList"]))
+        or (isinstance(body["TopicIdList"], list) and all(isinstance(topic, str) for topic in body["TopicIdList"]))
     ),
 }
 
 
 def is_readable(command: str, body: dict[str, Any]) -> bool:
-    """A second opinion, of one who reads the documents slowly."""
+    """Tell whether a callback is as the vendor documents it, by rules that share no code with the translation."""
     common = is_id(body.get("GroupId")) and is_time(body.get("EventTime"))
     texts_there = all(is_text(body.get(name)) for name in ("Type", "Operator_Account", "TopicId"))
     return common and texts_there and CHECKS.get(command, lambda _: True)(body)
@@ -166,7 +168,7 @@ def is_readable(command: str, body: dict[str, Any]) -> bool:
 
 def members_of(command: str, body: dict[str, Any]) -> tuple[str, ...] | None:
     field = {"CreateGroup": "MemberList", "NewMemberJoin": "NewMemberList", "MemberExit": "ExitMemberList"}.get(command)
-    return None if field is None else tuple(one["Member_Account"] for one in body.get(field) or ())
+    return None if field is None else tuple(account["Member_Account"] for account in body.get(field) or ())
 
 
 def recorded(command: str, raw: bytes) -> Event | None:
@@ -178,16 +180,16 @@ def recorded(command: str, raw: bytes) -> Event | None:
 
 @settings(max_examples=rounds(400), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(near_valid())
-def test_what_can_be_read_is_recorded_as_it_says_and_all_else_is_refused(told: tuple[str, dict[str, Any]]) -> None:
-    command, body = told
+def test_readable_callbacks_are_recorded_as_sent_and_all_others_are_refused(sent: tuple[str, dict[str, Any]]) -> None:
+    command, body = sent
     raw = json.dumps(body).encode()
     readable = is_readable(command, body)
     event("readable" if readable else "not readable")
-    found = recorded(command, raw)
-    assert (found is not None) == readable
-    if found is None:
+    translated = recorded(command, raw)
+    assert (translated is not None) == readable
+    if translated is None:
         return
-    assert found.callback.encode() == raw
-    assert (found.group_id, found.operator) == (body["GroupId"], body.get("Operator_Account") or None)
-    assert getattr(found, "members", None) == members_of(command, body)
-    assert found.occurred_at <= NOW + FUTURE_TOLERANCE_MS
+    assert translated.callback.encode() == raw
+    assert (translated.group_id, translated.operator) == (body["GroupId"], body.get("Operator_Account") or None)
+    assert getattr(translated, "members", None) == members_of(command, body)
+    assert translated.occurred_at <= NOW + FUTURE_TOLERANCE_MS

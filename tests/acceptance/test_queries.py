@@ -1,4 +1,4 @@
-"""The `/v1` routes, asked over a real socket."""
+"""The `/v1` routes, over a real socket."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def about(command: str, group_id: str, moment: int, **more: Any) -> dict[str, An
     return {"CallbackCommand": f"Group.CallbackAfter{command}", "GroupId": group_id, "EventTime": moment, **more}
 
 
-def position_of(answer: httpx2.Response) -> int:
-    assert answer.status_code == 200
-    return int(answer.headers["Projector-Position"])
+def position_of(response: httpx2.Response) -> int:
+    assert response.status_code == 200
+    return int(response.headers["Projector-Position"])
 
 
 @pytest.fixture(scope="module")
@@ -60,17 +60,17 @@ def expected_ids(condition: Any) -> list[str]:
 
 
 def all_pages(server: Server, path: str, items: str, **parameters: str | int) -> list[dict[str, Any]]:
-    """Follow `Link: rel="next"` to the end; the cursor in the body must say the same."""
-    address, found = f"{server.url}{path}?" + "&".join(f"{k}={quote(str(v))}" for k, v in parameters.items()), []
+    """Return the items of all pages, following `Link: rel="next"`, which must agree with the cursor in the body."""
+    address, collected = f"{server.url}{path}?" + "&".join(f"{k}={quote(str(v))}" for k, v in parameters.items()), []
     while True:
-        answer = server.client.get(address).raise_for_status()
-        page = answer.json()
+        response = server.client.get(address).raise_for_status()
+        page = response.json()
         assert len(page[items]) <= int(parameters.get("limit", 100))
-        found += page[items]
+        collected += page[items]
         if page["next"] is None:
-            assert "Link" not in answer.headers
-            return found
-        link = answer.headers["Link"]
+            assert "Link" not in response.headers
+            return collected
+        link = response.headers["Link"]
         assert link.endswith('; rel="next"')
         assert quote(page["next"]) in link
         address = server.url + link.partition(">")[0].removeprefix("<")
@@ -94,23 +94,24 @@ def all_pages(server: Server, path: str, items: str, **parameters: str | int) ->
 )
 @pytest.mark.parametrize("limit", [1, 4, 1000])
 def test_groups_are_listed_by_id_filtered_and_paged(town: Server, parameters: Any, condition: Any, limit: int) -> None:
-    found = all_pages(town, "/v1/groups", "groups", limit=limit, **parameters)
-    assert [group["group_id"] for group in found] == expected_ids(condition)
-    assert found == [town.group(group["group_id"]) for group in found]
+    groups = all_pages(town, "/v1/groups", "groups", limit=limit, **parameters)
+    assert [group["group_id"] for group in groups] == expected_ids(condition)
+    assert groups == [town.group(group["group_id"]) for group in groups]
 
 
 @pytest.mark.parametrize("limit", [1, 7, 1000])
 def test_members_are_listed_by_user_id_and_paged(town: Server, limit: int) -> None:
-    found = all_pages(town, town.group_path("@TGS#24", "members"), "members", limit=limit)
-    assert [member["user_id"] for member in found] == ["ann", *(f"user{number:02}" for number in range(24))]
-    assert {member["role"] for member in found[1:]} == {"Member"}
-    assert found == [town.get(town.group_path("@TGS#24", "members", one["user_id"])).json() for one in found]
+    members = all_pages(town, town.group_path("@TGS#24", "members"), "members", limit=limit)
+    assert [member["user_id"] for member in members] == ["ann", *(f"user{number:02}" for number in range(24))]
+    assert {member["role"] for member in members[1:]} == {"Member"}
+    each = [town.get(town.group_path("@TGS#24", "members", member["user_id"])).json() for member in members]
+    assert members == each
 
 
 def test_a_users_groups_are_those_that_list_the_user(town: Server) -> None:
-    found = all_pages(town, "/v1/users/user10/groups", "groups", limit=3)
-    assert [group["group_id"] for group in found] == expected_ids(lambda n: n > 10 and n % 7)
-    assert {group["role"] for group in found} == {"Member"}
+    groups = all_pages(town, "/v1/users/user10/groups", "groups", limit=3)
+    assert [group["group_id"] for group in groups] == expected_ids(lambda n: n > 10 and n % 7)
+    assert {group["role"] for group in groups} == {"Member"}
     assert town.get("/v1/users/nobody/groups").status_code == 404
 
 
@@ -154,11 +155,11 @@ def test_the_history_of_one_group_and_of_all_is_by_position(town: Server) -> Non
         "/v1/events?wait_for=99999999999999999999",
     ],
 )
-def test_a_wrong_question_is_answered_with_what_is_wrong(town: Server, address: str) -> None:
-    answer = town.client.get(town.url + address)
-    assert answer.status_code == 400
-    assert answer.headers["Content-Type"] == "application/problem+json"
-    assert answer.json().keys() == {"type", "title", "status", "detail"}
+def test_a_wrong_query_is_refused_with_the_reason(town: Server, address: str) -> None:
+    response = town.client.get(town.url + address)
+    assert response.status_code == 400
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert response.json().keys() == {"type", "title", "status", "detail"}
 
 
 def test_a_cursor_of_another_list_is_refused(town: Server) -> None:
@@ -166,16 +167,16 @@ def test_a_cursor_of_another_list_is_refused(town: Server) -> None:
     assert town.get(town.group_path("@TGS#24", "members"), cursor=cursor).status_code == 400
 
 
-def test_an_etag_stays_while_the_answer_does_and_changes_with_it(server: Server) -> None:
+def test_an_etag_stays_while_the_response_does_and_changes_with_it(server: Server) -> None:
     position = position_of(server.post(create("etag", "one", 1670574414000)))
     path = server.group_path("etag")
     first = server.get(path, wait_for=position)
     etag = first.headers["ETag"]
     for sent in (etag, f"W/{etag}", f'"other", {etag}', "*"):
-        answer = server.client.get(server.url + path, headers={"If-None-Match": sent})
-        assert (answer.status_code, answer.content) == (304, b"")
-        assert answer.headers["ETag"] == etag
-        assert "Projector-Position" in answer.headers
+        response = server.client.get(server.url + path, headers={"If-None-Match": sent})
+        assert (response.status_code, response.content) == (304, b"")
+        assert response.headers["ETag"] == etag
+        assert "Projector-Position" in response.headers
     position = position_of(server.post(about("GroupInfoChanged", "etag", 1670574415000, Name="two")))
     server.get(path, wait_for=position)
     changed = server.client.get(server.url + path, headers={"If-None-Match": etag})
@@ -184,34 +185,34 @@ def test_an_etag_stays_while_the_answer_does_and_changes_with_it(server: Server)
 
 @pytest.mark.slow
 def test_waiting_for_a_position_that_does_not_come_ends(town: Server) -> None:
-    answer = town.get("/v1/groups", wait_for=10**9)
-    assert answer.status_code == 503
-    assert answer.headers["Retry-After"] == "1"
+    response = town.get("/v1/groups", wait_for=10**9)
+    assert response.status_code == 503
+    assert response.headers["Retry-After"] == "1"
 
 
-def test_never_heard_of_is_404_everywhere(town: Server) -> None:
+def test_an_unknown_id_is_404_everywhere(town: Server) -> None:
     for path in ("/v1/groups/no", "/v1/groups/no/members", "/v1/groups/no/members/a", "/v1/groups/no/events", "/v1/no"):
-        answer = town.get(path)
-        assert answer.status_code == 404
-        assert answer.headers["Content-Type"] == "application/problem+json"
+        response = town.get(path)
+        assert response.status_code == 404
+        assert response.headers["Content-Type"] == "application/problem+json"
 
 
 def test_only_reading_is_allowed(town: Server) -> None:
-    answer = town.client.post(f"{town.url}/v1/groups")
-    assert answer.status_code == 405
-    assert "GET" in answer.headers["Allow"]
-    assert answer.headers["Content-Type"] == "application/problem+json"
+    response = town.client.post(f"{town.url}/v1/groups")
+    assert response.status_code == 405
+    assert "GET" in response.headers["Allow"]
+    assert response.headers["Content-Type"] == "application/problem+json"
     head = town.client.head(f"{town.url}/v1/groups")
     assert (head.status_code, head.content) == (200, b"")
 
 
-def test_with_read_tokens_one_of_them_is_required_for_what_is_behind_them(tmp_path: Path) -> None:
+def test_with_read_tokens_one_of_them_is_required_for_queries_and_metrics(tmp_path: Path) -> None:
     with serving(tmp_path / "events.db", PROJECTOR_READ_TOKENS="one, two") as server:
         for path in ("/v1/groups", "/v1/groups/x", "/v1/nowhere", "/metrics"):
             for headers in ({}, {"Authorization": "Bearer three"}, {"Authorization": "Basic one"}):
-                answer = server.client.get(server.url + path, headers=headers)
-                assert answer.status_code == 401
-                assert answer.headers["WWW-Authenticate"] == "Bearer"
+                response = server.client.get(server.url + path, headers=headers)
+                assert response.status_code == 401
+                assert response.headers["WWW-Authenticate"] == "Bearer"
             allowed = server.client.get(server.url + path, headers={"Authorization": "bearer two"})
             assert allowed.status_code in (200, 404)
         assert [server.get(path).status_code for path in ("/livez", "/readyz", "/openapi.json")] == [200] * 3
@@ -251,18 +252,18 @@ def test_an_event_that_cannot_be_applied_is_named_while_everything_else_goes_on(
 
 
 @pytest.mark.slow
-def test_the_parts_work_as_processes_of_their_own(tmp_path: Path) -> None:
+def test_the_roles_work_as_processes_of_their_own(tmp_path: Path) -> None:
     database = tmp_path / "events.db"
     with (
         serving(database, "--only", "callbacks") as receiver,
         serving(database, "--only", "projections") as projector,
-        serving(database, "--only", "queries") as answerer,
+        serving(database, "--only", "queries") as querying,
     ):
         position = position_of(receiver.post(create("g", "name", 1670574414000)))
-        assert answerer.group("g", wait_for=position)["name"] == "name"
+        assert querying.group("g", wait_for=position)["name"] == "name"
         assert receiver.get("/v1/groups").status_code == 404
-        assert answerer.post(create("h", "name", 1670574414000)).status_code == 404
-        assert {one.get("/readyz").status_code for one in (receiver, projector, answerer)} == {200}
+        assert querying.post(create("h", "name", 1670574414000)).status_code == 404
+        assert {server.get("/readyz").status_code for server in (receiver, projector, querying)} == {200}
 
 
 @pytest.mark.parametrize(
@@ -295,7 +296,7 @@ def test_a_wrong_setting_is_one_line_that_names_it(
     assert "secret" not in done.stderr
 
 
-def test_a_port_that_is_none_or_taken_is_said_so(town: Server, tmp_path: Path) -> None:
+def test_an_invalid_or_taken_port_is_reported(town: Server, tmp_path: Path) -> None:
     taken = town.url.rpartition(":")[2]
     for port, why in (("99999", "is not a whole number from 0 to 65535"), (taken, "choose with --host and --port")):
         done = run_cli(tmp_path / "events.db", "serve", "--port", port)
