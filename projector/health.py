@@ -1,4 +1,4 @@
-"""Health: how far the projections are behind the store, and what keeps them."""
+"""Health: how far the projections lag behind the store, and the reasons."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ STALLED_AFTER_MS: Final = 10_000
 
 
 class Health(NamedTuple):
-    """What was seen at one moment; `lag_ms` is how long the oldest event not yet projected has waited."""
+    """The state of the projections at one moment.
+
+    `lag_ms` is the age of the oldest event not yet projected; `failure` is why nothing is projected.
+    """
 
     head: int
     positions: dict[str, int]
     lag_ms: int
-    notes: list[SetAside]
+    set_aside: list[SetAside]
     quarantined: int
     failure: str | None
 
-    @property
-    def position(self) -> int:
-        """The position that every projection has reached."""
-        return min(self.positions.values(), default=0)
+    def set_aside_by(self, projection: str) -> list[SetAside]:
+        """Return the events that a projection has set aside, by position."""
+        return [event for event in self.set_aside if event.projection == projection]
 
     def complaints(self) -> list[str]:
-        """Return, a sentence each, what keeps the projections from being right and recent."""
-        found = [f"projections are halted: {self.failure}"] if self.failure else []
+        """Return the reasons why the read model is not correct and current, a sentence each."""
+        complaints = [f"projections are halted: {self.failure}"] if self.failure else []
         if self.lag_ms > STALLED_AFTER_MS:
             behind = [f"{name} at {position}" for name, position in self.positions.items() if position < self.head]
-            found.append(
+            complaints.append(
                 f"projections are stalled: {', '.join(behind)} of {self.head}, {self.lag_ms / 1000:.0f} s behind"
             )
-        for name in self.positions:
-            if first := next((note for note in self.notes if note.projection == name), None):
-                count = sum(note.projection == name for note in self.notes)
-                found.append(
-                    f"projection {name} has set aside {count} event(s), the first at position {first.position}:"
-                    f" {first.reason}"
-                )
-        return found
+        return complaints + [
+            f"projection {projection} has set aside {len(events)} event(s), the first at position"
+            f" {events[0].position}: {events[0].reason}"
+            for projection in self.positions
+            if (events := self.set_aside_by(projection))
+        ]
 
 
-def look(
+def check_health(
     store: EventStore,
     quarantine: Quarantine,
     queries: Queries,
@@ -60,17 +60,20 @@ def look(
     *,
     failure: str | None = None,
 ) -> Health:
-    """Return the health of these projections, wherever they run. Raises StoreUnavailable and ReadModelUnavailable."""
-    positions, notes = dict.fromkeys(projections, 0), list[SetAside]()
+    """Return the health of these projections, in whatever process they run.
+
+    Raises StoreUnavailable and ReadModelUnavailable.
+    """
+    positions, set_aside = dict.fromkeys(projections, 0), list[SetAside]()
     try:
         with queries.session() as session:
-            positions, notes = positions | session.positions(), session.set_aside_events()
+            positions, set_aside = positions | session.positions(), session.set_aside_events()
     except NoReadModel as error:
         failure = str(error)
     head = store.head()
     position = min(positions.values(), default=0)
-    waiting = store.read(position, 1) if position < head else []
     now = now_ms()
-    received_at = waiting[0].event.recorded_at if waiting else now
+    oldest = store.read(position, 1) if position < head else []
+    received_at = oldest[0].event.recorded_at if oldest else now
     lag_ms = max(0, now - received_at) if received_at else 0
-    return Health(head, positions, lag_ms, notes, quarantine.count(), failure)
+    return Health(head, positions, lag_ms, set_aside, quarantine.count(), failure)

@@ -1,4 +1,4 @@
-"""Logs: for people on a terminal, JSON elsewhere, on stderr; never a token, a body or an account."""
+"""Logs on stderr: for people on a terminal, JSON elsewhere. They never contain tokens, bodies or accounts."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Final
 import structlog
 
 _tracebacks: Final = structlog.processors.ExceptionRenderer(
-    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)  # they hold tokens, bodies and accounts
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)  # local variables hold tokens, bodies and accounts
 )
 
 
 def configure(*, level: str = "INFO") -> None:
-    """Send our own and the server's log lines through one format."""
+    """Log in one format, from this program and from the web server."""
     human = sys.stderr.isatty()
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,

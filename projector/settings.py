@@ -1,4 +1,4 @@
-"""The environment, read once into a frozen value."""
+"""The settings, read once from the environment."""
 
 from __future__ import annotations
 
@@ -9,98 +9,95 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _DATABASE_URL: Final = "sqlite:///projector.db"
+_SPOOL_PATH: Final = "projector.spool"
 _LIBRARY_SETTINGS: Final = ("COMPRESSOR_TOPIC", "CIPHER_TOPIC", "CIPHER_KEY")
-_MAX_BODY: Final = 1024 * 1024
-_SPOOL: Final = "projector.spool"
-_SPOOL_EVENTS: Final = 1_000_000
-MAX_QUARANTINED: Final = 10_000
-_POOL_SIZE: Final = 5
-_LOCK_TIMEOUT_MS: Final = 1_000
-_STATEMENT_TIMEOUT_MS: Final = 60_000
-CALLBACK_PATH: Final = "/callback"
-_PATH: Final = re.compile(r"/[A-Za-z0-9._~/-]*[A-Za-z0-9_-]")
-_TAKEN: Final = ("/v1", "/livez", "/readyz", "/metrics", "/openapi.json")
-_NAMED: Final = re.compile(r"([A-Za-z][A-Za-z0-9_-]*):(.+)")
+_CALLBACK_PATH: Final = re.compile(r"/[A-Za-z0-9._~/-]*[A-Za-z0-9_-]")
+_OTHER_PATHS: Final = ("/v1", "/livez", "/readyz", "/metrics", "/openapi.json")
+_NAMED_TOKEN: Final = re.compile(r"([A-Za-z][A-Za-z0-9_-]*):(.+)")
 
 
 class ReadToken(NamedTuple):
-    """A bearer token, and the name under which the log knows it."""
+    """A bearer token, and the name that stands for it in logs."""
 
     name: str
     token: str
 
 
 class WrongSetting(Exception):
-    """A setting that cannot be used; the text is one line that says which, and what to do."""
+    """A setting is wrong or missing. The text is one line that says which, and what to do."""
 
 
 class Settings(NamedTuple):
-    """What the environment says.
+    """All settings, with their defaults.
 
-    Either `database_path` is set, to an SQLite file, or `postgres_url` is; questions may have a PostgreSQL server of
-    their own in `query_url`. `pool_size` is how many connections events have, and how many questions. `library` is
-    passed to the event-sourcing library as it is.
+    Either `database_path`, of an SQLite file, or `postgres_url` is set. `query_url` is a PostgreSQL server for queries.
+    `pool_size` is the number of connections for events, and the number of threads for queries. `library` is passed to
+    the event-sourcing library unchanged.
     """
 
     database_path: str = ""
     postgres_url: str | None = None
     query_url: str | None = None
-    pool_size: int = _POOL_SIZE
-    lock_timeout_ms: int = _LOCK_TIMEOUT_MS
-    statement_timeout_ms: int = _STATEMENT_TIMEOUT_MS
+    pool_size: int = 5
+    lock_timeout_ms: int = 1_000
+    statement_timeout_ms: int = 60_000
     sdk_app_id: int | None = None
     callback_tokens: tuple[str, ...] = ()
-    callback_path: str = CALLBACK_PATH
+    callback_path: str = "/callback"
     read_tokens: tuple[ReadToken, ...] = ()
-    max_body_bytes: int = _MAX_BODY
+    max_body_bytes: int = 1024 * 1024
     spool_path: str | None = None
-    spool_events: int = _SPOOL_EVENTS
-    max_quarantined: int = MAX_QUARANTINED
+    spool_events: int = 1_000_000
+    max_quarantined: int = 10_000
     library: tuple[tuple[str, str], ...] = ()
 
     @property
     def read_model_path(self) -> str:
-        """The file of the read model, beside that of the events."""
         return f"{self.database_path}.read-model"
 
 
+_DEFAULTS: Final = Settings()
+
+
 def read_settings(environment: Mapping[str, str]) -> Settings:
-    """Return the settings in an environment. Raises WrongSetting."""
+    """Return the settings of an environment. Raises WrongSetting."""
     app_id = environment.get("PROJECTOR_SDK_APP_ID", "").strip()
     url = environment.get("PROJECTOR_DATABASE_URL") or _DATABASE_URL
     query_url = environment.get("PROJECTOR_QUERY_DATABASE_URL") or None
     if query_url and not (_is_postgres(url) and _is_postgres(query_url)):
-        raise WrongSetting("PROJECTOR_QUERY_DATABASE_URL is for PostgreSQL: set both database URLs to postgresql://…")
+        raise WrongSetting("PROJECTOR_QUERY_DATABASE_URL needs PostgreSQL; set both database URLs to postgresql://…")
     return Settings(
         database_path="" if _is_postgres(url) else _database_path(url),
         postgres_url=url if _is_postgres(url) else None,
         query_url=query_url,
-        pool_size=_number(environment, "PROJECTOR_POSTGRES_POOL_SIZE", _POOL_SIZE),
-        lock_timeout_ms=_number(environment, "PROJECTOR_POSTGRES_LOCK_TIMEOUT_MS", _LOCK_TIMEOUT_MS),
-        statement_timeout_ms=_number(environment, "PROJECTOR_POSTGRES_STATEMENT_TIMEOUT_MS", _STATEMENT_TIMEOUT_MS),
+        pool_size=_number(environment, "PROJECTOR_POSTGRES_POOL_SIZE", _DEFAULTS.pool_size),
+        lock_timeout_ms=_number(environment, "PROJECTOR_POSTGRES_LOCK_TIMEOUT_MS", _DEFAULTS.lock_timeout_ms),
+        statement_timeout_ms=_number(
+            environment, "PROJECTOR_POSTGRES_STATEMENT_TIMEOUT_MS", _DEFAULTS.statement_timeout_ms
+        ),
         sdk_app_id=_positive(app_id, "PROJECTOR_SDK_APP_ID") if app_id else None,
         callback_tokens=_listed(environment.get("PROJECTOR_CALLBACK_TOKEN", "")),
-        callback_path=_callback_path(environment.get("PROJECTOR_CALLBACK_PATH") or CALLBACK_PATH),
+        callback_path=_callback_path(environment.get("PROJECTOR_CALLBACK_PATH") or _DEFAULTS.callback_path),
         read_tokens=tuple(map(_read_token, _listed(environment.get("PROJECTOR_READ_TOKENS", "")))),
-        max_body_bytes=_number(environment, "PROJECTOR_MAX_BODY_BYTES", _MAX_BODY),
-        spool_path=environment.get("PROJECTOR_SPOOL_PATH") or (_SPOOL if _is_postgres(url) else None),
-        spool_events=_number(environment, "PROJECTOR_SPOOL_EVENTS", _SPOOL_EVENTS),
-        max_quarantined=_number(environment, "PROJECTOR_QUARANTINE_CALLBACKS", MAX_QUARANTINED),
+        max_body_bytes=_number(environment, "PROJECTOR_MAX_BODY_BYTES", _DEFAULTS.max_body_bytes),
+        spool_path=environment.get("PROJECTOR_SPOOL_PATH") or (_SPOOL_PATH if _is_postgres(url) else None),
+        spool_events=_number(environment, "PROJECTOR_SPOOL_EVENTS", _DEFAULTS.spool_events),
+        max_quarantined=_number(environment, "PROJECTOR_QUARANTINE_CALLBACKS", _DEFAULTS.max_quarantined),
         library=tuple((name, environment[name]) for name in _LIBRARY_SETTINGS if environment.get(name)),
     )
 
 
 def _listed(text: str) -> tuple[str, ...]:
-    return tuple(one.strip() for one in text.split(",") if one.strip())
+    return tuple(item.strip() for item in text.split(",") if item.strip())
 
 
 def _read_token(text: str) -> ReadToken:
-    named = _NAMED.fullmatch(text)
+    named = _NAMED_TOKEN.fullmatch(text)
     return ReadToken(named[1], named[2].strip()) if named else ReadToken("unnamed", text)
 
 
 def _callback_path(path: str) -> str:
-    if not _PATH.fullmatch(path) or path.startswith(_TAKEN):
+    if not _CALLBACK_PATH.fullmatch(path) or path.startswith(_OTHER_PATHS):
         raise WrongSetting(
             f"PROJECTOR_CALLBACK_PATH is {path!r}; set it to a path of its own, such as /callback/something-unguessable"
         )

@@ -1,72 +1,84 @@
-"""Rebuilding beside a running server: another process builds, this one goes on serving what it has."""
+"""The projecting role of a process: it keeps the live read model current, and rebuilds it when necessary."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import contextlib
 import threading
 from typing import TYPE_CHECKING, Final
 
-import structlog
-
-from projector.event_store import StoreUnavailable
-from projector.read_model import ReadModelUnavailable
+from projector.auto_rebuild import AutoRebuild
+from projector.read_model import NoReadModel
+from projector.replay.replay import Replay
+from projector.replay.staleness import reasons_to_rebuild
+from projector.subscription import Subscription
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping, Sequence
 
-_POLL_S: Final = 1.0
-_MAX_BACKOFF_S: Final = 60.0
+    from projector.event_store import EventStore
+    from projector.projection import Projection
+    from projector.read_model.generations import Generations
 
-log = structlog.get_logger(__name__)
+_MAX_FIRST_BUILD_EVENTS: Final = 10_000
+"""A read model of at most so many events is built before the process serves; a larger one beside it."""
 
 
-class AutoRebuild:
-    """Runs `projector replay --if-needed` in a process of its own whenever there is a reason to.
+class Worker:
+    """Projects while its context is entered. `environment` is that of the commands it runs."""
 
-    `reasons` returns why what there is cannot be used, and may raise StoreUnavailable and ReadModelUnavailable.
-    """
+    def __init__(
+        self,
+        store: EventStore,
+        generations: Generations,
+        projections: Sequence[Projection],
+        *,
+        linger_s: float,
+        environment: Mapping[str, str],
+    ) -> None:
+        self._store = store
+        self._generations = generations
+        self._projections = projections
+        self._read_model = generations.live()
+        self._subscription = Subscription(store, self._read_model, projections, linger_s=linger_s)
+        self._thread = threading.Thread(target=self._subscription.run, name="projections")
+        self._watching = contextlib.ExitStack()
+        self._auto_rebuild = AutoRebuild(self._reasons_to_rebuild, environment)
+        self._is_starting = True
 
-    def __init__(self, reasons: Callable[[], list[str]], environment: Mapping[str, str]) -> None:
-        self._reasons = reasons
-        self._environment = environment
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="rebuilding")
-        self._builder: subprocess.Popen[bytes] | None = None
+    @property
+    def failure(self) -> str | None:
+        """Why nothing is projected, None while everything is."""
+        return self._subscription.failure
 
-    def start(self) -> None:
-        """Look after the read model, in a thread of its own."""
+    def wake(self) -> None:
+        """Project new events now."""
+        self._subscription.wake()
+
+    def prepare(self) -> None:
+        """Build a missing or outdated read model of few events. Raises StoreUnavailable and ReadModelUnavailable."""
+        if self._store.head() <= _MAX_FIRST_BUILD_EVENTS:
+            Replay(self._store, self._generations, self._projections).rebuild_if_needed()
+
+    def __enter__(self) -> None:
+        self._watching.enter_context(self._store.watching(self.wake))
         self._thread.start()
+        self._auto_rebuild.start()
 
-    def stop(self) -> None:
-        """Give up what is being built, if anything; the next start begins again."""
-        self._stopping.set()
-        if (builder := self._builder) is not None:
-            builder.terminate()
+    def __exit__(self, *_: object) -> None:
+        self._watching.close()
+        self._auto_rebuild.stop()
+        self._subscription.stop()
         self._thread.join()
+        self._read_model.close()
 
-    def _run(self) -> None:
-        backoff = _POLL_S
-        while not self._stopping.is_set():
-            failed = (reasons := self._seen()) and self._build(reasons) != 0
-            backoff = min(backoff * 2, _MAX_BACKOFF_S) if failed else _POLL_S
-            self._stopping.wait(backoff)
-
-    def _seen(self) -> list[str]:
-        try:
-            return self._reasons()
-        except (StoreUnavailable, ReadModelUnavailable):
-            return []  # whoever projects says so
-
-    def _build(self, reasons: list[str]) -> int:
-        log.info("the read model is built again", reason=reasons[0])
-        command = [sys.executable, "-m", "projector", "replay", "--if-needed"]
-        self._builder = subprocess.Popen(  # noqa: S603 - our own command
-            command, env={**self._environment}, stdout=subprocess.DEVNULL, start_new_session=True
-        )
-        if self._stopping.is_set():
-            self._builder.terminate()
-        status = self._builder.wait()
-        if status and not self._stopping.is_set():
-            log.warning("the read model could not be built", exit_status=status)
-        return status
+    def _reasons_to_rebuild(self) -> list[str]:
+        # At the start any reason counts, later only a missing read model: servers of two versions would otherwise
+        # rebuild it in turns.
+        with contextlib.closing(self._generations.live()) as read_model:
+            try:
+                with read_model.read_transaction() as live:
+                    reasons = reasons_to_rebuild(self._store, live, self._projections) if self._is_starting else []
+            except NoReadModel as error:
+                return [str(error)]
+        self._is_starting = False
+        return reasons

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from projector import __version__, logs
 from projector.cli import events, forget, quarantine, replay, serve, simulate, status, verify
+from projector.cli.output import note
 from projector.event_store import StoreUnavailable
 from projector.read_model import ReadModelUnavailable
 from projector.replay.replay import CannotReplay
@@ -22,10 +23,10 @@ _COMMANDS = (serve, replay, verify, status, quarantine, forget, simulate, events
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit status: 0 well, 1 something is wrong with the data, 2 it could not run."""
+    """Run a command. Return its exit status: 0 for success, 1 for a problem with the data, 2 if it could not run."""
     parser = argparse.ArgumentParser(
         prog="projector",
-        description="True group rosters from Tencent Cloud Chat callbacks.",
+        description="Group state for Tencent Cloud Chat, projected from its webhook callbacks.",
         epilog="Settings are environment variables; see docs/settings.md.",
     )
     parser.add_argument("--version", action="version", version=f"projector {__version__}")
@@ -38,25 +39,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = read_settings(os.environ)
         if options.needs_database and settings.database_path and not Path(settings.database_path).exists():
             raise WrongSetting(
-                f"there is no database at {settings.database_path}; set PROJECTOR_DATABASE_URL to that of `serve`"
+                f"no database at {settings.database_path}; set PROJECTOR_DATABASE_URL to the database of `serve`"
             )
         status = int(options.run(options, settings))
         sys.stdout.flush()
     except (WrongSetting, StoreUnavailable, ReadModelUnavailable, CannotReplay) as error:
-        print(f"projector: {error}", file=sys.stderr)  # noqa: T201 - this is what a person reads
+        note(f"projector: {error}")
         return 2
     except BrokenPipeError:
-        _let_go_of_output()
+        _discard_output()
         return 1
     except OSError as error:
-        _let_go_of_output()
-        print(f"projector: {error.strerror or error}", file=sys.stderr)  # noqa: T201 - as above
+        _discard_output()
+        note(f"projector: {error.strerror or error}")
         return 2
     except KeyboardInterrupt:
         return 130
     return status
 
 
-def _let_go_of_output() -> None:
-    """Have the rest of it go nowhere, lest Python try again at its end."""
+def _discard_output() -> None:
+    """Send what is still buffered nowhere, so that Python does not fail again when it exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""Arguments of commands, checked as they are read, so that a wrong one is one clear line."""
+"""Types of command-line arguments."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 MAX_WHOLE_NUMBER: Final = 2**63 - 1
 
 
-def whole_number(least: int, most: int = MAX_WHOLE_NUMBER) -> Callable[[str], int]:
-    """Return a reader of whole numbers within these bounds."""
+def whole_number(minimum: int, maximum: int = MAX_WHOLE_NUMBER) -> Callable[[str], int]:
+    """Return the type of whole numbers within these bounds."""
 
     def read(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most):
-            bounds = f"from {least}" if most == MAX_WHOLE_NUMBER else f"from {least} to {most}"
+        if not (text.isascii() and text.isdigit() and len(text) < 20 and minimum <= int(text) <= maximum):
+            bounds = f"from {minimum}" if maximum == MAX_WHOLE_NUMBER else f"from {minimum} to {maximum}"
             raise argparse.ArgumentTypeError(f"{text!r} is not a whole number {bounds}")
         return int(text)
 
@@ -24,11 +24,10 @@ def whole_number(least: int, most: int = MAX_WHOLE_NUMBER) -> Callable[[str], in
 
 
 def share(text: str) -> float:
-    """Read a share from 0 to 1."""
     try:
-        found = float(text)
+        value = float(text)
     except ValueError:
-        found = -1
-    if not 0 <= found <= 1:
+        value = -1
+    if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a share from 0 to 1")
-    return found
+    return value

@@ -22,21 +22,21 @@ _BATCH_SIZE: Final = 1_000
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command to the parser."""
-    parser = commands.add_parser("events", help="the history as NDJSON")
-    parser.add_argument("--after", type=whole_number(0), default=0, metavar="N", help="only events behind position N")
+    parser = commands.add_parser("events", help="print the history as NDJSON")
+    parser.add_argument("--after", type=whole_number(0), default=0, metavar="N", help="only events after position N")
     parser.add_argument("--group", metavar="ID", help="only events of this group")
     parser.set_defaults(run=run, needs_database=True)
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
-    """Print one event a line, in order."""
+    """Print an event per line, in order."""
     with closing(open_events(settings)) as store:
         if options.group is None:
-            found = history(store, options.after, _BATCH_SIZE)
+            events = history(store, options.after, _BATCH_SIZE)
         else:
-            found = (one for one in group_history(store, options.group, 0, _BATCH_SIZE) if one.position > options.after)
-        for recorded in found:
+            of_group = group_history(store, options.group, 0, _BATCH_SIZE)
+            events = (recorded for recorded in of_group if recorded.position > options.after)
+        for recorded in events:
             sys.stdout.buffer.write(msgspec.json.encode(event(recorded)) + b"\n")
     sys.stdout.buffer.flush()
     return 0

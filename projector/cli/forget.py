@@ -1,14 +1,14 @@
-"""`projector forget`: take people out of the history, for good."""
+"""`projector forget`: replace users' ids by pseudonyms, permanently."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 from projector.bootstrap import open_stores
 from projector.cli import replay
+from projector.cli.output import say
 from projector.cli.progress import Progress
 from projector.forgetting import find_mentions, forget
 
@@ -19,47 +19,45 @@ if TYPE_CHECKING:
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command to the parser."""
-    parser = commands.add_parser("forget", help="take people out of the history, for good")
+    parser = commands.add_parser("forget", help="replace users' ids by pseudonyms, permanently")
     parser.add_argument("users", nargs="+", type=_account, metavar="USER", help="the id of an account")
-    parser.add_argument("--dry-run", action="store_true", help="only say where they are named")
+    parser.add_argument("--dry-run", action="store_true", help="only report where they are mentioned")
     replay.add_jobs_to(parser)
     parser.set_defaults(run=run, needs_database=True)
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
-    """Forget, build the read model anew, and return 1 if there are events that could not be looked into."""
+    """Forget, and rebuild the read model; return 1 if events could not be decoded and so not be searched."""
     stores = open_stores(settings)
     with closing(stores.events):
-        found = _look_for(stores, options) if options.dry_run else _forget(stores, options)
+        mentions = _find(stores, options) if options.dry_run else _forget(stores, options)
         if not options.dry_run:
-            replay.renew(options, settings, stores.events)
-    if found.undecodable:
-        _say(f"{found.undecodable} events cannot be decoded, and may name anybody; `projector verify` says which")
-    return 1 if found.undecodable else 0
+            replay.replace_all(options, settings, stores.events)
+    if mentions.undecodable:
+        say(f"{mentions.undecodable} events cannot be decoded, and may mention anyone; see `projector verify`")
+    return 1 if mentions.undecodable else 0
 
 
-def _look_for(stores: Stores, options: argparse.Namespace) -> Mentions:
+def _find(stores: Stores, options: argparse.Namespace) -> Mentions:
     with Progress("forget", "events", stores.events.head()) as progress:
-        found = find_mentions(stores.events, options.users, on_progress=progress.advance)
-    _say(f"named in {found.events} events of {found.groups} groups; nothing was changed")
-    return found
+        mentions = find_mentions(stores.events, options.users, on_progress=progress.advance)
+    say(f"mentioned in {mentions.events} events of {mentions.groups} groups; nothing was changed")
+    return mentions
 
 
 def _forget(stores: Stores, options: argparse.Namespace) -> Mentions:
     with Progress("forget", "events", stores.events.head()) as progress:
-        found, names = forget(stores.events, stores.quarantine, options.users, on_progress=progress.advance)
-    _say(f"redacted {found.events} events of {found.groups} groups, {found.quarantined} callbacks in the quarantine")
-    for account, pseudonym in names.items():
-        _say(f"{account} is {pseudonym} from now on")
-    return found
+        mentions, pseudonyms = forget(stores.events, stores.quarantine, options.users, on_progress=progress.advance)
+    say(
+        f"redacted {mentions.events} events of {mentions.groups} groups,"
+        f" and {mentions.quarantined} callbacks in the quarantine"
+    )
+    for account, pseudonym in pseudonyms.items():
+        say(f"{account} is now {pseudonym}")
+    return mentions
 
 
 def _account(text: str) -> str:
     if not text:
-        raise argparse.ArgumentTypeError("an empty id is nobody's")
+        raise argparse.ArgumentTypeError("USER must not be empty")
     return text
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, plain lines elsewhere; on stderr either way."""
+"""The progress of long work, on stderr: a bar on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from tqdm import tqdm
 
+from projector.cli.output import note
+
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
@@ -16,12 +18,12 @@ _LINE_EVERY_S: Final = 5.0
 
 
 class Progress:
-    """Counts things done out of a total, as a context manager."""
+    """Counts the items that are done, out of a total, while its context is entered."""
 
-    def __init__(self, what: str, unit: str, total: int) -> None:
-        self._what, self._unit, self._total = what, unit, total
+    def __init__(self, label: str, unit: str, total: int) -> None:
+        self._label, self._unit, self._total = label, unit, total
         self._has_bar = sys.stderr.isatty()
-        self._bar = tqdm(desc=what, unit=f" {unit}", total=total, disable=not self._has_bar)
+        self._bar = tqdm(desc=label, unit=f" {unit}", total=total, disable=not self._has_bar)
         self._done = 0
         self._began = self._last_line = time.monotonic()
 
@@ -36,7 +38,6 @@ class Progress:
             self._print_line()
 
     def advance(self, count: int) -> None:
-        """Note that `count` more are done."""
         self._done += count
         self._bar.update(count)
         if not self._has_bar and time.monotonic() - self._last_line > _LINE_EVERY_S:
@@ -47,5 +48,5 @@ class Progress:
         rate = self._done / max(self._last_line - self._began, 1e-9)
         left_s = (self._total - self._done) / rate if rate else 0
         left = f", {left_s:.0f} s left" if left_s >= 1 else ""
-        line = f"{self._what}: {self._done} of {self._total} {self._unit}, {rate:,.0f} a second{left}"
-        print(line, file=sys.stderr, flush=True)  # noqa: T201 - this is what a person reads
+        line = f"{self._label}: {self._done} of {self._total} {self._unit}, {rate:,.0f} a second{left}"
+        note(line)

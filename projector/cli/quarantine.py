@@ -1,4 +1,4 @@
-"""`projector quarantine`: look at authentic callbacks that could not be read, and try them again."""
+"""`projector quarantine`: authentic callbacks that could not be read."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from projector.bootstrap import Stores, open_stores
 from projector.callbacks import Unreadable, carries_group_state, command_of, translate
 from projector.cli.arguments import whole_number
+from projector.cli.output import note, say
 from projector.clock import to_rfc3339
 from projector.event_store import Candidate
 
@@ -21,26 +22,25 @@ if TYPE_CHECKING:
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command to the parser."""
-    parser = commands.add_parser("quarantine", help="unreadable callbacks: list, show, retry")
+    parser = commands.add_parser("quarantine", help="list, show, retry or drop unreadable callbacks")
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="what waits, one line each")
-    listing.set_defaults(run=_list, needs_database=True)
-    showing = actions.add_parser("show", help="one of them, with its body as it came")
-    showing.add_argument("id", type=whole_number(1))
-    showing.set_defaults(run=_show, needs_database=True)
-    retrying = actions.add_parser("retry", help="read them again, after an upgrade that can")
-    retrying.add_argument("id", type=whole_number(1), nargs="?", help="only this one")
-    retrying.set_defaults(run=_retry, needs_database=True)
-    dropping = actions.add_parser("drop", help="let go of some for good")
-    dropping.add_argument("ids", type=whole_number(1), nargs="+", metavar="id")
-    dropping.set_defaults(run=_drop, needs_database=True)
+    list_parser = actions.add_parser("list", help="list quarantined callbacks")
+    list_parser.set_defaults(run=_list, needs_database=True)
+    show_parser = actions.add_parser("show", help="show a callback with its body")
+    show_parser.add_argument("id", type=whole_number(1))
+    show_parser.set_defaults(run=_show, needs_database=True)
+    retry_parser = actions.add_parser("retry", help="retry parsing, e.g. after an upgrade")
+    retry_parser.add_argument("id", type=whole_number(1), nargs="?", help="only this callback")
+    retry_parser.set_defaults(run=_retry, needs_database=True)
+    drop_parser = actions.add_parser("drop", help="permanently delete callbacks")
+    drop_parser.add_argument("ids", type=whole_number(1), nargs="+", metavar="id")
+    drop_parser.set_defaults(run=_drop, needs_database=True)
 
 
 def _list(_: argparse.Namespace, settings: Settings) -> int:
     with _opened(settings) as stores:
         for entry in _waiting(stores):
-            sys.stdout.write(_line(entry) + "\n")
+            say(_line(entry))
     return 0
 
 
@@ -48,11 +48,11 @@ def _show(options: argparse.Namespace, settings: Settings) -> int:
     with _opened(settings) as stores:
         entry = stores.quarantine.find(options.id)
     if entry is None:
-        sys.stderr.write(f"projector: there is no {options.id} in the quarantine; see `projector quarantine list`\n")
+        note(f"projector: no callback {options.id} in the quarantine; see `projector quarantine list`")
         return 1
-    sys.stdout.write(_line(entry) + "\n")
+    say(_line(entry))
     if entry.position:
-        sys.stdout.write(f"released as the event at position {entry.position}\n")
+        say(f"released as the event at position {entry.position}")
     sys.stdout.flush()
     sys.stdout.buffer.write(entry.body + b"\n")
     return 0
@@ -66,36 +66,28 @@ def _drop(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _retry(options: argparse.Namespace, settings: Settings) -> int:
+    """Return 1 if a callback is still unreadable."""
     with _opened(settings) as stores:
-        return _retried(stores, options)
+        entry = stores.quarantine.find(options.id) if options.id else None
+        if options.id and (entry is None or entry.position):
+            note(f"projector: callback {options.id} is not waiting in the quarantine")
+            return 1
+        results = [_retry_entry(stores, waiting) for waiting in ([entry] if entry else _waiting(stores))]
+    return 0 if all(results) else 1
 
 
-def _retried(stores: Stores, options: argparse.Namespace) -> int:
-    found = stores.quarantine.find(options.id) if options.id else None
-    if options.id and (found is None or found.position):
-        sys.stderr.write(f"projector: {options.id} does not wait in the quarantine\n")
-        return 1
-    left = 0
-    for entry in [found] if found else _waiting(stores):
-        try:
-            position = _release(stores, entry)
-        except Unreadable as error:
-            left += 1
-            sys.stdout.write(f"{entry.id}  still unreadable: {error}\n")
-        else:
-            sys.stdout.write(f"{entry.id}  is now the event at position {position}\n")
-    return 1 if left else 0
-
-
-@contextmanager
-def _opened(settings: Settings) -> Iterator[Stores]:
-    stores = open_stores(settings)
-    with closing(stores.events):
-        yield stores
+def _retry_entry(stores: Stores, entry: Quarantined) -> bool:
+    try:
+        position = _release(stores, entry)
+    except Unreadable as error:
+        say(f"{entry.id}  still unreadable: {error}")
+        return False
+    say(f"{entry.id}  is now the event at position {position}")
+    return True
 
 
 def _release(stores: Stores, entry: Quarantined) -> int:
-    """Append what an entry says, as received when it was; a crash in between makes a repeat, not a loss."""
+    """Append the event with its original time of receipt; after a crash in between, the next try is a repeat."""
     command = command_of({"callbackcommand": entry.command or ""}, entry.body)
     if not carries_group_state(command):
         raise Unreadable(f"{command} is not recorded")
@@ -104,6 +96,13 @@ def _release(stores: Stores, entry: Quarantined) -> int:
     assert appended.position is not None
     stores.quarantine.release(entry.id, appended.position)
     return appended.position
+
+
+@contextmanager
+def _opened(settings: Settings) -> Iterator[Stores]:
+    stores = open_stores(settings)
+    with closing(stores.events):
+        yield stores
 
 
 def _waiting(stores: Stores) -> Iterator[Quarantined]:

@@ -1,9 +1,8 @@
-"""`projector replay`: rebuild the read model from the events, compare, swap."""
+"""`projector replay`: rebuild the read model from the history, compare, and swap."""
 
 from __future__ import annotations
 
 import os
-import sys
 import time
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from projector.bootstrap import PROJECTIONS, open_events, open_generations
 from projector.cli.arguments import whole_number
+from projector.cli.output import note, say
 from projector.cli.progress import Progress
 from projector.replay.build import Jobs
 from projector.replay.replay import Replay
@@ -26,80 +26,79 @@ if TYPE_CHECKING:
     from projector.replay.replay import ReplayResult
     from projector.settings import Settings
 
-_TELL_EVERY_S: Final = 0.2
+_REPORT_EVERY_S: Final = 0.2
 _MAX_JOBS: Final = 4
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command to the parser."""
-    parser = commands.add_parser("replay", help="rebuild the read model from the events, compare, swap")
-    parser.add_argument("--projection", choices=[one.name for one in PROJECTIONS], help="rebuild only this one")
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--group", metavar="ID", help="compare and put right this group only")
-    what.add_argument("--rollback", action="store_true", help="go back to the read model before the last replay")
-    what.add_argument("--if-needed", action="store_true", help="only what is missing or of another version")
-    parser.add_argument("--check", action="store_true", help="only compare")
+    parser = commands.add_parser("replay", help="rebuild the read model from the history, compare, and swap")
+    names = [projection.name for projection in PROJECTIONS]
+    parser.add_argument("--projection", choices=names, help="rebuild only this projection")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--group", metavar="ID", help="compare and correct only this group")
+    mode.add_argument("--rollback", action="store_true", help="go back to the read model before the last replay")
+    mode.add_argument("--if-needed", action="store_true", help="only what is missing or of another version")
+    parser.add_argument("--check", action="store_true", help="compare without changing anything")
     add_jobs_to(parser)
     parser.set_defaults(run=run, needs_database=True)
 
 
 def add_jobs_to(parser: argparse.ArgumentParser) -> None:
-    """Add the option that says how many processes may build."""
     parser.add_argument(
         "--jobs",
         type=whole_number(1, 64),
-        default=_jobs(),
+        default=_default_jobs(),
         metavar="N",
-        help="processes that build; default: all cores but one, at most 4",
+        help="number of processes that rebuild (default: all cores but one, at most 4)",
     )
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
-    """Replay, print each difference, and return 1 if there was one."""
-    with closing(open_events(settings)) as store, _replaying(options, settings, store) as replay:
+    """Replay and print each difference; return 1 if there is any."""
+    with closing(open_events(settings)) as store, _replay(options, settings, store) as replay:
         if options.rollback:
-            _say(f"position {replay.roll_back()}: the read model before is live again")
+            say(f"position {replay.roll_back()}: rolled back to the previous read model")
             return 0
-        replayed = _replayed(replay, options)
-    if replayed is None:
-        _say("the read model is of these events and of this version")
+        result = _run(replay, options)
+    if result is None:
+        say("read model is up to date")
         return 0
-    return _tell(replayed, check=options.check)
+    return _report(result, check=options.check)
 
 
 def check(options: argparse.Namespace, settings: Settings, store: EventStore) -> int:
-    """Compare the read model with what the events say, print each difference, and return 1 if there was one."""
-    with _replaying(options, settings, store) as replay:
-        return _tell(replay.rebuild(check=True), check=True)
+    """Compare the read model with the history and print each difference; return 1 if there is any."""
+    with _replay(options, settings, store) as replay:
+        return _report(replay.rebuild(check=True), check=True)
 
 
-def renew(options: argparse.Namespace, settings: Settings, store: EventStore) -> None:
-    """Build the read model anew, and keep none from before."""
-    with _replaying(options, settings, store) as replay:
-        _say(f"position {replay.replace_all()}: the read model is built anew, and none from before is left")
+def replace_all(options: argparse.Namespace, settings: Settings, store: EventStore) -> None:
+    """Rebuild the read model, and delete all earlier ones."""
+    with _replay(options, settings, store) as replay:
+        say(f"position {replay.replace_all()}: read model rebuilt; earlier copies deleted")
 
 
 @contextmanager
-def _replaying(options: argparse.Namespace, settings: Settings, store: EventStore) -> Iterator[Replay]:
+def _replay(options: argparse.Namespace, settings: Settings, store: EventStore) -> Iterator[Replay]:
     generations = open_generations(settings)
-    with _Teller(generations) as teller:
+    with _ProgressReport(generations) as progress:
         yield Replay(
             store,
             generations,
             PROJECTIONS,
-            on_difference=_Report().add,
-            on_progress=teller.tell,
-            on_wait=_say_who_waits,
+            on_difference=_DifferenceReport().add,
+            on_progress=progress.update,
+            on_wait=lambda: note("replay: waiting for another replay of this database"),
             jobs=Jobs(options.jobs, partial(open_events, settings)),
         )
 
 
-def _jobs() -> int:
-    """Leave a core to the server beside."""
+def _default_jobs() -> int:
+    # One core is left to the server.
     return max(1, min(len(os.sched_getaffinity(0)) - 1, _MAX_JOBS))
 
 
-def _replayed(replay: Replay, options: argparse.Namespace) -> ReplayResult | None:
+def _run(replay: Replay, options: argparse.Namespace) -> ReplayResult | None:
     if options.if_needed:
         return replay.rebuild_if_needed()
     if options.group is not None:
@@ -107,21 +106,21 @@ def _replayed(replay: Replay, options: argparse.Namespace) -> ReplayResult | Non
     return replay.rebuild(only=options.projection, check=options.check)
 
 
-def _tell(replayed: ReplayResult, *, check: bool) -> int:
-    _say(_outcome(replayed, check=check))
-    return 1 if replayed.differences else 0
+def _report(result: ReplayResult, *, check: bool) -> int:
+    say(f"position {result.position}: {_outcome(result, check=check)}")
+    return 1 if result.differences else 0
 
 
-def _outcome(replayed: ReplayResult, *, check: bool) -> str:
-    outcome = "the read model is what the events say"
-    if replayed.reasons_to_rebuild:
-        outcome = f"there was nothing to compare with: {'; '.join(replayed.reasons_to_rebuild)}"
-    elif replayed.differences:
-        outcome = f"{replayed.differences} row(s) differed" + ("" if check else " and are right now")
-    return f"position {replayed.position}: {outcome}"
+def _outcome(result: ReplayResult, *, check: bool) -> str:
+    if result.reasons_to_rebuild:
+        return f"nothing to compare with: {'; '.join(result.reasons_to_rebuild)}"
+    if result.differences:
+        rows = f"{result.differences} row{'s' * (result.differences != 1)} differed"
+        return rows if check else f"{rows}; corrected"
+    return "read model matches the history"
 
 
-class _Report:
+class _DifferenceReport:
     """Prints differences as they are found, group by group."""
 
     def __init__(self) -> None:
@@ -131,22 +130,22 @@ class _Report:
         group_id, *key = difference.key
         if group_id != self._group:
             self._group = group_id
-            _say(f"group {group_id}")
-        _say(f"  {' '.join(map(str, [difference.table, *key]))}")
-        _say(f"    was      {difference.live}")
-        _say(f"    must be  {difference.rebuilt}")
+            say(f"group {group_id}")
+        say(f"  {' '.join(map(str, [difference.table, *key]))}")
+        say(f"    live     {difference.live}")
+        say(f"    rebuilt  {difference.rebuilt}")
 
 
-class _Teller:
-    """Shows how far the work is: here, and to `projector status`."""
+class _ProgressReport:
+    """Shows the progress here, and makes it known to `projector status`."""
 
     def __init__(self, generations: Generations) -> None:
         self._generations = generations
         self._phase = ""
         self._done = 0
-        self._told_at = 0.0
+        self._reported_at = 0.0
         self._stack = ExitStack()
-        self._progress: Progress | None = None
+        self._bar: Progress | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -154,28 +153,20 @@ class _Teller:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def tell(self, building: RebuildProgress) -> None:
-        if building.phase != self._phase:
-            self._begin(building)
-        if self._progress:
-            self._progress.advance(building.done - self._done)
-            self._done = building.done
-        if time.monotonic() - self._told_at > _TELL_EVERY_S:
-            self._told_at = time.monotonic()
-            self._generations.report_progress(building)
+    def update(self, progress: RebuildProgress) -> None:
+        if progress.phase != self._phase:
+            self._begin(progress)
+        if self._bar:
+            self._bar.advance(progress.done - self._done)
+            self._done = progress.done
+        if time.monotonic() - self._reported_at > _REPORT_EVERY_S:
+            self._reported_at = time.monotonic()
+            self._generations.report_progress(progress)
 
-    def _begin(self, building: RebuildProgress) -> None:
+    def _begin(self, progress: RebuildProgress) -> None:
         self._stack.close()
-        self._phase, self._done, self._progress, self._told_at = building.phase, 0, None, 0.0
-        if building.total:
-            self._progress = self._stack.enter_context(Progress("replay", "events", building.total))
+        self._phase, self._done, self._bar, self._reported_at = progress.phase, 0, None, 0.0
+        if progress.total:
+            self._bar = self._stack.enter_context(Progress("replay", "events", progress.total))
         else:
-            print(f"replay: {building.phase}", file=sys.stderr, flush=True)  # noqa: T201 - this is what a person reads
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-
-
-def _say_who_waits() -> None:
-    print("replay: waiting for another replay of this database to end", file=sys.stderr, flush=True)  # noqa: T201 - this is what a person reads
+            note(f"replay: {progress.phase}")

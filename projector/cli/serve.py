@@ -1,4 +1,4 @@
-"""`projector serve`: receive callbacks, keep the projections, answer questions."""
+"""`projector serve`: receive callbacks, project them, and answer queries."""
 
 from __future__ import annotations
 
@@ -26,20 +26,19 @@ if TYPE_CHECKING:
 
 _ROLES: Final[tuple[Role, ...]] = get_args(Role)
 _BACKLOG: Final = 2048
-_LAST_PORT: Final = 65535
-_LAST_ANSWERS_S: Final = 10
+_MAX_PORT: Final = 65535
+_SHUTDOWN_TIMEOUT_S: Final = 10
 _MAX_FILES: Final = 4_096
 
 log = structlog.get_logger("projector")
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command to the parser."""
-    parser = commands.add_parser("serve", help="receive callbacks, keep the projections, answer questions")
+    parser = commands.add_parser("serve", help="receive callbacks, project them, and answer queries")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument(
         "--port",
-        type=whole_number(0, _LAST_PORT),
+        type=whole_number(0, _MAX_PORT),
         default=8000,
         help="port to listen on, 0 for any (default: %(default)s)",
     )
@@ -47,60 +46,58 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "--callbacks-address",
         type=_address,
         metavar="HOST:PORT",
-        help="receive callbacks here and nothing else; all else is then at --host and --port",
+        help="receive callbacks, and nothing else, at this address; everything else is at --host and --port",
     )
     parser.add_argument(
         "--queries-address",
         type=_address,
         metavar="HOST:PORT",
-        help="all but callbacks here; callbacks are then received at --host and --port",
+        help="serve everything but callbacks at this address; callbacks are received at --host and --port",
     )
-    parser.add_argument("--only", choices=_ROLES, help="serve one part in this process")
+    parser.add_argument("--only", choices=_ROLES, help="give this process one role only")
     parser.add_argument("--insecure", action="store_true", help="allow a public address without tokens")
     parser.set_defaults(run=run, needs_database=False)
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
-    """Serve until SIGTERM or Ctrl-C, then answer what was accepted and return 0."""
-    parts: tuple[Role, ...] = (options.only,) if options.only else _ROLES
-    if "callbacks" in parts and settings.sdk_app_id is None:
+    """Serve until SIGTERM or Ctrl-C; then answer the requests that were accepted, and return 0."""
+    roles: tuple[Role, ...] = (options.only,) if options.only else _ROLES
+    if "callbacks" in roles and settings.sdk_app_id is None:
         raise WrongSetting("PROJECTOR_SDK_APP_ID is not set; set it to the SDKAppID of your app in the console")
-    wanted = _wanted(options, parts)
+    addresses = _addresses(options, roles)
     if not options.insecure:
-        _require_tokens(wanted, settings, parts)
+        _require_tokens(addresses, settings, roles)
     _allow_files()
-    with contextlib.ExitStack() as held:
-        listening = [held.enter_context(_listen(*address)) for address in wanted.distinct()]
-        addresses = [one.getsockname()[:2] for one in listening]
-        if len({port for _, port in addresses}) < len(addresses):
-            raise WrongSetting(
-                "callbacks and questions are to have addresses of their own, on the same port: change one"
-            )
-        server = _server(create_server_app(settings, parts, addresses[1][1] if len(addresses) > 1 else None))
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(_listen(*address)) for address in addresses.distinct()]
+        bound = [listening.getsockname()[:2] for listening in sockets]
+        if len({port for _, port in bound}) < len(bound):
+            raise WrongSetting("callbacks and queries have the same port; give one of them another")
+        server = _server(create_server_app(settings, roles, bound[1][1] if len(bound) > 1 else None))
         address, *others = [
-            f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}" for host, port in addresses
+            f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}" for host, port in bound
         ]
-        readers = ", ".join(one.name for one in settings.read_tokens) or "anybody"
+        readers = ", ".join(token.name for token in settings.read_tokens) or "anyone"
         log.info(
             "serving",
             address=address,
             **({"callbacks_address": others[0]} if others else {}),
-            parts=", ".join(parts),
+            roles=", ".join(roles),
             readers=readers,
             version=__version__,
             stop_with="Ctrl-C",
         )
-        server.run(sockets=listening)
+        server.run(sockets=sockets)
     log.info("stopped")
     return 0
 
 
 def _allow_files() -> None:
-    """Allow as many open files as connections may take, as far as that is up to us."""
+    """Raise the soft limit of open files for all connections, within the hard limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_FILES)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    limit = _MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_FILES)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
 def _is_loopback(host: str) -> bool:
@@ -111,15 +108,15 @@ def _is_loopback(host: str) -> bool:
 
 
 def _address(text: str) -> tuple[str, int]:
-    """Return the host and the port of HOST:PORT; IPv6 addresses stand in brackets."""
+    """Return host and port of HOST:PORT; an IPv6 address is in brackets."""
     host, _, port = text.rpartition(":")
     if not host:
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form HOST:PORT")
-    return host.removeprefix("[").removesuffix("]"), whole_number(0, _LAST_PORT)(port)
+    return host.removeprefix("[").removesuffix("]"), whole_number(0, _MAX_PORT)(port)
 
 
-class _Wanted(NamedTuple):
-    """Where callbacks are to be received, and where all else is to be answered."""
+class _Addresses(NamedTuple):
+    """The addresses of callbacks and of everything else; `apart` if they differ."""
 
     callbacks: tuple[str, int]
     queries: tuple[str, int]
@@ -129,24 +126,27 @@ class _Wanted(NamedTuple):
         return [self.queries, self.callbacks] if self.apart else [self.queries]
 
 
-def _wanted(options: argparse.Namespace, parts: tuple[Role, ...]) -> _Wanted:
-    usual = (options.host, options.port)
+def _addresses(options: argparse.Namespace, roles: tuple[Role, ...]) -> _Addresses:
+    default = (options.host, options.port)
     callbacks, queries = options.callbacks_address, options.queries_address
-    if (callbacks or queries) and "callbacks" not in parts:
-        raise WrongSetting(f"with --only {options.only} there are no callbacks to receive at an address of their own")
-    return _Wanted(callbacks or usual, queries or usual, apart=bool(callbacks or queries))
-
-
-def _require_tokens(wanted: _Wanted, settings: Settings, parts: tuple[Role, ...]) -> None:
-    missing = {}
-    if "callbacks" in parts and not settings.callback_tokens and not _is_loopback(wanted.callbacks[0]):
-        missing["PROJECTOR_CALLBACK_TOKEN"] = wanted.callbacks[0]
-    if not settings.read_tokens and not _is_loopback(wanted.queries[0]):
-        missing["PROJECTOR_READ_TOKENS"] = wanted.queries[0]
-    if missing:
+    if (callbacks or queries) and "callbacks" not in roles:
         raise WrongSetting(
-            f"{next(iter(missing.values()))} is not a loopback address and {' and '.join(missing)} is not set;"
-            " set it, listen on 127.0.0.1, or pass --insecure"
+            f"--only {options.only} receives no callbacks; leave out --callbacks-address and --queries-address"
+        )
+    return _Addresses(callbacks or default, queries or default, apart=bool(callbacks or queries))
+
+
+def _require_tokens(addresses: _Addresses, settings: Settings, roles: tuple[Role, ...]) -> None:
+    missing = {}
+    if "callbacks" in roles and not settings.callback_tokens and not _is_loopback(addresses.callbacks[0]):
+        missing["PROJECTOR_CALLBACK_TOKEN"] = addresses.callbacks[0]
+    if not settings.read_tokens and not _is_loopback(addresses.queries[0]):
+        missing["PROJECTOR_READ_TOKENS"] = addresses.queries[0]
+    if missing:
+        names, are, it = " and ".join(missing), *(("are", "both") if len(missing) > 1 else ("is", "it"))
+        raise WrongSetting(
+            f"{next(iter(missing.values()))} is not a loopback address, and {names} {are} not set;"
+            f" set {it}, listen on 127.0.0.1, or pass --insecure"
         )
 
 
@@ -155,7 +155,9 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
-        raise WrongSetting(f"cannot listen on {host} port {port} ({error}); choose with --host and --port") from None
+        raise WrongSetting(
+            f"cannot listen on {host} port {port} ({error}); choose another with --host and --port"
+        ) from None
 
 
 def _server(app: ASGIApp) -> _Server:
@@ -167,7 +169,7 @@ def _server(app: ASGIApp) -> _Server:
             server_header=False,
             lifespan="on",
             http=GuardedProtocol,
-            timeout_graceful_shutdown=_LAST_ANSWERS_S,
+            timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT_S,
         )
     )
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -176,7 +178,7 @@ def _server(app: ASGIApp) -> _Server:
 
 
 class _Server(uvicorn.Server):
-    """The server, for which a signal to stop is an order carried out and not a death: the exit status is 0."""
+    """The web server, whose exit status is 0 when a signal has stopped it."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""`projector simulate`: seeded, realistic traffic to a running receiver, and a check of what it shows then."""
+"""`projector simulate`: send seeded, realistic traffic to a running receiver, and check the resulting rosters."""
 
 from __future__ import annotations
 
@@ -21,34 +21,37 @@ _SHOWN_DIFFERENCES: Final = 50
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command to the parser."""
     parser = commands.add_parser("simulate", help="send realistic traffic to a running receiver, and check the rosters")
     parser.add_argument("--url", required=True, help="the receiver's address, e.g. http://127.0.0.1:8000")
     parser.add_argument(
         "--seed", type=whole_number(0), default=1, help="the same seed gives the same traffic (default: 1)"
     )
-    parser.add_argument("--groups", type=whole_number(1), default=100, help="how many groups (default: 100)")
-    parser.add_argument("--callbacks", type=whole_number(1), default=10_000, help="about how many (default: 10000)")
-    parser.add_argument("--connections", type=whole_number(1), default=16, help="at once (default: 16)")
-    parser.add_argument("--rate", type=float, help="callbacks a second (default: as fast as they are answered)")
-    parser.add_argument("--repeats", type=share, default=0.05, help="share that comes twice (default: 0.05)")
-    parser.add_argument("--reordered", type=share, default=0.05, help="share that comes late (default: 0.05)")
-    parser.add_argument("--untimed", type=share, default=0.02, help="share without EventTime (default: 0.02)")
-    parser.add_argument("--no-check", action="store_true", help="send only")
+    parser.add_argument("--groups", type=whole_number(1), default=100, help="number of groups (default: 100)")
+    parser.add_argument(
+        "--callbacks", type=whole_number(1), default=10_000, help="approximate number of callbacks (default: 10000)"
+    )
+    parser.add_argument("--connections", type=whole_number(1), default=16, help="number of connections (default: 16)")
+    parser.add_argument("--rate", type=float, help="callbacks per second (default: as fast as they are acknowledged)")
+    parser.add_argument("--repeats", type=share, default=0.05, help="share of callbacks sent twice (default: 0.05)")
+    parser.add_argument("--reordered", type=share, default=0.05, help="share of callbacks sent late (default: 0.05)")
+    parser.add_argument(
+        "--untimed", type=share, default=0.02, help="share of callbacks without EventTime (default: 0.02)"
+    )
+    parser.add_argument("--no-check", action="store_true", help="do not check the rosters")
     parser.set_defaults(run=run, needs_database=False)
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
-    """Simulate, print what came of it, and return 1 if something was refused or is shown wrongly."""
+    """Simulate and print the results; return 1 if a callback was refused or a group does not match."""
     if settings.sdk_app_id is None:
-        raise WrongSetting("PROJECTOR_SDK_APP_ID is not set; set it to what the receiver has")
+        raise WrongSetting("PROJECTOR_SDK_APP_ID is not set; set it to the receiver's")
     with contextlib.ExitStack() as stack:
         sending, checking = _Bar(stack, "callbacks"), _Bar(stack, "groups checked")
         wanted = Options(
             url=options.url,
             sdk_app_id=settings.sdk_app_id,
             token=next(iter(settings.callback_tokens), None),
-            read_token=next((one.token for one in settings.read_tokens), None),
+            read_token=next((read_token.token for read_token in settings.read_tokens), None),
             callback_path=settings.callback_path,
             seed=options.seed,
             groups=options.groups,
@@ -82,15 +85,15 @@ class _Bar:
 
 def _print(report: Report) -> int:
     sent = sum(report.statuses.values())
-    lines = [f"{sent} callbacks in {report.seconds:.1f} s, {sent / max(report.seconds, 1e-9):,.0f} a second"]
+    lines = [f"{sent} callbacks in {report.seconds:.1f} s, {sent / max(report.seconds, 1e-9):,.0f} per second"]
     lines += [f"  answered {status}: {count}" for status, count in sorted(report.statuses.items())]
     lines += [f"  {command}: {count}" for command, count in sorted(report.commands.items())]
     if report.differences is not None:
         wrong = len({difference.group_id for difference in report.differences})
-        lines.append(f"{report.groups} groups checked, {wrong} shown wrongly")
+        lines.append(f"{report.groups} groups checked, {f'{wrong} with' if wrong else 'no'} mismatches")
         lines += [
-            f"  {one.group_id}: {one.what} is {one.shown!r} and must be {one.expected!r}"
-            for one in report.differences[:_SHOWN_DIFFERENCES]
+            f"  {difference.group_id}: {difference.what} is {difference.shown!r}, expected {difference.expected!r}"
+            for difference in report.differences[:_SHOWN_DIFFERENCES]
         ]
     sys.stdout.write("\n".join(lines) + "\n")
     return 1 if report.differences or report.statuses.keys() - {200} else 0

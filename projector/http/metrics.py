@@ -99,7 +99,7 @@ class _HealthCollector(Collector):
         )
         for projection, position in health.positions.items():
             lag.add_metric([projection], max(0, health.head - position))
-            set_aside.add_metric([projection], sum(note.projection == projection for note in health.notes))
+            set_aside.add_metric([projection], len(health.set_aside_by(projection)))
         yield lag
         yield set_aside
         yield GaugeMetricFamily(

@@ -12,6 +12,7 @@ from starlette.routing import Route
 from projector.event_store import StoreUnavailable
 from projector.http import openapi
 from projector.read_model import ReadModelUnavailable
+from projector.status import waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,8 +45,7 @@ class Operations:
         state: dict[str, Any] = {}
         try:
             if self._spooled:
-                spooled = self._spooled()
-                state["spool"] = {"events": spooled.depth, "seconds": spooled.age_s()}
+                state["spool"] = waiting(self._spooled())
             health = await to_thread.run_sync(self._health)
         except (StoreUnavailable, ReadModelUnavailable) as error:
             return _json(503, {"status": "not ready", **state, "complaints": [str(error)]})

@@ -1,0 +1,71 @@
+"""Rebuilding the read model beside a running server, which serves the previous one meanwhile."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from projector.event_store import StoreUnavailable
+from projector.read_model import ReadModelUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_POLL_S: Final = 1.0
+_MAX_BACKOFF_S: Final = 60.0
+
+log = structlog.get_logger(__name__)
+
+
+class AutoRebuild:
+    """Runs `projector replay --if-needed` in a process of its own while there is a reason to.
+
+    `reasons` returns why the live read model cannot be used. It may raise StoreUnavailable and ReadModelUnavailable.
+    """
+
+    def __init__(self, reasons: Callable[[], list[str]], environment: Mapping[str, str]) -> None:
+        self._reasons = reasons
+        self._environment = environment
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="rebuild")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop, and end a rebuild that is under way; the next start begins it again."""
+        self._stopping.set()
+        if (process := self._process) is not None:
+            process.terminate()
+        self._thread.join()
+
+    def _run(self) -> None:
+        backoff = _POLL_S
+        while not self._stopping.is_set():
+            failed = (reasons := self._check()) and self._rebuild(reasons) != 0
+            backoff = min(backoff * 2, _MAX_BACKOFF_S) if failed else _POLL_S
+            self._stopping.wait(backoff)
+
+    def _check(self) -> list[str]:
+        try:
+            return self._reasons()
+        except (StoreUnavailable, ReadModelUnavailable):
+            return []  # the subscription reports it
+
+    def _rebuild(self, reasons: list[str]) -> int:
+        log.info("rebuilding the read model", reason=reasons[0])
+        command = [sys.executable, "-m", "projector", "replay", "--if-needed"]
+        self._process = subprocess.Popen(  # noqa: S603 - our own command
+            command, env={**self._environment}, stdout=subprocess.DEVNULL, start_new_session=True
+        )
+        if self._stopping.is_set():
+            self._process.terminate()
+        status = self._process.wait()
+        if status and not self._stopping.is_set():
+            log.warning("rebuilding the read model failed", exit_status=status)
+        return status

@@ -1,0 +1,16 @@
+"""What commands write for people: results on stdout, what happens meanwhile on stderr."""
+
+from __future__ import annotations
+
+import sys
+
+
+def say(line: str) -> None:
+    """Write a line of a result."""
+    sys.stdout.write(line + "\n")
+
+
+def note(line: str) -> None:
+    """Write a line about the command itself."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
