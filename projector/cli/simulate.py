@@ -46,7 +46,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     if settings.sdk_app_id is None:
         raise WrongSetting("PROJECTOR_SDK_APP_ID is not set; set it to the receiver's")
     with contextlib.ExitStack() as stack:
-        sending, checking = _Bar(stack, "callbacks"), _Bar(stack, "groups checked")
+        on_sent, on_checked = _Bar(stack, "callbacks"), _Bar(stack, "groups checked")
         wanted = Options(
             url=options.url,
             sdk_app_id=settings.sdk_app_id,
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
             check=not options.no_check,
         )
         try:
-            report = asyncio.run(simulate(wanted, sending=sending.advance, checking=checking.advance))
+            report = asyncio.run(simulate(wanted, on_sent=on_sent.advance, on_checked=on_checked.advance))
         except Unreachable as error:
             raise WrongSetting(str(error)) from None
     return _print(report)

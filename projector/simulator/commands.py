@@ -31,11 +31,11 @@ RECORDED: Final = (
     TOPIC_DISMISSED,
     TOPIC_CHANGED,
 )
-"""Those that a receiver records."""
+"""Commands that a receiver records."""
 
 GROUP_MESSAGE: Final = "Group.CallbackAfterSendMsg"
 MESSAGE: Final = "C2C.CallbackAfterSendMsg"
 STATE: Final = "State.StateChange"
 
 IGNORED: Final = (GROUP_MESSAGE, MESSAGE, STATE)
-"""Those that come to the same address and are no business of a mirror of groups."""
+"""Commands that arrive at the same address and say nothing of group state."""

@@ -1,4 +1,4 @@
-"""A bare HTTP/1.1 connection that posts: a general client takes longer for a request than the receiver does."""
+"""A minimal HTTP/1.1 connection for POST: a general client takes longer for a request than the receiver."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _TIMEOUT_S: Final = 30
 
 
 class Unreachable(Exception):
-    """The receiver cannot be reached; the text says where, and why."""
+    """The receiver cannot be reached. The text says where, and why."""
 
 
 class Answer(NamedTuple):
-    """An answer's status and headers; header names are in lower case."""
+    """A response's status and headers; header names are in lower case."""
 
     status: int
     headers: dict[str, str]
@@ -30,7 +30,7 @@ class Connection:
         except ValueError as error:
             raise Unreachable(f"{url!r} is not an address ({error})") from error
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise Unreachable(f"{url!r} is not an address; give one like http://127.0.0.1:8000")
+            raise Unreachable(f"{url!r} is not an address such as http://127.0.0.1:8000")
         self._url, self._host, self._tls = url, parts.hostname, parts.scheme == "https"
         self._port = port or (443 if self._tls else 80)
         self._host_header = parts.netloc.rpartition("@")[2]
@@ -44,9 +44,9 @@ class Connection:
         self._writer.close()
 
     async def post(self, target: str, body: bytes) -> Answer:
-        """Post a body to a path with query, and return what is answered. Raises Unreachable.
+        """Post a body to a path with query. Raises Unreachable.
 
-        A server may close a connection that was idle; then the body is sent once more, over a new one.
+        If the server has closed the idle connection, the body is sent again over a new one.
         """
         lines = (
             f"POST {self._path}{target} HTTP/1.1",
@@ -82,9 +82,9 @@ class Connection:
         self._writer.write(request)
         await self._writer.drain()
         head = await self._reader.readuntil(b"\r\n\r\n")
-        answer = _parse(head.decode("latin-1"))
-        await self._reader.readexactly(int(answer.headers["content-length"]))
-        return answer
+        response = _parse(head.decode("latin-1"))
+        await self._reader.readexactly(int(response.headers["content-length"]))
+        return response
 
 
 def _parse(head: str) -> Answer:

@@ -1,7 +1,7 @@
-"""What a mirror must show of a group once everything has arrived.
+"""The state of a group that `/v1` must show once all callbacks have arrived.
 
-Nothing is shared with the projector's own rules, and nothing need be merged here: the simulator knows in which order
-things happened, so that each callback simply changes a state.
+It shares nothing with the projector's own rules. The simulator knows the order of events, so each callback simply
+changes the state.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _TEXTS: Final = {
 
 @dataclass(slots=True)
 class ExpectedMember:
-    """What is to be shown of a member. `joined_at` is in ms since 1970 UTC, None where the receiver sets it."""
+    """A member as `/v1` must show it. `joined_at` is in ms since 1970 UTC, None if it is the time of receipt."""
 
     join_type: str
     operator: str | None
@@ -38,7 +38,7 @@ class ExpectedMember:
 
 @dataclass(slots=True)
 class ExpectedGroup:
-    """What is to be shown of a group, field by field as `/v1` names them; None is unknown."""
+    """A group as `/v1` must show it, with the same field names; None is unknown."""
 
     type: str | None = None
     status: str = "active"
@@ -67,12 +67,11 @@ class ExpectedGroup:
         }
 
     def role_of(self, user: str) -> str:
-        """Return the role that a member must be shown with."""
         return "Owner" if user == self.owner else self.members[user].role
 
 
 def apply(group: ExpectedGroup, callback: Callback) -> None:
-    """Let what the callback reports happen to the group, after everything applied before."""
+    """Apply a callback, which happened after all those applied before."""
     change = _CHANGES.get(callback["CallbackCommand"])
     if change is None or "TopicId" in callback:
         return

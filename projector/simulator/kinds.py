@@ -1,4 +1,4 @@
-"""The types of groups, and what can happen in each."""
+"""The types of groups, and their rules."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 
 class Kind(NamedTuple):
-    """A type of group, under the name it has on the wire. `weight` is how common it is beside the others."""
+    """A type of group, with the vendor's name. `weight` is how common it is relative to the others."""
 
     type: str
     weight: int

@@ -1,4 +1,4 @@
-"""The story of one group, told callback by callback, never contradicting itself."""
+"""The life of one simulated group: a consistent sequence of callbacks."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from projector.simulator.kinds import Kind
 
 _PLATFORMS: Final = ("Android", "iOS", "Web", "Windows", "macOS", "iPad")
-_DISCOVERED_LATE: Final = 0.05
-_ENDS_DISMISSED: Final = 0.15
+_UNSEEN_CREATION_SHARE: Final = 0.05
+_DISMISSED_SHARE: Final = 0.15
 _MAX_FOUNDERS: Final = 5
 
 _encode: Final = msgspec.json.Encoder(order="sorted").encode
 _Item = TypeVar("_Item")
 
 
-class Told(NamedTuple):
-    """A callback as the vendor sends it. `happened_at` is in ms since 1970 UTC; `timed` if the body tells it."""
+class Delivery(NamedTuple):
+    """A callback as the vendor sends it. `happened_at` is in ms since 1970 UTC; `timed` bodies have an EventTime."""
 
     group_id: str
     command: str
@@ -36,51 +36,51 @@ class Told(NamedTuple):
 
 
 class Life:
-    """One group, from its creation, or from when callbacks were switched on, to now or to its dismissal.
+    """One group, from its creation, or from when callbacks were switched on, until now or its dismissal.
 
-    `circle` are the numbers of the users who may ever join, at least 16. After each callback told, `expected` is what a
-    mirror that has taken in all of them must show.
+    `user_numbers` are those of the users who may join, at least 16. After each delivery, `expected` is the state that a
+    receiver of all deliveries so far must show.
     """
 
-    def __init__(self, rng: Random, group_id: str, kind: Kind, circle: range, *, custom_id: bool) -> None:
+    def __init__(self, rng: Random, group_id: str, kind: Kind, user_numbers: range, *, custom_id: bool) -> None:
         self.group_id = group_id
         self.expected = ExpectedGroup()
         self._rng = rng
         self._kind = kind
-        self._circle = circle
+        self._user_numbers = user_numbers
         self._may_return = custom_id
-        interested = len(circle) // 2
+        interested = len(user_numbers) // 2
         self._limit = rng.randint(_MAX_FOUNDERS + 1, interested) if kind.has_limit and self._chance(0.3) else None
         self._room = self._limit or interested
         self._joined: list[str] = []
-        self._begun = self._chance(_DISCOVERED_LATE)
-        self._ends_dismissed = self._chance(_ENDS_DISMISSED)
+        self._has_begun = self._chance(_UNSEEN_CREATION_SHARE)
+        self._ends_dismissed = self._chance(_DISMISSED_SHARE)
 
-    def tell(self, moments: Sequence[int], timed: int) -> Iterator[Told]:
-        """Yield a callback for each moment (ms, ascending); only the first `timed` of them tell their time."""
-        for place, moment in enumerate(moments):
-            callback = self._next(is_last=place == len(moments) - 1)
-            if place < timed:
+    def deliveries(self, moments: Sequence[int], timed: int) -> Iterator[Delivery]:
+        """Yield a callback for each moment (ms, ascending); only the first `timed` of them have an EventTime."""
+        for index, moment in enumerate(moments):
+            callback = self._next(is_last=index == len(moments) - 1)
+            if index < timed:
                 callback["EventTime"] = str(moment) if self._chance(0.1) else moment
             apply(self.expected, callback)
             operator = callback.get("Operator_Account", names.ADMINISTRATOR)
             platform = "RESTAPI" if operator == names.ADMINISTRATOR else self._rng.choice(_PLATFORMS)
             command = callback["CallbackCommand"]
-            yield Told(self.group_id, command, platform, _encode(callback), moment, place < timed)
+            yield Delivery(self.group_id, command, platform, _encode(callback), moment, index < timed)
 
     def _next(self, *, is_last: bool) -> Callback:
-        if not self._begun or self.expected.status == "dismissed":
-            self._begun = True
+        if not self._has_begun or self.expected.status == "dismissed":
+            self._has_begun = True
             return self._create()
         if not self.expected.type:
-            return self._welcome(1)
+            return self._add_members(1)
         if is_last and self._ends_dismissed:
             return self._dismiss()
         if len(self.expected.members) == self._limit and not self.expected.is_full:
-            return self._fill()
+            return self._report_full()
         while True:
-            (happening,) = self._rng.choices([*self._HAPPENINGS], [*self._HAPPENINGS.values()])
-            if callback := happening(self):
+            (change,) = self._rng.choices([*self._CHANGES], [*self._CHANGES.values()])
+            if callback := change(self):
                 return callback
 
     def _create(self) -> Callback:
@@ -103,12 +103,12 @@ class Life:
     def _join(self) -> Callback | None:
         room = self._room - len(self.expected.members)
         if room > 0:
-            return self._welcome(min(room, self._rng.choice((1, 1, 1, 1, 2, 3, 5))))
-        return self._fill() if self._limit and self._chance(0.1) else None
+            return self._add_members(min(room, self._rng.choice((1, 1, 1, 1, 2, 3, 5))))
+        return self._report_full() if self._limit and self._chance(0.1) else None
 
-    def _welcome(self, most: int) -> Callback:
+    def _add_members(self, maximum: int) -> Callback:
         join_type = self._rng.choice(self._kind.join_types)
-        newcomers = self._newcomers(1 if join_type == "Apply" else most)
+        newcomers = self._newcomers(1 if join_type == "Apply" else maximum)
         operator = newcomers[0] if join_type == "Apply" else self._member() or names.ADMINISTRATOR
         self._joined += newcomers
         return self._callback(commands.JOINED, operator, JoinType=join_type, NewMemberList=_accounts(newcomers))
@@ -120,23 +120,21 @@ class Life:
         return self._callback(commands.LEFT, user, ExitType="Quit", ExitMemberList=_accounts([user]))
 
     def _kick(self) -> Callback | None:
-        met = [self._member() for _ in range(self._rng.choice((1, 1, 1, 2, 3)))]
-        kicked = [user for user in dict.fromkeys(met) if user is not None and user != self.expected.owner]
+        candidates = [self._member() for _ in range(self._rng.choice((1, 1, 1, 2, 3)))]
+        kicked = [user for user in dict.fromkeys(candidates) if user is not None and user != self.expected.owner]
         if not kicked or not self._kind.members_are_kicked:
             return None
-        return self._callback(
-            commands.LEFT, self._someone_in_charge(), ExitType="Kicked", ExitMemberList=_accounts(kicked)
-        )
+        return self._callback(commands.LEFT, self._operator(), ExitType="Kicked", ExitMemberList=_accounts(kicked))
 
-    def _fill(self) -> Callback:
+    def _report_full(self) -> Callback:
         return {"CallbackCommand": commands.FILLED, "GroupId": self.group_id}
 
     def _dismiss(self) -> Callback:
         known = {"Name": self.expected.texts.get("name"), "Owner_Account": self.expected.owner}
-        told: dict[str, Any] = {key: value for key, value in known.items() if value is not None}
+        fields: dict[str, Any] = {key: value for key, value in known.items() if value is not None}
         if self._kind.dismissal_lists_members:
-            told["MemberList"] = _accounts(self.expected.members)
-        return self._callback(commands.DISMISSED, self._someone_in_charge(), **told)
+            fields["MemberList"] = _accounts(self.expected.members)
+        return self._callback(commands.DISMISSED, self._operator(), **fields)
 
     def _dismiss_to_return(self) -> Callback | None:
         return self._dismiss() if self._may_return and self._chance(0.1) else None
@@ -145,14 +143,12 @@ class Life:
         texts = {key: self._rng.choice(names.TEXTS) for key in ("Introduction", "Notification")}
         texts["Name"] = self._rng.choice(names.TITLES)
         texts["FaceUrl"] = self._rng.choice(("", f"https://example.com/faces/{self._rng.randrange(1000)}.png?s=64"))
-        edited = self._some(tuple(texts), 4)
-        return self._callback(
-            commands.PROFILE_CHANGED, self._someone_in_charge(), **{key: texts[key] for key in edited}
-        )
+        edited = self._sample(tuple(texts), 4)
+        return self._callback(commands.PROFILE_CHANGED, self._operator(), **{key: texts[key] for key in edited})
 
     def _edit_custom_fields(self) -> Callback:
         fields = self._custom_fields()
-        return self._callback(commands.PROFILE_CHANGED, self._someone_in_charge(), UserDefinedDataList=fields)
+        return self._callback(commands.PROFILE_CHANGED, self._operator(), UserDefinedDataList=fields)
 
     def _edit_member(self) -> Callback | None:
         user = self._member()
@@ -163,44 +159,44 @@ class Life:
             changed["Role"] = self._rng.choice(("Admin", "Admin", "Member"))
         if "Role" not in changed or self._chance(0.2):
             changed["NameCard"] = self._rng.choice(names.TEXTS)
-        return self._callback(commands.MEMBER_CHANGED, self._someone_in_charge(), **changed)
+        return self._callback(commands.MEMBER_CHANGED, self._operator(), **changed)
 
     def _change_owner(self) -> Callback | None:
         user, owner = self._member(), self.expected.owner
         if user is None or user == owner or not self._kind.owner_may_change:
             return None
         return self._callback(
-            commands.OWNER_CHANGED, self._someone_in_charge(), NewOwner_Account=user, OldOwner_Account=owner or ""
+            commands.OWNER_CHANGED, self._operator(), NewOwner_Account=user, OldOwner_Account=owner or ""
         )
 
     def _edit_attributes(self) -> Callback:
         operation = self._rng.choice(("set", "modify", "modify", "delete", "clear"))
         changed: dict[str, Any] = {"OptionType": operation}
-        keys = self._some(names.FIELD_KEYS, 3)
+        keys = self._sample(names.FIELD_KEYS, 3)
         if operation == "delete":
             changed["GroupAttr"] = [{"key": key} for key in keys]
         elif operation != "clear":
             changed["GroupAttr"] = [{"key": key, "value": self._rng.choice(names.TEXTS)} for key in keys]
-        return self._callback(commands.ATTRIBUTES_CHANGED, self._someone_in_charge(), **changed)
+        return self._callback(commands.ATTRIBUTES_CHANGED, self._operator(), **changed)
 
     def _change_topics(self) -> Callback | None:
         if not self._kind.has_topics:
             return None
         topic = f"{self.group_id}@TOPIC#_{self._rng.randrange(100)}"
-        operator, title = self._someone_in_charge(), self._rng.choice(names.TITLES)
+        operator, title = self._operator(), self._rng.choice(names.TITLES)
         return self._rng.choice(
             (
                 self._callback(commands.TOPIC_CREATED, operator, TopicId=topic, Name=title),
                 self._callback(commands.TOPIC_DISMISSED, operator, TopicIdList=[topic]),
                 self._callback(commands.TOPIC_CHANGED, operator, Name=title),
-                self._fill() | {"TopicId": topic},
+                self._report_full() | {"TopicId": topic},
             )
         )
 
     def _chat(self) -> Callback:
-        user = self._member() or names.user_id(self._circle[0])
-        said = {"MsgContent": {"Text": self._rng.choice(names.TEXTS)}, "MsgType": "TIMTextElem"}
-        message = {"From_Account": user, "MsgBody": [said], "MsgSeq": self._rng.randrange(1, 10_000)}
+        user = self._member() or names.user_id(self._user_numbers[0])
+        element = {"MsgContent": {"Text": self._rng.choice(names.TEXTS)}, "MsgType": "TIMTextElem"}
+        message = {"From_Account": user, "MsgBody": [element], "MsgSeq": self._rng.randrange(1, 10_000)}
         online = {"Action": "Login", "Reason": "Register", "To_Account": user}
         return self._rng.choice(
             (
@@ -220,36 +216,36 @@ class Life:
         }
 
     def _custom_fields(self) -> list[dict[str, str]]:
-        return [{"Key": key, "Value": self._rng.choice(names.TEXTS)} for key in self._some(names.FIELD_KEYS, 3)]
+        return [{"Key": key, "Value": self._rng.choice(names.TEXTS)} for key in self._sample(names.FIELD_KEYS, 3)]
 
     def _newcomers(self, count: int) -> list[str]:
-        found: dict[str, None] = {}
-        while len(found) < count:
-            user = names.user_id(self._rng.choice(self._circle))
+        newcomers: dict[str, None] = {}
+        while len(newcomers) < count:
+            user = names.user_id(self._rng.choice(self._user_numbers))
             if user not in self.expected.members:
-                found[user] = None
-        return list(found)
+                newcomers[user] = None
+        return list(newcomers)
 
     def _member(self) -> str | None:
-        """Return a random member, None if there is none; of those who once joined, drop whom we meet outside."""
+        """Return a random member, None if there is none."""
         while self._joined:
-            place = self._rng.randrange(len(self._joined))
-            if (user := self._joined[place]) in self.expected.members:
+            index = self._rng.randrange(len(self._joined))
+            if (user := self._joined[index]) in self.expected.members:
                 return user
-            self._joined[place] = self._joined[-1]
+            self._joined[index] = self._joined[-1]
             self._joined.pop()
         return None
 
-    def _someone_in_charge(self) -> str:
+    def _operator(self) -> str:
         return names.ADMINISTRATOR if self._chance(0.25) else self.expected.owner or names.ADMINISTRATOR
 
-    def _some(self, items: Sequence[_Item], most: int) -> list[_Item]:
-        return self._rng.sample(items, self._rng.randint(1, most))
+    def _sample(self, items: Sequence[_Item], maximum: int) -> list[_Item]:
+        return self._rng.sample(items, self._rng.randint(1, maximum))
 
     def _chance(self, share: float) -> bool:
         return self._rng.random() < share
 
-    _HAPPENINGS: ClassVar[dict[Callable[[Life], Callback | None], float]] = {
+    _CHANGES: ClassVar[dict[Callable[[Life], Callback | None], float]] = {
         _join: 40,
         _quit: 14,
         _kick: 5,
@@ -262,7 +258,7 @@ class Life:
         _chat: 10,
         _dismiss_to_return: 2,
     }
-    """What may happen, and how often beside the rest."""
+    """The possible changes, with their weights."""
 
 
 def _accounts(users: Iterable[str]) -> list[dict[str, str]]:

@@ -1,11 +1,11 @@
-"""Ids and texts as people and the vendor make them."""
+"""Ids and texts such as people and the vendor make."""
 
 from __future__ import annotations
 
 from typing import Final
 
 ADMINISTRATOR: Final = "administrator"
-"""The operator of what the app's own backend does."""
+"""The operator of changes made by the app's own backend."""
 
 TITLES: Final = (
     "Weekend hikers",
@@ -35,9 +35,9 @@ _USER_IDS: Final = ("{}", "user_{:06}", "PLN{:X}k", "e104c7f8-c31c-{:04x}")
 
 
 def group_id(type_: str, run: str, number: int, *, custom: bool) -> str:
-    """Return a group's id: made by the vendor, or custom, as apps choose theirs.
+    """Return a group's id, made by the vendor or chosen by the app.
 
-    `run` is of letters and digits and tells one simulation's groups from another's.
+    `run` consists of letters and digits, and distinguishes the groups of one simulation from those of others.
     """
     if type_ == "Community":
         return f"@TGS#_club {run} {number}" if custom else f"@TGS#_@TGS#c{run}{number:04X}"
@@ -47,5 +47,4 @@ def group_id(type_: str, run: str, number: int, *, custom: bool) -> str:
 
 
 def user_id(number: int) -> str:
-    """Return the id of a user of the app."""
     return _USER_IDS[number % len(_USER_IDS)].format(number)

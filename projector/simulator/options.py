@@ -1,4 +1,4 @@
-"""What a simulation is asked to do."""
+"""The options of a simulation."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import msgspec
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the traffic goes, how much there is of it, and what befalls it. Shares are from 0 to 1.
+    """The destination of the traffic, its amount, and its disorder. Shares are from 0 to 1.
 
-    `url` is the receiver's base address: callbacks are posted to `callback_path` there, questions asked under `/v1`.
-    With a `token` every callback is signed; `read_token` goes with the questions. `callbacks` is about how many are
-    posted, repeats included. `rate` is in callbacks per second, None is as fast as they are answered.
+    `url` is the receiver's base address, which also serves `/v1`. With a `token`, callbacks are signed; `read_token` is
+    for queries. `callbacks` is their approximate number, repeats included. `rate` is in callbacks per second; None is
+    as fast as they are acknowledged.
 
-    `repeats` is the share of callbacks that come twice. Of those that tell their time, `reordered` is the share that
-    is held back while later ones of the same group pass. `untimed` is the share that does not tell it.
+    `repeats` is the share of callbacks sent twice, `untimed` the share without EventTime. Of the others, `reordered` is
+    the share that is sent after later callbacks of the same group.
     """
 
     url: str

@@ -1,4 +1,4 @@
-"""The simulation: traffic through many connections, then the check."""
+"""A simulation: traffic over many connections, then the check."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlencode
 
 from projector.callbacks import sign
+from projector.clock import now_ms
 from projector.simulator.check import Difference, check
 from projector.simulator.connection import Connection
 from projector.simulator.traffic import Traffic
@@ -17,14 +18,14 @@ from projector.simulator.traffic import Traffic
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from projector.simulator.life import Told
+    from projector.simulator.life import Delivery
     from projector.simulator.options import Options
 
 _MAX_TRIES: Final = 10
 
 
 class Report(NamedTuple):
-    """What was answered, by status and by command, in how many seconds; and, if checked, what is shown wrongly."""
+    """The number of responses by status and by command, the time taken, and the differences if groups were checked."""
 
     statuses: dict[int, int]
     commands: dict[str, int]
@@ -36,16 +37,18 @@ class Report(NamedTuple):
 async def simulate(
     options: Options,
     *,
-    sending: Callable[[int, int], None] = lambda _, __: None,
-    checking: Callable[[int, int], None] = lambda _, __: None,
+    on_sent: Callable[[int, int], None] = lambda _, __: None,
+    on_checked: Callable[[int, int], None] = lambda _, __: None,
 ) -> Report:
-    """Send the traffic, and check what is shown of it if that is asked for.
+    """Send the traffic, and check the groups unless the options say not to.
 
-    `sending` and `checking` are told how many more callbacks are answered, or groups checked, and about how many there
-    are. Raises Unreachable.
+    `on_sent` and `on_checked` are called with the number of callbacks sent, or groups checked, since the last call, and
+    with the approximate total.
+
+    Raises Unreachable.
     """
-    traffic = Traffic(options, now_ms=time.time_ns() // 1_000_000)
-    sender = _Sender(options, lambda count: sending(count, traffic.total))
+    traffic = Traffic(options, now_ms=now_ms())
+    sender = _Sender(options, lambda count: on_sent(count, traffic.total))
     began = time.monotonic()
     try:
         await sender.send_all(traffic)
@@ -60,15 +63,15 @@ async def simulate(
             options.read_token,
             expected,
             position=sender.position,
-            progress=lambda count: checking(count, len(expected)),
+            progress=lambda count: on_checked(count, len(expected)),
         )
     return Report(dict(sender.statuses), dict(sender.commands), seconds, len(expected), differences)
 
 
 class _Sender:
-    def __init__(self, options: Options, answered: Callable[[int], None]) -> None:
+    def __init__(self, options: Options, on_response: Callable[[int], None]) -> None:
         self._options = options
-        self._answered = answered
+        self._on_response = on_response
         self._next_at = time.monotonic()
         self.statuses: Counter[int] = Counter()
         self.commands: Counter[str] = Counter()
@@ -86,33 +89,33 @@ class _Sender:
             for connection in connections:
                 senders.create_task(self._send_in_order(connection, untimed))
 
-    async def _send_in_order(self, connection: Connection, sequences: Iterator[Iterator[Told]]) -> None:
+    async def _send_in_order(self, connection: Connection, sequences: Iterator[Iterator[Delivery]]) -> None:
         for sequence in sequences:
             await self._send(connection, sequence)
 
-    async def _send(self, connection: Connection, callbacks: Iterator[Told]) -> None:
-        for told in callbacks:
+    async def _send(self, connection: Connection, callbacks: Iterator[Delivery]) -> None:
+        for delivery in callbacks:
             await self._pace()
             for _ in range(_MAX_TRIES):
-                answer = await connection.post(self._target(told), told.body)
-                if answer.status != 503:
+                response = await connection.post(self._target(delivery), delivery.body)
+                if response.status != 503:
                     break
-                await asyncio.sleep(int(answer.headers.get("retry-after", "1")))
-            self.statuses[answer.status] += 1
-            self.commands[told.command] += 1
-            self.position = max(self.position, int(answer.headers.get("projector-position", "0")))
-            self._answered(1)
+                await asyncio.sleep(int(response.headers.get("retry-after", "1")))
+            self.statuses[response.status] += 1
+            self.commands[delivery.command] += 1
+            self.position = max(self.position, int(response.headers.get("projector-position", "0")))
+            self._on_response(1)
 
     async def _pace(self) -> None:
         if self._options.rate:
             self._next_at = max(self._next_at, time.monotonic() - 1) + 1 / self._options.rate
             await asyncio.sleep(self._next_at - time.monotonic())
 
-    def _target(self, told: Told) -> str:
+    def _target(self, delivery: Delivery) -> str:
         query = {
-            "CallbackCommand": told.command,
+            "CallbackCommand": delivery.command,
             "ClientIP": "203.0.113.7",
-            "OptPlatform": told.platform,
+            "OptPlatform": delivery.platform,
             "SdkAppid": str(self._options.sdk_app_id),
             "contenttype": "json",
         }

@@ -1,4 +1,4 @@
-"""Many lives at once, told as the vendor tells them: out of order, twice, and sometimes without the time."""
+"""The callbacks of many groups, as the vendor delivers them: out of order, repeated, and some without EventTime."""
 
 from __future__ import annotations
 
@@ -17,99 +17,100 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from projector.simulator.expected import ExpectedGroup
-    from projector.simulator.life import Told
+    from projector.simulator.life import Delivery
     from projector.simulator.options import Options
 
 _SPAN_MS: Final = 6 * 3600 * 1000
-_ENDS_BEFORE_NOW_MS: Final = 60_000
-_SMALLEST_CIRCLE: Final = 16
-_CUSTOM_IDS: Final = 0.3
-_NEAR: Final = 5
-_FAR: Final = 500
-_GOES_FAR: Final = 0.05
+_MIN_AGE_MS: Final = 60_000
+_MIN_USERS: Final = 16
+_CUSTOM_ID_SHARE: Final = 0.3
+_SHORT_DELAY: Final = 5
+_LONG_DELAY: Final = 500
+_LONG_DELAY_SHARE: Final = 0.05
 
 
 class Traffic:
-    """All callbacks of one simulation, and what must be shown once all have arrived.
+    """All callbacks of one simulation, and the state that must follow from them.
 
-    `now_ms` is the sender's clock; everything timed happened in the six hours before it. Go through `timed` first, in
-    any number of connections at once; then each sequence in `untimed` by itself, strictly in order: only their receipt
-    says when they happened. Both can be gone through once, and `expected` is right after that.
+    `now_ms` is the sender's clock; the timed callbacks happened in the six hours before. Send `timed` first, over any
+    number of connections; then each sequence of `untimed` strictly in order, since only their receipt dates them. Each
+    can be consumed once; `expected` is complete after that.
     """
 
     def __init__(self, options: Options, *, now_ms: int) -> None:
         self._options = options
         self._rng = Random(options.seed)
         self._run = f"{now_ms // 1000:x}{options.seed}"
-        self._last_ms = now_ms - _ENDS_BEFORE_NOW_MS
+        self._last_ms = now_ms - _MIN_AGE_MS
         self._lives: list[Life] = []
-        self._tails: list[Iterator[Told]] = []
+        self._untimed: list[Iterator[Delivery]] = []
         unique = max(options.groups, round(options.callbacks / (1 + options.repeats)))
         self._shares = self._split(unique, options.groups)
         self.total = round(unique * (1 + options.repeats))
-        """About how many callbacks there are, repeats included."""
+        """The approximate number of callbacks, repeats included."""
 
     @property
     def expected(self) -> dict[str, ExpectedGroup]:
-        """What must be shown of each group."""
         return {life.group_id: life.expected for life in self._lives}
 
-    def timed(self) -> Iterator[Told]:
-        """Yield the callbacks that tell their time, nearly in order, some of them twice."""
-        stories = [self._disturbed(self._story(number, share)) for number, share in enumerate(self._shares)]
-        return (told for _, told in heapq.merge(*stories, key=itemgetter(0)))
+    def timed(self) -> Iterator[Delivery]:
+        """Yield the callbacks that have an EventTime, nearly in order, some of them twice."""
+        sequences = [
+            self._with_disorder(self._group_deliveries(number, share)) for number, share in enumerate(self._shares)
+        ]
+        return (delivery for _, delivery in heapq.merge(*sequences, key=itemgetter(0)))
 
-    def untimed(self) -> Iterator[Iterator[Told]]:
-        """Yield, for each group, what happened last in it and does not tell when."""
-        for tail in self._tails:
-            yield self._twice_at_times(tail)
-        self._tails.clear()
+    def untimed(self) -> Iterator[Iterator[Delivery]]:
+        """Yield, for each group, its last callbacks, which have no EventTime."""
+        for deliveries in self._untimed:
+            yield self._with_repeats(deliveries)
+        self._untimed.clear()
 
-    def _story(self, number: int, share: int) -> Iterator[Told]:
+    def _group_deliveries(self, number: int, share: int) -> Iterator[Delivery]:
         rng = Random(f"{self._options.seed} {number}")
         (kind,) = rng.choices(KINDS, [kind.weight for kind in KINDS])
-        custom_id = rng.random() < _CUSTOM_IDS
+        custom_id = rng.random() < _CUSTOM_ID_SHARE
         group_id = names.group_id(kind.type, self._run, number, custom=custom_id)
-        circle_size = max(_SMALLEST_CIRCLE, share)
-        first = rng.randrange(circle_size * 4)
-        life = Life(rng, group_id, kind, range(first, first + circle_size), custom_id=custom_id)
+        user_count = max(_MIN_USERS, share)
+        first = rng.randrange(user_count * 4)
+        life = Life(rng, group_id, kind, range(first, first + user_count), custom_id=custom_id)
         self._lives.append(life)
         moments = sorted(rng.sample(range(self._last_ms - _SPAN_MS, self._last_ms), share))
         timed = share - sum(rng.random() < self._options.untimed for _ in range(share))
-        told = life.tell(moments, timed)
+        deliveries = life.deliveries(moments, timed)
         for _ in range(timed):
-            yield next(told)
+            yield next(deliveries)
         if timed < share:
-            self._tails.append(told)
+            self._untimed.append(deliveries)
 
-    def _disturbed(self, story: Iterator[Told]) -> Iterator[tuple[int, Told]]:
-        """Yield a group's callbacks with the moment (ms) each arrives: some after later ones, some once more."""
-        held: list[tuple[int, Told]] = []
+    def _with_disorder(self, deliveries: Iterator[Delivery]) -> Iterator[tuple[int, Delivery]]:
+        """Yield a group's callbacks with the moment (ms) each arrives: some late, some repeated."""
+        delayed: list[tuple[int, Delivery]] = []
         now = 0
-        for place, told in enumerate(story):
-            now = told.happened_at
+        for index, delivery in enumerate(deliveries):
+            now = delivery.happened_at
             is_late = self._chance(self._options.reordered)
             if not is_late:
-                yield now, told
+                yield now, delivery
             for _ in range(is_late + self._chance(self._options.repeats)):
-                heapq.heappush(held, (place + self._distance(), told))
-            while held and held[0][0] <= place:
-                yield now, heapq.heappop(held)[1]
-        yield from ((now, told) for _, told in sorted(held))
+                heapq.heappush(delayed, (index + self._delay(), delivery))
+            while delayed and delayed[0][0] <= index:
+                yield now, heapq.heappop(delayed)[1]
+        yield from ((now, delivery) for _, delivery in sorted(delayed))
 
-    def _twice_at_times(self, callbacks: Iterator[Told]) -> Iterator[Told]:
-        return chain.from_iterable([told] * (1 + self._chance(self._options.repeats)) for told in callbacks)
+    def _with_repeats(self, callbacks: Iterator[Delivery]) -> Iterator[Delivery]:
+        return chain.from_iterable([delivery] * (1 + self._chance(self._options.repeats)) for delivery in callbacks)
 
-    def _distance(self) -> int:
-        return self._rng.randint(1, _FAR if self._chance(_GOES_FAR) else _NEAR)
+    def _delay(self) -> int:
+        return self._rng.randint(1, _LONG_DELAY if self._chance(_LONG_DELAY_SHARE) else _SHORT_DELAY)
 
-    def _split(self, total: int, parts: int) -> list[int]:
-        """Split a total into unequal parts, each 1 or more, as group sizes are."""
-        weights = [self._rng.paretovariate(1.2) for _ in range(parts)]
+    def _split(self, total: int, count: int) -> list[int]:
+        """Split a total into unequal shares of at least 1, distributed as group sizes are."""
+        weights = [self._rng.paretovariate(1.2) for _ in range(count)]
         bounds = [*accumulate(weights)]
-        extra = [0] * parts
-        for _ in range(total - parts):
-            extra[bisect(bounds, self._rng.random() * bounds[-1], hi=parts - 1)] += 1
+        extra = [0] * count
+        for _ in range(total - count):
+            extra[bisect(bounds, self._rng.random() * bounds[-1], hi=count - 1)] += 1
         return [1 + more for more in extra]
 
     def _chance(self, share: float) -> bool:

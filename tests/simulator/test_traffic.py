@@ -14,7 +14,7 @@ from projector.simulator.expected import ExpectedGroup, apply
 from projector.simulator.traffic import Traffic
 
 if TYPE_CHECKING:
-    from projector.simulator.life import Told
+    from projector.simulator.life import Delivery
 
 NOW = 1_800_000_000_000
 
@@ -24,7 +24,7 @@ def options(**changed: Any) -> Options:
     return Options(**settings)
 
 
-def told(traffic: Traffic) -> tuple[list[Told], list[list[Told]]]:
+def told(traffic: Traffic) -> tuple[list[Delivery], list[list[Delivery]]]:
     return [*traffic.timed()], [[*sequence] for sequence in traffic.untimed()]
 
 
