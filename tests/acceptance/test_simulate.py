@@ -35,7 +35,7 @@ def test_every_roster_comes_out_right_whatever_is_repeated_late_or_untimed(
         assert "60 groups checked, no mismatches" in done.stdout
         assert re.search(r"simulate: \d+ of \d+ callbacks", done.stderr), "plain lines where there is no terminal"
         check = run_cli(tmp_path / "events.db", "replay", "--check")
-        assert (check.returncode, "is what the events say" in check.stdout) == (0, True)
+        assert (check.returncode, "matches the history" in check.stdout) == (0, True)
 
 
 def test_a_roster_that_is_wrong_is_found(tmp_path: Path) -> None:

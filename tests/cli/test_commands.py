@@ -208,7 +208,7 @@ def test_what_can_be_read_now_is_released_once_and_remembered(tmp_path: Path) ->
     assert "released as the event at position 1\n" in shown.stdout
     again = run_cli(database, "quarantine", "retry", "2")
     assert (again.returncode, again.stdout) == (1, "")
-    assert again.stderr == "projector: 2 does not wait in the quarantine\n"
+    assert again.stderr == "projector: callback 2 is not waiting in the quarantine\n"
     assert run_cli(database, "quarantine", "retry").stdout == ""
     events = [json.loads(line) for line in run_cli(database, "events").stdout.splitlines()]
     assert [event["callback"] for event in events] == [STORY[0], STORY[2]]

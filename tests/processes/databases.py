@@ -6,8 +6,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from projector import event_store
 from projector.bootstrap import PROJECTIONS, open_generations, open_queries, open_stores
+from projector.event_store import reading
 from projector.read_model import NoReadModel
 from projector.read_model.schema import TABLES
 from tests import kinds, oracle, shown
@@ -48,7 +48,7 @@ def write(database: Path, serials: Sequence[int], seed: int) -> None:
 def history(database: Path) -> list[Recorded]:
     """Everything recorded, in order."""
     with closing(open_stores(settings(database)).events) as events:
-        return [*event_store.history(events, 0, 10_000)]
+        return [*reading.history(events, 0, 10_000)]
 
 
 def checkpoints(database: Path) -> dict[str, int]:

@@ -82,22 +82,22 @@ def test_a_damage_is_found_with_both_values_by_a_check_that_changes_nothing_and_
 
     found = run_cli(database, "replay", "--check")
     assert found.returncode == 1
-    group, row, was, must_be = (line.strip() for line in found.stdout.splitlines()[:4])
+    group, row, live, rebuilt = (line.strip() for line in found.stdout.splitlines()[:4])
     assert (group, row) == (f"group {GROUP}", where.format(user=user))
     table = row.split()[0]
     (changed,) = {*damaged[table]} - {*right[table]} or {None}
     (original,) = {*right[table]} - {*damaged[table]} or {None}
-    assert was.split(maxsplit=1) == ["was", str(changed)]
-    assert must_be.split(maxsplit=2) == ["must", "be", str(original)]
-    assert found.stdout.splitlines()[-1] == f"position {COUNT}: 1 row(s) differed"
+    assert live.split(maxsplit=1) == ["live", str(changed)]
+    assert rebuilt.split(maxsplit=1) == ["rebuilt", str(original)]
+    assert found.stdout.splitlines()[-1] == f"position {COUNT}: 1 row differed"
     assert rows(database) == damaged
 
     healed = run_cli(database, "replay")
     assert healed.returncode == 1, "it differed"
-    assert healed.stdout.splitlines()[-1] == f"position {COUNT}: 1 row(s) differed and are right now"
+    assert healed.stdout.splitlines()[-1] == f"position {COUNT}: 1 row differed; corrected"
     assert rows(database) == right
     again = run_cli(database, "replay", "--check")
-    assert (again.returncode, again.stdout) == (0, f"position {COUNT}: the read model is what the events say\n")
+    assert (again.returncode, again.stdout) == (0, f"position {COUNT}: read model matches the history\n")
 
 
 def test_with_a_group_only_that_group_is_compared_and_put_right(database: Path) -> None:
@@ -153,7 +153,7 @@ def test_a_rollback_brings_back_the_model_before_as_recent_as_the_one_it_replace
         assert server.members(GROUP)
         assert (
             run_cli(database, "replay", "--rollback").stdout
-            == f"position {COUNT}: the read model before is live again\n"
+            == f"position {COUNT}: rolled back to the previous read model\n"
         )
         assert server.group(GROUP)["member_count"] == 99
         position = int(server.post(callback(COUNT + 1, SEED)).headers["Projector-Position"])
@@ -188,7 +188,7 @@ def test_with_a_projection_only_that_one_is_rebuilt_and_compared(database: Path)
     replayed = run_cli(database, "replay", "--projection", "profile")
     assert (replayed.returncode, replayed.stdout.splitlines()[-1]) == (
         1,
-        f"position {COUNT}: 1 row(s) differed and are right now",
+        f"position {COUNT}: 1 row differed; corrected",
     )
     assert rows(database)["profiles"] == right["profiles"]
     assert rows(database)["rosters"] != right["rosters"]
@@ -199,7 +199,7 @@ def test_with_a_projection_only_that_one_is_rebuilt_and_compared(database: Path)
 def test_if_needed_builds_nothing_where_nothing_is_to_be_built(database: Path) -> None:
     before = generations(database)
     done = run_cli(database, "replay", "--if-needed")
-    assert (done.returncode, done.stdout) == (0, "the read model is of these events and of this version\n")
+    assert (done.returncode, done.stdout) == (0, "read model is up to date\n")
     assert generations(database) == before
 
 
@@ -207,7 +207,7 @@ def test_a_status_shows_a_replay_under_way_and_a_second_replay_says_that_it_wait
     with open_generations(settings(database)).begin_rebuild() as _:
         open_generations(settings(database)).report_progress(RebuildProgress("fold", 500, COUNT))
         status = run_cli(database, "status")
-        assert f"replay        under way: fold, 500 of {COUNT} events\n" in status.stdout
+        assert f"replay        in progress: fold, 500 of {COUNT} events\n" in status.stdout
         assert json.loads(run_cli(database, "status", "--json").stdout)["replay"] == {
             "phase": "fold",
             "done": 500,
@@ -217,7 +217,7 @@ def test_a_status_shows_a_replay_under_way_and_a_second_replay_says_that_it_wait
             [sys.executable, "-m", "projector", "replay"], env=environment(database), stderr=subprocess.PIPE, text=True
         )
         assert second.stderr is not None
-        assert second.stderr.readline() == "replay: waiting for another replay of this database to end\n"
+        assert second.stderr.readline() == "replay: waiting for another replay of this database\n"
     second.communicate(timeout=60)
     assert second.returncode == 0
     assert json.loads(run_cli(database, "status", "--json").stdout)["replay"] is None
@@ -270,7 +270,7 @@ def test_replays_while_callbacks_pour_in_find_nothing_and_heal_what_was_damaged_
             change_read_model(database, f"UPDATE rosters SET lives = '{{}}' WHERE group_id = '{OTHER}'")
             healed = run_cli(database, "replay")
             assert healed.returncode == 1
-            assert "are right now" in healed.stdout
+            assert "; corrected" in healed.stdout
             ledger.wait_for(answers=100)
         reader.enough.set()
         reader.join()

@@ -54,7 +54,7 @@ def body(command: str, at: int, **fields: object) -> dict[str, object]:
 
 def built_again(server: Server) -> list[str]:
     """The reasons logged for building in another process."""
-    return [line["reason"] for line in server.log if line["event"] == "the read model is built again"]
+    return [line["reason"] for line in server.log if line["event"] == "rebuilding the read model"]
 
 
 def accounts(*users: str) -> list[dict[str, str]]:
