@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# No SDKAppID of yours? A made-up one serves to try things out.
+# A made-up SDKAppID, to try things out.
 DEMO_APP_ID := 1400000000
 export PROJECTOR_SDK_APP_ID ?= $(DEMO_APP_ID)
 
@@ -13,7 +13,7 @@ help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/run: pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
@@ -37,7 +37,7 @@ demo: $(VENV)/run  ## Serve, send simulated traffic, print a roster, and stop
 test: $(VENV)/dev  ## Install and run every test
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-quick: $(VENV)/dev  ## Run the tests that take no more than a moment
+quick: $(VENV)/dev  ## Run the quick tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
 
 check: $(VENV)/dev  ## Run every check and every test, as CI does
@@ -47,7 +47,7 @@ check: $(VENV)/dev  ## Run every check and every test, as CI does
 	$(BIN)/lint-imports
 	$(MAKE) test
 
-bench: $(VENV)/bench  ## Measure side by side, about a quarter of an hour, and draw docs/bench
+bench: $(VENV)/bench  ## Run the benchmarks (15 minutes) and draw docs/bench
 	$(BIN)/python -m scripts.bench.receiving --seconds 3 --results docs/bench/receiving.json
 	$(BIN)/python -m scripts.bench.visible
 	$(BIN)/python -m scripts.bench.asking --rounds 2 --seconds 2 --results docs/bench/asking.json
@@ -55,21 +55,21 @@ bench: $(VENV)/bench  ## Measure side by side, about a quarter of an hour, and d
 	$(BIN)/python -m scripts.bench.rebuild --events 10000,100000,1000000 --rounds 2 --results docs/bench/rebuild.json
 	$(BIN)/python -m scripts.bench.charts
 
-fuzz: $(VENV)/fuzz  ## Throw five million inputs at the translation and at the receiver, about eight minutes
+fuzz: $(VENV)/fuzz  ## Fuzz the translation and the receiver with five million inputs (8 minutes)
 	$(BIN)/python -m scripts.fuzz
 
-soak: $(VENV)/bench  ## Twenty minutes of mixed traffic; draws memory, lag and rate into docs/bench
+soak: $(VENV)/bench  ## Run mixed traffic for 20 minutes; draw memory, lag and rate into docs/bench
 	$(BIN)/python -m scripts.soak --minutes 20 --results docs/bench
 
-lock: $(VENV)/supply  ## Choose anew what developers and CI install, within the ranges of pyproject.toml
+lock: $(VENV)/supply  ## Update the locked development packages, within the ranges of pyproject.toml
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock' --group dev pyproject.toml --output-file scripts/dev.lock
 
-audit: $(VENV)/supply  ## Ask PyPI whether anything that is installed is known to be vulnerable
+audit: $(VENV)/supply  ## Check the locked packages for known vulnerabilities
 	$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement scripts/dev.lock
 
-format: $(VENV)/dev  ## Format the code, and mend what can be mended
+format: $(VENV)/dev  ## Format the code, and apply automatic fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-clean:  ## Remove what was installed and built; databases stay
+clean:  ## Remove everything installed and built; keep databases
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
