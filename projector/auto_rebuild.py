@@ -5,15 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Mapping
+from typing import Final
 
 import structlog
 
 from projector.event_store import StoreUnavailable
 from projector.read_model import ReadModelUnavailable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 _POLL_S: Final = 1.0
 _MAX_BACKOFF_S: Final = 60.0

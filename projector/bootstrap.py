@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from collections.abc import AsyncIterator, Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import structlog
 from anyio import to_thread
+from starlette.types import ASGIApp
 
-from projector.event_store import StoreUnavailable, StoreUnreadable
+from projector.event_store import EventStore, StoreUnavailable, StoreUnreadable
 from projector.event_store.group_commit import GroupCommit
+from projector.event_store.quarantine import Quarantine
 from projector.event_store.spool import Spool
 from projector.event_store.sqlite import open_sqlite
 from projector.event_store.store_and_forward import StoreAndForward
@@ -22,26 +25,18 @@ from projector.http.app import Components, create_app
 from projector.http.ingest import Ingest
 from projector.http.metrics import Metrics
 from projector.http.query_runner import QueryRunner
+from projector.projection import Projection
 from projector.projection.fullness import FullnessProjection
 from projector.projection.membership import MembershipProjection
 from projector.projection.profile import ProfileProjection
 from projector.projection.timeline import TimelineProjection
+from projector.read_model import Queries
+from projector.read_model.generations import Generations
 from projector.read_model.sqlite import SQLiteQueries
 from projector.read_model.sqlite_generations import SQLiteGenerations
 from projector.settings import Settings, WrongSetting
 from projector.subscription import LINGER_S
 from projector.worker import Worker
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
-
-    from starlette.types import ASGIApp
-
-    from projector.event_store import EventStore
-    from projector.event_store.quarantine import Quarantine
-    from projector.projection import Projection
-    from projector.read_model import Queries
-    from projector.read_model.generations import Generations
 
 Role = Literal["callbacks", "queries", "projections"]
 

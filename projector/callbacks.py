@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hmac
 import re
+from collections.abc import Callable, Sequence
 from hashlib import blake2b, sha256
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -29,9 +30,6 @@ from projector.domain.events import (
     TopicProfileChanged,
     TopicsDismissed,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 SIGNATURE_WINDOW_S: Final = 60
 """How far `RequestTime` may differ from the receiver's clock, either way (mainland 269/117703)."""

@@ -6,18 +6,14 @@ Events and requests that arrive later get the pseudonyms too. `Replay.replace_al
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from projector.domain.events import UndecodableEvent
 from projector.domain.redaction import redact
-from projector.event_store import StoreUnavailable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-
-    from projector.event_store import EventStore
-    from projector.event_store.quarantine import Quarantine
+from projector.event_store import EventStore, StoreUnavailable
+from projector.event_store.quarantine import Quarantine
 
 _BATCH_SIZE: Final = 2_000
 _TIMEOUT_S: Final = 30

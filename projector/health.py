@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Iterable
+from typing import Final, NamedTuple
 
 from projector.clock import now_ms
-from projector.read_model import NoReadModel
+from projector.event_store import EventStore
+from projector.event_store.quarantine import Quarantine
+from projector.read_model import NoReadModel, Queries
 from projector.read_model.rows import SetAside
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from projector.event_store import EventStore
-    from projector.event_store.quarantine import Quarantine
-    from projector.read_model import Queries
 
 STALLED_AFTER_MS: Final = 10_000
 """Projections are stalled when an event has waited this long for them."""

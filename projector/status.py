@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
-if TYPE_CHECKING:
-    from projector.event_store.spool import SpoolStatus
-    from projector.health import Health
-    from projector.read_model.generations import RebuildProgress
-    from projector.read_model.query_session import Counts
+from projector.event_store.spool import SpoolStatus
+from projector.health import Health
+from projector.read_model.generations import RebuildProgress
+from projector.read_model.query_session import Counts
 
 
 class ProjectionStatus(msgspec.Struct):

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import structlog
 
 from projector.clock import now_ms
-from projector.event_store import StoreUnavailable
-from projector.projection import of_same_version, project
+from projector.event_store import EventStore, StoreUnavailable
+from projector.projection import Projection, of_same_version, project
 from projector.projection.refold import retry_set_aside
-from projector.read_model import NoReadModel, ReadModelUnavailable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from projector.event_store import EventStore
-    from projector.projection import Projection
-    from projector.read_model import ReadModel
-    from projector.read_model.unit_of_work import ReadTransaction
+from projector.read_model import NoReadModel, ReadModel, ReadModelUnavailable
+from projector.read_model.unit_of_work import ReadTransaction
 
 BATCH_SIZE: Final = 1_000
 LINGER_S: Final = 0.015

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from projector.domain.events import UndecodableEvent
+from projector.domain.events import Recorded, UndecodableEvent
+from projector.event_store import EventStore
 from projector.event_store.fingerprint import fingerprint
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from projector.domain.events import Recorded
-    from projector.event_store import EventStore
 
 _BATCH_SIZE: Final = 2_000
 

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from projector.auto_rebuild import AutoRebuild
+from projector.event_store import EventStore
+from projector.projection import Projection
 from projector.read_model import NoReadModel
+from projector.read_model.generations import Generations
 from projector.replay.replay import Replay
 from projector.replay.staleness import reasons_to_rebuild
 from projector.subscription import Subscription
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from projector.event_store import EventStore
-    from projector.projection import Projection
-    from projector.read_model.generations import Generations
 
 _MAX_FIRST_BUILD_EVENTS: Final = 10_000
 """A read model of at most so many events is built before the process serves; a larger one beside it."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from projector import __version__, logs
 from projector.cli import events, forget, quarantine, replay, serve, simulate, status, verify
@@ -15,9 +15,6 @@ from projector.event_store import StoreUnavailable
 from projector.read_model import ReadModelUnavailable
 from projector.replay.replay import CannotReplay
 from projector.settings import WrongSetting, read_settings
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _COMMANDS = (serve, replay, verify, status, quarantine, forget, simulate, events)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from contextlib import closing
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 
@@ -12,11 +13,7 @@ from projector.bootstrap import open_events
 from projector.cli.arguments import whole_number
 from projector.event_store.reading import group_history, history
 from projector.http.answers import event
-
-if TYPE_CHECKING:
-    import argparse
-
-    from projector.settings import Settings
+from projector.settings import Settings
 
 _BATCH_SIZE: Final = 1_000
 

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import argparse
 from contextlib import closing
-from typing import TYPE_CHECKING
 
-from projector.bootstrap import open_stores
+from projector.bootstrap import Stores, open_stores
 from projector.cli import replay
 from projector.cli.output import say
 from projector.cli.progress import Progress
-from projector.forgetting import find_mentions, forget
-
-if TYPE_CHECKING:
-    from projector.bootstrap import Stores
-    from projector.forgetting import Mentions
-    from projector.settings import Settings
+from projector.forgetting import Mentions, find_mentions, forget
+from projector.settings import Settings
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Final
+from types import TracebackType
+from typing import Final, Self
 
 from tqdm import tqdm
 
 from projector.cli.output import note
-
-if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self
 
 _LINE_EVERY_S: Final = 5.0
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING
 
 from projector.bootstrap import Stores, open_stores
 from projector.callbacks import Unreadable, carries_group_state, command_of, translate
@@ -12,13 +13,8 @@ from projector.cli.arguments import whole_number
 from projector.cli.output import note, say
 from projector.clock import to_rfc3339
 from projector.event_store import Candidate
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterator
-
-    from projector.event_store.quarantine import Quarantined
-    from projector.settings import Settings
+from projector.event_store.quarantine import Quarantined
+from projector.settings import Settings
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

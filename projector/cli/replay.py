@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final, Self
 
 from projector.bootstrap import PROJECTIONS, open_events, open_generations
 from projector.cli.arguments import whole_number
 from projector.cli.output import note, say
 from projector.cli.progress import Progress
+from projector.event_store import EventStore
+from projector.read_model.generations import Generations, RebuildProgress
 from projector.replay.build import Jobs
-from projector.replay.replay import Replay
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterator
-    from typing import Self
-
-    from projector.event_store import EventStore
-    from projector.read_model.generations import Generations, RebuildProgress
-    from projector.replay.compare import Difference
-    from projector.replay.replay import ReplayResult
-    from projector.settings import Settings
+from projector.replay.compare import Difference
+from projector.replay.replay import Replay, ReplayResult
+from projector.settings import Settings
 
 _REPORT_EVERY_S: Final = 0.2
 _MAX_JOBS: Final = 4

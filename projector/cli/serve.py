@@ -8,21 +8,18 @@ import ipaddress
 import resource
 import signal
 import socket
-from typing import TYPE_CHECKING, Final, NamedTuple, get_args
+from collections.abc import Iterator
+from typing import Final, NamedTuple, get_args
 
 import structlog
 import uvicorn
+from starlette.types import ASGIApp
 
 from projector import __version__
 from projector.bootstrap import Role, create_server_app
 from projector.cli.arguments import whole_number
 from projector.http.protocol import GuardedProtocol
 from projector.settings import Settings, WrongSetting
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from starlette.types import ASGIApp
 
 _ROLES: Final[tuple[Role, ...]] = get_args(Role)
 _BACKLOG: Final = 2048

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from projector.cli.arguments import share, whole_number
 from projector.cli.progress import Progress
 from projector.settings import Settings, WrongSetting
-from projector.simulator import Options, Unreachable, simulate
-
-if TYPE_CHECKING:
-    import argparse
-
-    from projector.simulator import Report
+from projector.simulator import Options, Report, Unreachable, simulate
 
 _SHOWN_DIFFERENCES: Final = 50
 

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 from contextlib import closing
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from projector.bootstrap import check_stores, open_generations, open_queries, open_stores
 from projector.cli.output import say
 from projector.event_store.spool import SpoolStatus, spool_status
-from projector.read_model import NoReadModel
+from projector.read_model import NoReadModel, Queries
 from projector.read_model.query_session import Counts
+from projector.settings import Settings
 from projector.status import Status, status_of
-
-if TYPE_CHECKING:
-    import argparse
-
-    from projector.read_model import Queries
-    from projector.settings import Settings
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import argparse
 import re
 from contextlib import closing
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from projector.bootstrap import open_events
 from projector.cli import replay
 from projector.cli.output import say
 from projector.cli.progress import Progress
+from projector.settings import Settings
 from projector.verification import Digest, verify_history
-
-if TYPE_CHECKING:
-    from projector.settings import Settings
 
 _HEX: Final = re.compile("[0-9a-f]{64}")
 

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import re
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-    from contextlib import AbstractContextManager
-
-    from projector.database import Table
+from projector.database import Table
 
 CONNECT_TIMEOUT_S: Final = 5
 _KEEPALIVES: Final = {"keepalives_idle": 1, "keepalives_interval": 1, "keepalives_count": 2}

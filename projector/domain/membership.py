@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 from msgspec.structs import replace
 
 from projector.domain.events import Event, GroupCreated, MemberChanged, MembersJoined, MembersLeft, Recorded
 from projector.domain.lives import NEVER, UNKNOWN, Lives, Moment, Register, moment_of
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 JoinType: TypeAlias = Literal["Created", "Apply", "Invited"]
 Role: TypeAlias = Literal["Owner", "Admin", "Member"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from collections.abc import Iterable, Mapping
+from typing import Literal, TypeAlias
 
 import msgspec
 from msgspec.structs import replace
@@ -10,9 +11,6 @@ from msgspec.structs import replace
 from projector.domain import lives as group_lives
 from projector.domain.events import AttributesChanged, Event, OwnerChanged, ProfileFact, Recorded
 from projector.domain.lives import NEVER, UNKNOWN, Lives, Moment, Register, moment_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 _EVIDENCE = (ProfileFact, OwnerChanged, AttributesChanged)
 _TEXT_FIELDS = ("name", "introduction", "notification", "face_url", "owner")

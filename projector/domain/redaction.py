@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from collections.abc import Collection, Mapping
+from typing import Any, Final, TypeVar
 
 from msgspec.structs import replace
 
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
-
-    from projector.domain.events import Event
+from projector.domain.events import Event
 
 _ACCOUNTS: Final = ("operator", "owner", "previous_owner", "member")
 _TEXTS: Final = ("name", "introduction", "notification", "face_url", "name_card")

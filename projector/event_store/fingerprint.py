@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import TYPE_CHECKING
 
 import msgspec
 
-if TYPE_CHECKING:
-    from projector.domain.events import Recorded
+from projector.domain.events import Recorded
 
 
 def fingerprint(recorded: Recorded) -> bytes:

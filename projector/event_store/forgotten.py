@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from projector.database import Connection
+from projector.domain.events import Event
 from projector.domain.redaction import mentioned, mentioned_in_unreadable, redact, redact_unreadable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from collections.abc import Set as AbstractSet
-
-    from projector.database import Connection
-    from projector.domain.events import Event
     from projector.event_store.quarantine import UnreadableRequest
 
 _KEY_BYTES: Final = 16

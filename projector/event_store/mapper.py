@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 from eventsourcing.persistence import InfrastructureFactory, Mapper, MapperDeserialisationError, StoredEvent
 
-from projector.domain.events import TYPES, UndecodableEvent
+from projector.domain.events import TYPES, Event, UndecodableEvent
 from projector.event_store import StoreUnavailable
-
-if TYPE_CHECKING:
-    from projector.domain.events import Event
 
 MAPPER_TOPIC: Final = "projector.event_store.mapper:EventMapper"
 """The name by which the library's factories find the mapper."""

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import psycopg
 from eventsourcing import postgres as library
 from psycopg.rows import tuple_row
 
 from projector.database.postgres import connect, escape_nul, unescape_nul
-from projector.event_store import ALL_GROUPS, Appended, GroupRange, ranges_between
-from projector.event_store.mapper import MAPPER_TOPIC, mapper_of
+from projector.domain.events import Recorded
+from projector.event_store import ALL_GROUPS, Appended, Candidate, GroupRange, ranges_between
+from projector.event_store.mapper import MAPPER_TOPIC, EventMapper, mapper_of
 from projector.event_store.postgres_recorder import PostgresTransactions, unavailable
 from projector.event_store.quarantine import Quarantine
 from projector.event_store.reading import MAX_BATCH_BYTES
 from projector.event_store.sql import SQLEventStore
 from projector.event_store.watching import in_background
-
-if TYPE_CHECKING:
-    import threading
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-
-    from projector.domain.events import Recorded
-    from projector.event_store import Candidate
-    from projector.event_store.mapper import EventMapper
 
 _POLL_S: Final = 0.5
 STREAMS_BATCH_SIZE: Final = 2_000

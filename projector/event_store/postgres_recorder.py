@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib import resources
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import psycopg
@@ -25,9 +26,6 @@ from projector.database.postgres import (
 )
 from projector.event_store import StoreUnavailable
 from projector.event_store.tables import INDEXES, TABLES
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 _MIN_SERVER_VERSION: Final = 130_000
 _RETRY_S: Final = 1.0

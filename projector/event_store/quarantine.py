@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from projector.database import Connection
 from projector.event_store import StoreUnavailable
 from projector.event_store.forgotten import pseudonyms_in, redact_request
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from projector.database import Connection
-    from projector.event_store.mapper import EventMapper
-    from projector.event_store.tables import Transactions
+from projector.event_store.mapper import EventMapper
+from projector.event_store.tables import Transactions
 
 _COLUMNS = "id, received_at, times, reason, command, platform, body, position"
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, TypeVar
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-    from projector.domain.events import Recorded
-    from projector.event_store import EventStore
+from projector.domain.events import Recorded
+from projector.event_store import EventStore
 
 MAX_BATCH_BYTES: Final = 4 * 1024 * 1024
 """A thousand events of the usual size take less than one mebibyte; a single event may be larger than this."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 from eventsourcing.persistence import MapperDeserialisationError
@@ -16,13 +17,9 @@ from eventsourcing.persistence import MapperDeserialisationError
 from projector.clock import now_ms
 from projector.database.sqlite import errors_as, switch_to_wal
 from projector.event_store import Candidate, StoreUnavailable
+from projector.event_store.mapper import EventMapper
 from projector.event_store.quarantine import UnreadableRequest
 from projector.event_store.reading import take_batch
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from projector.event_store.mapper import EventMapper
 
 _UNREADABLE: Final = "unread"
 """The topic of unreadable requests, as every released version stores it."""

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+from eventsourcing.persistence import StoredEvent
+
+from projector.database import Connection
 from projector.domain.events import Recorded, UndecodableEvent
 from projector.domain.redaction import redact
-from projector.event_store import EventStore, StoreUnreadable
+from projector.event_store import Candidate, EventStore, StoreUnreadable
 from projector.event_store.fingerprint import fingerprint
 from projector.event_store.forgotten import Pseudonyms, pseudonyms_in
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from eventsourcing.persistence import StoredEvent
-
-    from projector.database import Connection
-    from projector.event_store import Candidate
-    from projector.event_store.mapper import EventMapper
-    from projector.event_store.tables import Transactions
+from projector.event_store.mapper import EventMapper
+from projector.event_store.tables import Transactions
 
 
 class SQLEventStore(EventStore):

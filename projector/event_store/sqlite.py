@@ -6,26 +6,20 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from projector.database.sqlite import switch_to_wal
-from projector.event_store import ALL_GROUPS, GroupRange, ranges_between
-from projector.event_store.mapper import MAPPER_TOPIC, mapper_of
+from projector.domain.events import Recorded
+from projector.event_store import ALL_GROUPS, Appended, Candidate, GroupRange, ranges_between
+from projector.event_store.mapper import MAPPER_TOPIC, EventMapper, mapper_of
 from projector.event_store.quarantine import Quarantine
 from projector.event_store.sql import SQLEventStore
-from projector.event_store.sqlite_recorder import LOCK_TIMEOUT_S, Factory, GroupRecorder, unavailable
+from projector.event_store.sqlite_recorder import LOCK_TIMEOUT_S, Factory, GroupRecorder, Row, unavailable
 from projector.event_store.watching import in_background
-
-if TYPE_CHECKING:
-    import threading
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from projector.domain.events import Recorded
-    from projector.event_store import Appended, Candidate
-    from projector.event_store.mapper import EventMapper
-    from projector.event_store.sqlite_recorder import Row
 
 STREAMS_BATCH_SIZE: Final = 2_000
 

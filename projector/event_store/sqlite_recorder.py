@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from eventsourcing import sqlite as library
 from eventsourcing.persistence import PersistenceError, StoredEvent
@@ -15,9 +16,6 @@ from projector.database.sqlite import SQLiteConnection, create_statement, errors
 from projector.event_store import Appended, GroupRange, StoreUnavailable
 from projector.event_store.reading import take_batch
 from projector.event_store.tables import INDEXES, TABLES
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 Row: TypeAlias = tuple[int, str, int, str, bytes]
 """Position, group id, version, topic, state."""

@@ -7,21 +7,16 @@ durable in the store or, while the store is unavailable, in the spool.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from uuid import uuid4
 
 import structlog
 
-from projector.event_store import Appended, Candidate, StoreUnavailable
-from projector.event_store.quarantine import QuarantineFull, UnreadableRequest
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from projector.event_store import EventStore
-    from projector.event_store.quarantine import Quarantine
-    from projector.event_store.spool import Spool, SpoolStatus
+from projector.event_store import Appended, Candidate, EventStore, StoreUnavailable
+from projector.event_store.quarantine import Quarantine, QuarantineFull, UnreadableRequest
+from projector.event_store.spool import Spool, SpoolStatus
 
 STORE_TIMEOUT_S: Final = 1.0
 """How long the store may take for a batch; the rest of the vendor's two seconds is for the spool and the network."""

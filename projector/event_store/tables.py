@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from contextlib import AbstractContextManager
+from typing import Final, Protocol
 
-from projector.database import Column, Index, Table, integers, optional_text, text
-
-if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
-    from projector.database import Connection
+from projector.database import Column, Connection, Index, Table, integers, optional_text, text
 
 IDENTITIES: Final = Table("identities", 1, (Column("identity", "bytes"), *integers("position")))
 QUARANTINE: Final = Table(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 import msgspec
 import msgspec.structs
@@ -10,14 +11,9 @@ from msgspec import Meta
 
 from projector.clock import to_rfc3339
 from projector.domain import membership, profile
-from projector.domain.events import UndecodableEvent
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from projector.domain.events import Recorded
-    from projector.read_model.groups import GroupState, Membership
-    from projector.read_model.rows import MemberEvent
+from projector.domain.events import Recorded, UndecodableEvent
+from projector.read_model.groups import GroupState, Membership
+from projector.read_model.rows import MemberEvent
 
 Time = Annotated[str, Meta(description="RFC 3339, UTC, with milliseconds.", examples=["2022-12-09T08:26:54.123Z"])]
 Cursor = Annotated[str, Meta(description="The cursor of the next page; opaque.")]

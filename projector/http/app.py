@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import NamedTuple
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from projector.event_store import StoreUnavailable
+from projector.event_store.spool import SpoolStatus
+from projector.health import Health
 from projector.http.front_door import BearerTokens, CallbackPath, CallbackPort, EncodedPaths
+from projector.http.ingest import Ingest
 from projector.http.large_responses import LargeResponses
+from projector.http.metrics import Metrics
 from projector.http.operations import OpenAPIDocument, Operations
 from projector.http.problems import on_http_exception, on_unavailable, on_unexpected
-from projector.http.query_runner import QueryRoute
+from projector.http.query_runner import QueryRoute, QueryRunner
 from projector.http.response_cache import CachedResponses
 from projector.http.routes import ROUTES
 from projector.read_model import ReadModelUnavailable
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-    from contextlib import AbstractAsyncContextManager
-
-    from starlette.types import ASGIApp
-
-    from projector.event_store.spool import SpoolStatus
-    from projector.health import Health
-    from projector.http.ingest import Ingest
-    from projector.http.metrics import Metrics
-    from projector.http.query_runner import QueryRunner
-    from projector.settings import ReadToken
+from projector.settings import ReadToken
 
 
 class Components(NamedTuple):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
 
 from projector.http.problems import Problem
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 MAX_POSITION: Final = 2**63 - 1
 

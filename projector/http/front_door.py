@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import hmac
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from projector.http.problems import problem_response
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from starlette.types import ASGIApp, Receive, Scope, Send
-
-    from projector.settings import ReadToken
+from projector.settings import ReadToken
 
 
 def is_query(scope: Scope) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 import structlog
 from anyio import to_thread
+from starlette.types import Receive, Scope, Send
 
 from projector.callbacks import (
     Forbidden,
@@ -21,15 +22,10 @@ from projector.callbacks import (
 from projector.clock import now_ms
 from projector.event_store import Candidate, StoreUnavailable
 from projector.event_store.group_commit import GroupCommit, Overloaded
-from projector.event_store.quarantine import UnreadableRequest
-
-if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
-
-    from projector.event_store.quarantine import Quarantine
-    from projector.event_store.store_and_forward import StoreAndForward
-    from projector.http.metrics import Metrics
-    from projector.settings import Settings
+from projector.event_store.quarantine import Quarantine, UnreadableRequest
+from projector.event_store.store_and_forward import StoreAndForward
+from projector.http.metrics import Metrics
+from projector.settings import Settings
 
 MAX_BUFFERED_BODY_BYTES: Final = 16 * 1024 * 1024
 """For the bodies of all requests in flight: those of some thirty thousand callbacks of the usual size."""

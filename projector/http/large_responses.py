@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from starlette.types import Message, Receive, Scope, Send
+
+from projector.http.conditional_response import ConditionalResponse
 from projector.http.problems import problem_response
-
-if TYPE_CHECKING:
-    from starlette.types import Message, Receive, Scope, Send
-
-    from projector.http.response_cache import ConditionalResponse
 
 MAX_SENDING_BYTES: Final = 16 * 1024 * 1024
 PIECE_BYTES: Final = 128 * 1024

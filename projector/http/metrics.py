@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterable
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from projector.event_store import StoreUnavailable
+from projector.event_store.spool import SpoolStatus
+from projector.health import Health
 from projector.read_model import ReadModelUnavailable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from projector.event_store.spool import SpoolStatus
-    from projector.health import Health
 
 _RESULTS: Final = ("recorded", "repeated", "spooled", "ignored", "refused", "too_large", "quarantined", "unavailable")
 _MAX_COMMANDS: Final = 100

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from projector import __version__
 from projector.http.parameters import PARAMETERS
 from projector.http.problems import ProblemDetails
-from projector.http.routes import ROUTES
-
-if TYPE_CHECKING:
-    from projector.http.routes import Route
+from projector.http.routes import ROUTES, Route
 
 
 def document(*, secured: bool) -> dict[str, Any]:

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 from anyio import to_thread
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from projector.event_store import StoreUnavailable
+from projector.event_store.spool import SpoolStatus
+from projector.health import Health
 from projector.http import openapi
+from projector.http.metrics import Metrics
 from projector.read_model import ReadModelUnavailable
 from projector.status import waiting
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from starlette.requests import Request
-
-    from projector.event_store.spool import SpoolStatus
-    from projector.health import Health
-    from projector.http.metrics import Metrics
 
 
 class Operations:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import parse_qsl, unquote
 
 import msgspec
+from starlette.types import Scope
 
 from projector.clock import from_rfc3339
 from projector.http.cursors import MAX_POSITION
 from projector.http.problems import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from starlette.types import Scope
-
     from projector.http.routes import Route
 
 _Item = TypeVar("_Item")

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import islice
 from operator import attrgetter, itemgetter
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from projector.domain.events import Recorded
+from projector.event_store import EventStore
 from projector.event_store.reading import MAX_BATCH_BYTES, group_history, history
 from projector.http import answers
+from projector.http.parameters import Parameters
 from projector.http.problems import Problem
 from projector.read_model.group_filter import GroupFilter
+from projector.read_model.groups import Groups, GroupState
+from projector.read_model.query_session import QuerySession
 from projector.time_travel.cut import Cut
 from projector.time_travel.diff import changed_members
 from projector.time_travel.past_group import PastGroup
 from projector.time_travel.past_groups import PastGroups
 from projector.time_travel.span import Span, events_between
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from projector.domain.events import Recorded
-    from projector.event_store import EventStore
-    from projector.http.parameters import Parameters
-    from projector.read_model.groups import Groups, GroupState
-    from projector.read_model.query_session import QuerySession
 
 _group_id: Final = attrgetter("group_id")
 _user_id: Final = attrgetter("user_id")

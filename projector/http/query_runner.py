@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, TypeVarTuple
+from typing import Final, NamedTuple, TypeVar, TypeVarTuple
 from urllib.parse import parse_qsl, urlencode
 
 import msgspec
 from anyio import CapacityLimiter, to_thread
+from starlette.types import Receive, Scope, Send
 
-from projector.http.parameters import read_parameters
+from projector.event_store import EventStore
+from projector.http.conditional_response import ConditionalResponse
+from projector.http.large_responses import LargeResponses
+from projector.http.parameters import Parameters, read_parameters
 from projector.http.problems import Problem
 from projector.http.queries import QueryEndpoints, reached_position
-from projector.http.response_cache import ConditionalResponse, ResponseCache
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from starlette.types import Receive, Scope, Send
-
-    from projector.event_store import EventStore
-    from projector.http.large_responses import LargeResponses
-    from projector.http.parameters import Parameters
-    from projector.http.routes import Route
-    from projector.read_model import Queries
+from projector.http.response_cache import ResponseCache
+from projector.http.routes import Route
+from projector.read_model import Queries
 
 _MAX_WAIT_S: Final = 2.0
 _POLL_S: Final = 0.005

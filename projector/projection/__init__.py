@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-from projector.domain.events import UndecodableEvent
+from projector.domain.events import Recorded, UndecodableEvent
 from projector.event_store.fingerprint import mark_fingerprint
-from projector.projection.slices import slice_streams
-from projector.read_model import ReadModelUnavailable
-from projector.read_model.rows import Mark
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from projector.domain.events import Recorded
-    from projector.projection.slices import StreamSlice
-    from projector.read_model import Tables
-    from projector.read_model.rows import Checkpoint
-    from projector.read_model.unit_of_work import UnitOfWork
+from projector.projection.slices import StreamSlice, slice_streams
+from projector.read_model import ReadModelUnavailable, Tables
+from projector.read_model.rows import Checkpoint, Mark
+from projector.read_model.unit_of_work import UnitOfWork
 
 
 class CannotApply(Exception):

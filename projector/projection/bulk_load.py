@@ -6,19 +6,14 @@ No row is read before it is written, and rows are written in the order of their 
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
-from projector.projection import Batch
+from projector.domain.events import Recorded
+from projector.projection import Batch, Projection
 from projector.read_model import ReadModelUnavailable
 from projector.read_model.buffered_tables import BufferedTables
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
-    from projector.domain.events import Recorded
-    from projector.projection import Projection
-    from projector.read_model.unit_of_work import UnitOfWork
+from projector.read_model.unit_of_work import UnitOfWork
 
 
 def load(

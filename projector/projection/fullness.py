@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Sequence
+from typing import Final
 
 from projector.domain import fullness
+from projector.domain.fullness import Fullness
+from projector.projection.slices import StreamSlice
+from projector.read_model import Tables
 from projector.read_model.rows import StreamSnapshot
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from projector.domain.fullness import Fullness
-    from projector.projection.slices import StreamSlice
-    from projector.read_model import Tables
 
 _NEW: Final = fullness.Fullness()
 

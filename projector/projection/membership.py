@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 from msgspec.structs import replace
 
 from projector.domain import lives, membership
-from projector.domain.events import GroupCreated, MembersJoined, MembersLeft
+from projector.domain.events import Event, GroupCreated, MembersJoined, MembersLeft, Recorded
+from projector.domain.lives import Lives
 from projector.domain.membership import MEMBER, OUT, Member
-from projector.read_model.rows import MemberRow, Roster, RosterSnapshot, RosterUsers
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from projector.domain.events import Event, Recorded
-    from projector.domain.lives import Lives
-    from projector.projection.slices import StreamSlice
-    from projector.read_model import Tables
-    from projector.read_model.rows import Change
+from projector.projection.slices import StreamSlice
+from projector.read_model import Tables
+from projector.read_model.rows import Change, MemberRow, Roster, RosterSnapshot, RosterUsers
 
 _ROSTER_SHARE: Final = 16
 """The users of a roster are stored again after a 16th as many events, so that each event costs a few ids."""

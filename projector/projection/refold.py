@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
 
 import structlog
 
 from projector.clock import now_ms as current_ms
+from projector.domain.events import Recorded
+from projector.event_store import EventStore
 from projector.event_store.reading import stream
-from projector.projection import Batch, apply_or_set_aside, of_same_version
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from projector.domain.events import Recorded
-    from projector.event_store import EventStore
-    from projector.projection import Projection
-    from projector.read_model import ReadModel
-    from projector.read_model.unit_of_work import UnitOfWork
+from projector.projection import Batch, Projection, apply_or_set_aside, of_same_version
+from projector.read_model import ReadModel
+from projector.read_model.unit_of_work import UnitOfWork
 
 log = structlog.get_logger(__name__)
 

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
-from projector.domain.events import concerns_group
+from projector.domain.events import Recorded, concerns_group
 from projector.read_model import blocks
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from projector.domain.events import Recorded
 
 
 class StreamSlice:

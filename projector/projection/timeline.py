@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from projector.domain.events import GroupDismissed
 from projector.domain.lives import moment_of
+from projector.projection.slices import StreamSlice
+from projector.read_model import Tables
 from projector.read_model.blocks import Block
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from projector.projection.slices import StreamSlice
-    from projector.read_model import Tables
 
 
 class TimelineProjection:

@@ -5,18 +5,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Iterator, Mapping
-    from contextlib import AbstractContextManager
-
-    from projector.domain.fullness import Fullness
-    from projector.domain.profile import Profile
-    from projector.read_model.blocks import Block
-    from projector.read_model.query_session import QuerySession
-    from projector.read_model.rows import MemberRow, Roster, RosterSnapshot, RosterUsers, StreamSnapshot
-    from projector.read_model.unit_of_work import ReadTransaction, UnitOfWork
+from projector.domain.fullness import Fullness
+from projector.domain.profile import Profile
+from projector.read_model.blocks import Block
+from projector.read_model.query_session import QuerySession
+from projector.read_model.rows import MemberRow, Roster, RosterSnapshot, RosterUsers, StreamSnapshot
+from projector.read_model.unit_of_work import ReadTransaction, UnitOfWork
 
 
 class ReadModelUnavailable(Exception):

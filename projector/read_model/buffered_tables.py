@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Final
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Final
 
+from projector.domain.fullness import Fullness
 from projector.domain.membership import Standing
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
-
-    from projector.domain.fullness import Fullness
-    from projector.domain.profile import Profile
-    from projector.read_model import Tables
-    from projector.read_model.blocks import Block
-    from projector.read_model.rows import MemberRow, Roster, RosterSnapshot, RosterUsers, StreamSnapshot
+from projector.domain.profile import Profile
+from projector.read_model import Tables
+from projector.read_model.blocks import Block
+from projector.read_model.rows import MemberRow, Roster, RosterSnapshot, RosterUsers, StreamSnapshot
 
 MAX_BUFFERED_MEMBERS: Final = 100_000
 """Members of one group in memory. Rows of a larger group are written early, and read back when needed."""

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import glob
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from projector.read_model import ReadModelUnavailable
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _SUFFIXES: Final = ("", "-wal", "-shm", "-journal")
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager
+from typing import Final, NamedTuple, Protocol
 
-from projector.read_model import NoReadModel
+from projector.read_model import DraftReadModel, NoReadModel, ReadModel
 from projector.read_model.schema import SCHEMA_VERSION
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
-    from contextlib import AbstractContextManager
-
-    from projector.read_model import DraftReadModel, ReadModel
 
 
 class RebuildProgress(NamedTuple):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from collections.abc import Iterable
+from typing import NamedTuple, TypeAlias
 
 _Condition: TypeAlias = tuple[str, str]
 """An SQL expression with one placeholder, and the argument for it."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from projector.domain.fullness import Fullness
 from projector.domain.lives import NEVER, UNKNOWN, Moment, Register
+from projector.domain.membership import Member
+from projector.domain.profile import Profile
 from projector.read_model.rows import Roster
-
-if TYPE_CHECKING:
-    from projector.domain.membership import Member
-    from projector.domain.profile import Profile
 
 
 class GroupState(NamedTuple):

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from typing import Any, Final
 
-from projector.domain.membership import Standing
+from projector.database import Connection
+from projector.domain.fullness import Fullness
+from projector.domain.lives import Moment
+from projector.domain.membership import Member, Standing
+from projector.domain.profile import Profile
 from projector.read_model.blocks import Block
 from projector.read_model.evidence import decode_fullness, decode_lives, decode_member, decode_profile, decode_users
-from projector.read_model.rows import RosterSnapshot, RosterUsers
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from projector.database import Connection
-    from projector.domain.fullness import Fullness
-    from projector.domain.lives import Moment
-    from projector.domain.membership import Member
-    from projector.domain.profile import Profile
-    from projector.read_model.rows import MemberEvent
+from projector.read_model.rows import MemberEvent, RosterSnapshot, RosterUsers
 
 _BATCH_SIZE: Final = 100
 """Users looked up by one statement."""

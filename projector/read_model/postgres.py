@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import psycopg
 
@@ -15,9 +16,6 @@ from projector.read_model.generations import MISSING, require_schema
 from projector.read_model.query_session import QuerySession
 from projector.read_model.schema import INDEXES, TABLES
 from projector.read_model.unit_of_work import ReadTransaction, UnitOfWork, commit_or_roll_back
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
 
 LIVE: Final = "live"
 WRITING_LOCK: Final = 0x70726F77

@@ -7,8 +7,9 @@ advisory lock                held during a rebuild; public.read_model_building h
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 import psycopg
@@ -17,9 +18,6 @@ from projector.database.postgres import PostgresConnection, connect, create_stat
 from projector.read_model.generations import STARTING, RebuildProgress
 from projector.read_model.postgres import LIVE, PostgresDraft, PostgresReadModel, unavailable
 from projector.read_model.schema import CHECKPOINTS, OWNED, SCHEMA_VERSION, TABLES
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
 
 _PREVIOUS: Final = "previous"
 _BUILDING_LOCK: Final = 0x70726F62

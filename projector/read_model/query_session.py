@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
+from projector.database import Connection
 from projector.domain.fullness import Fullness
 from projector.domain.lives import NEVER, Register
 from projector.read_model.evidence import decode_fullness, decode_lives, decode_member, decode_profile
-from projector.read_model.group_filter import page_query
+from projector.read_model.group_filter import GroupFilter, page_query
 from projector.read_model.groups import GroupState, Membership
 from projector.read_model.past import Past
-from projector.read_model.rows import Roster
+from projector.read_model.rows import Roster, SetAside
 from projector.read_model.unit_of_work import set_aside_events
-
-if TYPE_CHECKING:
-    from projector.database import Connection
-    from projector.read_model.group_filter import GroupFilter
-    from projector.read_model.rows import SetAside
 
 _SELECT_GROUPS: Final = (
     "SELECT profiles.group_id, profiles.evidence, member_count, lives, fullness.evidence, members.evidence"

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
 from projector.domain.lives import Lives
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from projector.domain.membership import Member, Standing
+from projector.domain.membership import Member, Standing
 
 _Evidence = TypeVar("_Evidence")
 

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from projector.database import Connection, Table
+from projector.domain.fullness import Fullness
 from projector.domain.membership import Standing
+from projector.domain.profile import Profile
 from projector.read_model import schema
 from projector.read_model.blocks import Block
 from projector.read_model.evidence import decode_fullness, decode_lives, decode_member, decode_profile, encode
-from projector.read_model.rows import MemberRow, Roster
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-    from projector.database import Connection, Table
-    from projector.domain.fullness import Fullness
-    from projector.domain.profile import Profile
-    from projector.read_model.rows import RosterSnapshot, RosterUsers, StreamSnapshot
+from projector.read_model.rows import MemberRow, Roster, RosterSnapshot, RosterUsers, StreamSnapshot
 
 _MEMBER_COLUMNS: Final = "group_id, user_id, evidence, standing, position, at, change"
 _BLOCK_COLUMNS: Final = ", ".join(Block._fields)

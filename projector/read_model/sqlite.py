@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from projector.database.sqlite import ROW_ERRORS, SQLiteConnection, create_statement, errors_as, switch_to_wal
 from projector.read_model import NoReadModel, ReadModelUnavailable
@@ -13,9 +14,6 @@ from projector.read_model.query_session import QuerySession
 from projector.read_model.schema import INDEXES, OWNED, SCHEMA_VERSION, TABLES
 from projector.read_model.sqlite_link import LinkedFile
 from projector.read_model.unit_of_work import ReadTransaction, UnitOfWork, commit_or_roll_back
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 _PRAGMAS: Final = ("synchronous=NORMAL", "cache_size=-16000", "wal_autocheckpoint=4000")
 _DRAFT_PRAGMAS: Final = ("journal_mode=MEMORY", "synchronous=OFF", "locking_mode=EXCLUSIVE", "cache_size=-8000")

@@ -8,18 +8,15 @@ projector.db.read-model.lock        locked during a rebuild, and holds its progr
 from __future__ import annotations
 
 import fcntl
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from projector.read_model.generation_files import GenerationFiles, os_errors_as_unavailable
 from projector.read_model.generations import STARTING, RebuildProgress
 from projector.read_model.sqlite import SQLiteDraft, SQLiteReadModel
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
 
 
 class SQLiteGeneration:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from projector.read_model import NoReadModel, ReadModelUnavailable
 from projector.read_model.generations import MISSING, require_schema
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _MAX_TRIES: Final = 10
 

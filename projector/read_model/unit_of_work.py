@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
+from projector.database import Connection
 from projector.read_model.rows import Checkpoint, Mark, SetAside, TableRows
 from projector.read_model.schema import MARK, OWNED, SET_ASIDE
 from projector.read_model.sql_tables import SQLTables
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
-
-    from projector.database import Connection
 
 
 class ReadTransaction:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
+from projector.event_store import EventStore
+from projector.projection import Projection
 from projector.projection.refold import refold_group
-from projector.read_model.generations import RebuildProgress
+from projector.read_model.generations import Generation, RebuildProgress
 from projector.replay import shard_process
 from projector.replay.shard import Shard
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from projector.event_store import EventStore
-    from projector.projection import Projection
-    from projector.read_model.generations import Generation
 
 _MIN_SHARD_EVENTS: Final = 50_000
 """Fewer events are folded in less time than a process takes to start."""

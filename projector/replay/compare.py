@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from heapq import merge
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from projector.projection import Projection
-    from projector.read_model.rows import TableRows
-    from projector.read_model.unit_of_work import ReadTransaction
+from projector.projection import Projection
+from projector.read_model.rows import TableRows
+from projector.read_model.unit_of_work import ReadTransaction
 
 
 class Difference(NamedTuple):

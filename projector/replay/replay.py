@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
+from projector.event_store import EventStore
+from projector.projection import Projection
 from projector.projection.refold import refold_group
-from projector.read_model import NoReadModel
-from projector.read_model.generations import RebuildProgress
-from projector.replay.build import build
-from projector.replay.compare import differences
+from projector.read_model import NoReadModel, ReadModel
+from projector.read_model.generations import Generation, Generations, RebuildProgress
+from projector.read_model.unit_of_work import ReadTransaction
+from projector.replay.build import Jobs, build
+from projector.replay.compare import Difference, differences
 from projector.replay.staleness import reasons_to_rebuild
 from projector.subscription import Subscription
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from projector.event_store import EventStore
-    from projector.projection import Projection
-    from projector.read_model import ReadModel
-    from projector.read_model.generations import Generation, Generations
-    from projector.read_model.unit_of_work import ReadTransaction
-    from projector.replay.build import Jobs
-    from projector.replay.compare import Difference
 
 _TIMEOUT_S: Final = 60
 _MIN_COMPARED_SHARE: Final = 0.5

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from projector.event_store import ALL_GROUPS, GroupRange
-from projector.projection import mark_of
+from projector.event_store import ALL_GROUPS, EventStore, GroupRange
+from projector.projection import Projection, mark_of
 from projector.projection.bulk_load import load
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from projector.event_store import EventStore
-    from projector.projection import Projection
-    from projector.read_model import DraftReadModel
-    from projector.read_model.generations import Generation
+from projector.read_model import DraftReadModel
+from projector.read_model.generations import Generation
 
 
 class Shard(NamedTuple):

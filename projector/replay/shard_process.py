@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING
+from multiprocessing.connection import Connection
 
-from projector.event_store import StoreUnavailable
+from projector.event_store import EventStore, StoreUnavailable
 from projector.read_model import ReadModelUnavailable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from multiprocessing.connection import Connection
-
-    from projector.event_store import EventStore
-    from projector.replay.shard import Shard
+from projector.replay.shard import Shard
 
 
 class ShardProcess:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
-from projector.projection import mark_of
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from projector.event_store import EventStore
-    from projector.projection import Projection
-    from projector.read_model.rows import Checkpoint
-    from projector.read_model.unit_of_work import ReadTransaction
+from projector.event_store import EventStore
+from projector.projection import Projection, mark_of
+from projector.read_model.rows import Checkpoint
+from projector.read_model.unit_of_work import ReadTransaction
 
 
 def reasons_to_rebuild(store: EventStore, read_model: ReadTransaction, projections: Sequence[Projection]) -> list[str]:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 import httpx2
 
 from projector.clock import to_rfc3339
 from projector.simulator.connection import Unreachable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from projector.simulator.expected import ExpectedGroup
+from projector.simulator.expected import ExpectedGroup
 
 _TIMEOUT_S: Final = 60
 

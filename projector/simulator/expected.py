@@ -6,13 +6,11 @@ changes the state.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from projector.simulator import commands
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
 
 Callback = dict[str, Any]
 """The body of a callback."""

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from random import Random
+from typing import Any, ClassVar, Final, NamedTuple, TypeVar
 
 import msgspec
 
 from projector.simulator import commands, names
 from projector.simulator.expected import Callback, ExpectedGroup, apply
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-    from random import Random
-
-    from projector.simulator.kinds import Kind
+from projector.simulator.kinds import Kind
 
 _PLATFORMS: Final = ("Android", "iOS", "Web", "Windows", "macOS", "iPad")
 _UNSEEN_CREATION_SHARE: Final = 0.05

@@ -5,21 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import urlencode
 
 from projector.callbacks import sign
 from projector.clock import now_ms
 from projector.simulator.check import Difference, check
 from projector.simulator.connection import Connection
+from projector.simulator.life import Delivery
+from projector.simulator.options import Options
 from projector.simulator.traffic import Traffic
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from projector.simulator.life import Delivery
-    from projector.simulator.options import Options
 
 _MAX_TRIES: Final = 10
 

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect
+from collections.abc import Iterator
 from itertools import accumulate, chain
 from operator import itemgetter
 from random import Random
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from projector.simulator import names
+from projector.simulator.expected import ExpectedGroup
 from projector.simulator.kinds import KINDS
-from projector.simulator.life import Life
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from projector.simulator.expected import ExpectedGroup
-    from projector.simulator.life import Delivery
-    from projector.simulator.options import Options
+from projector.simulator.life import Delivery, Life
+from projector.simulator.options import Options
 
 _SPAN_MS: Final = 6 * 3600 * 1000
 _MIN_AGE_MS: Final = 60_000

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from projector.domain.events import Recorded
-    from projector.read_model.blocks import Block
+from projector.domain.events import Recorded
+from projector.read_model.blocks import Block
 
 
 class Cut(NamedTuple):

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from heapq import merge
 from itertools import groupby, tee
-from typing import TYPE_CHECKING
 
 from projector.domain import membership
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from projector.read_model.groups import Membership
-    from projector.time_travel.past_group import PastGroup
+from projector.read_model.groups import Membership
+from projector.time_travel.past_group import PastGroup
 
 
 def changed_members(

@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from heapq import merge
 from itertools import groupby, islice
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from projector.domain import fullness, lives, membership, profile
-from projector.domain.events import concerns_group
+from projector.domain.events import Recorded, concerns_group
 from projector.domain.fullness import Fullness
 from projector.domain.lives import NEVER, Lives
 from projector.domain.membership import Member, Standing
 from projector.domain.profile import Profile
+from projector.event_store import EventStore
 from projector.event_store.reading import group_history
 from projector.read_model import blocks
+from projector.read_model.blocks import Block
 from projector.read_model.groups import GroupState, Membership
-from projector.read_model.rows import Roster, RosterSnapshot
+from projector.read_model.past import Past
+from projector.read_model.rows import Roster, RosterSnapshot, RosterUsers
+from projector.time_travel.cut import Cut
 from projector.time_travel.span import Span, events_between
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from projector.domain.events import Recorded
-    from projector.event_store import EventStore
-    from projector.read_model.blocks import Block
-    from projector.read_model.past import Past
-    from projector.read_model.rows import RosterUsers
-    from projector.time_travel.cut import Cut
 
 _BATCH_SIZE: Final = 100
 _MAX_EVENTS: Final = 5_000

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from projector.domain.membership import Member
+from projector.event_store import EventStore
+from projector.read_model.groups import GroupState, Membership
+from projector.read_model.past import Past
+from projector.time_travel.cut import Cut
 from projector.time_travel.past_group import PastGroup
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from projector.event_store import EventStore
-    from projector.read_model.groups import GroupState, Membership
-    from projector.read_model.past import Past
-    from projector.time_travel.cut import Cut
 
 _BATCH_SIZE: Final = 100
 _NO_EVIDENCE: Final = Member()

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from projector.domain.events import Recorded
+from projector.event_store import EventStore
 from projector.event_store.reading import group_history
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from projector.domain.events import Recorded
-    from projector.event_store import EventStore
-    from projector.read_model.blocks import Block
-    from projector.read_model.past import Past
-    from projector.time_travel.cut import Cut
+from projector.read_model.blocks import Block
+from projector.read_model.past import Past
+from projector.time_travel.cut import Cut
 
 
 class Span(NamedTuple):

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from projector.http.response_cache import ConditionalResponse, ResponseCache
+from projector.http.conditional_response import ConditionalResponse
+from projector.http.response_cache import ResponseCache
 from tests.processes.databases import change_read_model
 from tests.processes.traffic import callback
 from tests.running import run_cli, serving
