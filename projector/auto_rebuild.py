@@ -1,7 +1,5 @@
 """Rebuilding the read model beside a running server, which serves the previous one meanwhile."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import threading

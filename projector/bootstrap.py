@@ -1,7 +1,5 @@
 """Composition: from settings to stores, read models and applications."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import threading

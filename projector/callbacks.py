@@ -4,8 +4,6 @@ Sources are Tencent Cloud Chat's webhook documentation: the overview (intl. 1047
 to 34378, 49464 to 49466, 60393, 60394, 60396), and, where it has more detail, the mainland edition (269/…).
 """
 
-from __future__ import annotations
-
 import hmac
 import re
 from collections.abc import Callable, Sequence

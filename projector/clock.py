@@ -1,7 +1,5 @@
 """Moments in ms since 1970 UTC, and as RFC 3339 text."""
 
-from __future__ import annotations
-
 import time
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache

@@ -3,8 +3,6 @@
 Events and requests that arrive later get the pseudonyms too. `Replay.replace_all` rebuilds the read models.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial

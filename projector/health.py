@@ -1,7 +1,5 @@
 """Health: how far the projections lag behind the store, and the reasons."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 

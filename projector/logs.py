@@ -1,7 +1,5 @@
 """Logs on stderr: for people on a terminal, JSON elsewhere. They never contain tokens, bodies or accounts."""
 
-from __future__ import annotations
-
 import logging
 import logging.config
 import sys

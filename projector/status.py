@@ -1,7 +1,5 @@
 """The status of an installation, as `projector status` shows it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import msgspec

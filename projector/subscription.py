@@ -1,7 +1,5 @@
 """The subscription: carries events from the store to the projections, in order, a batch at a time."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Sequence

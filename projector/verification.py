@@ -1,7 +1,5 @@
 """Verification of the history: that it is complete and unchanged. `replay --check` verifies the read model."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import Final, NamedTuple

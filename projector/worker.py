@@ -1,7 +1,5 @@
 """The projecting role of a process: it keeps the live read model current, and rebuilds it when necessary."""
 
-from __future__ import annotations
-
 import contextlib
 import threading
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """What commands write for people: results on stdout, what happens meanwhile on stderr."""
 
-from __future__ import annotations
-
 import sys
 
 

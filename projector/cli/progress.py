@@ -1,7 +1,5 @@
 """The progress of long work, on stderr: a bar on a terminal, lines elsewhere."""
 
-from __future__ import annotations
-
 import sys
 import time
 from types import TracebackType

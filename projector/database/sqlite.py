@@ -1,7 +1,5 @@
 """SQLite files that several processes may open, and create, at the same moment."""
 
-from __future__ import annotations
-
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence

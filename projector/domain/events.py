@@ -4,8 +4,6 @@ Each event is stored with its `TOPIC`, which must never change; a class may be m
 reference cycles, so the garbage collector does not track them (`gc=False`).
 """
 
-from __future__ import annotations
-
 from typing import ClassVar, Final, Literal
 
 import msgspec

@@ -1,7 +1,5 @@
 """Fullness of a group. The vendor does not report that a group is no longer full; an exit or a dismissal implies it."""
 
-from __future__ import annotations
-
 from typing import Final
 
 import msgspec

@@ -1,7 +1,5 @@
 """Membership of a user in a group: the newest join against the newest exit and the newest dismissal."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from enum import IntEnum
 from typing import Literal, TypeAlias

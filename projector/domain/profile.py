@@ -1,7 +1,5 @@
 """The profile of a group: each field is a last-writer-wins register, valid in the life in which it was written."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Literal, TypeAlias
 

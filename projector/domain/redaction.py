@@ -4,8 +4,6 @@ An id is replaced where it is a whole value, and within other texts where it is 
 or `-` next to it. The ids of groups, topics and other accounts are never changed, nor are the keys of the body.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Collection, Mapping

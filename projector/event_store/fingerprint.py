@@ -1,7 +1,5 @@
 """Hashes that tell one event from any other that might stand at its position."""
 
-from __future__ import annotations
-
 from hashlib import blake2b
 
 import msgspec

@@ -1,7 +1,5 @@
 """Group commit: callbacks that arrive while one commit is under way go into the next, as one transaction."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """The stored form of events: a fixed topic and, as state, JSON that may be compressed and encrypted."""
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 import msgspec

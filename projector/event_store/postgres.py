@@ -1,7 +1,5 @@
 """The event store on PostgreSQL: the library's table, appended to in one round trip."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

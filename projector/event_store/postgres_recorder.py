@@ -1,7 +1,5 @@
 """The event-sourcing library's recorder on PostgreSQL, the tables beside its own, and transactions on both."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Iterator, Sequence

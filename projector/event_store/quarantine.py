@@ -1,7 +1,5 @@
 """The quarantine: authentic requests that could not be read as callbacks, kept until they can or are dropped."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """Reading events in batches, each bounded by a number of events and of bytes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TypeVar
 

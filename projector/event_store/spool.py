@@ -1,7 +1,5 @@
 """The spool: a file beside the receiver for what the store does not take in time."""
 
-from __future__ import annotations
-
 import sqlite3
 import threading
 import time

@@ -1,7 +1,5 @@
 """What the event stores on both databases share: everything but appending and reading."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 

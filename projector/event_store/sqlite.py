@@ -3,8 +3,6 @@
 `PERSISTENCE_MODULE=projector.event_store.sqlite` opens it with the library alone.
 """
 
-from __future__ import annotations
-
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence

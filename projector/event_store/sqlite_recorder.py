@@ -1,7 +1,5 @@
 """The event-sourcing library's recorder on SQLite: durable connections, and batches with versions and identities."""
 
-from __future__ import annotations
-
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

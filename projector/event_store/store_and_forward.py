@@ -4,8 +4,6 @@ The vendor waits two seconds for a receiver, and delivers nothing again. So a ca
 durable in the store or, while the store is unavailable, in the spool.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """The tables beside the library's `stored_events`, and the transactions in which they are used."""
 
-from __future__ import annotations
-
 from contextlib import AbstractContextManager
 from typing import Final, Protocol
 

@@ -1,7 +1,5 @@
 """Background threads that notice what other processes append."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """The shapes of the answers, which the OpenAPI document describes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 

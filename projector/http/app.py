@@ -1,7 +1,5 @@
 """Composes the ASGI application of one process from its components."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager

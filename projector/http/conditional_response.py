@@ -1,7 +1,5 @@
 """JSON responses, and the decision between 200 and 304."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from starlette.types import Receive, Scope, Send

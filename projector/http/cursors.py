@@ -1,7 +1,5 @@
 """Cursors: where the next page of a list begins, opaque to clients."""
 
-from __future__ import annotations
-
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple

@@ -1,7 +1,5 @@
 """Middlewares that decide, before anything is routed, which requests are served and by which application."""
 
-from __future__ import annotations
-
 import hmac
 from collections.abc import Iterable
 

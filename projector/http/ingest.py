@@ -1,7 +1,5 @@
 """Receives callbacks: authenticate, translate, append, acknowledge. Plain ASGI, since this path has to be fast."""
 
-from __future__ import annotations
-
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec

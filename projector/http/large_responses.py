@@ -1,7 +1,5 @@
 """Large responses are sent in pieces, as fast as the client reads, and only so many bytes of them at a time."""
 
-from __future__ import annotations
-
 from typing import Final
 
 from starlette.types import Message, Receive, Scope, Send

@@ -1,7 +1,5 @@
 """Metrics for Prometheus: counted as callbacks arrive, or read from the databases at each scrape."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import Final
 

@@ -1,7 +1,5 @@
 """The OpenAPI document, made from the table of routes and the answers' own classes."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What operators need of a process: whether it lives, whether it is ready, its metrics, and the OpenAPI document."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

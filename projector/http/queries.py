@@ -1,7 +1,5 @@
 """The endpoints of `/v1`: each answers checked parameters from one session of the read model, and from the history."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from itertools import islice
 from operator import attrgetter, itemgetter

@@ -1,7 +1,5 @@
 """Runs a query: waits for a position, opens one session, encodes the answer, and makes the response."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Responses kept, byte for byte, until the read model changes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Hashable
 from typing import Final
 

@@ -1,7 +1,5 @@
 """The queries of `/v1`: one table, from which routing, the accepted parameters and the OpenAPI document are read."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Final, NamedTuple, TypeAlias
 

@@ -3,8 +3,6 @@
 No row is read before it is written, and rows are written in the order of their keys.
 """
 
-from __future__ import annotations
-
 import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager

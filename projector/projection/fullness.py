@@ -1,7 +1,5 @@
 """The fullness projection: one row per group that was ever reported full, left, created or dismissed."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Final
 

@@ -1,7 +1,5 @@
 """The membership projection: rosters, members and member counts, now and after every event."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 

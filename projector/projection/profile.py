@@ -1,7 +1,5 @@
 """The profile projection: one row per known group."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Final
 

@@ -1,7 +1,5 @@
 """Refolding: replacing the rows of one group by those that all its events give."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 import structlog

@@ -1,7 +1,5 @@
 """Stream slices: the events of a batch by stream and block. Projections fold slice by slice."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from projector.domain.events import Recorded, concerns_group

@@ -1,7 +1,5 @@
 """The timeline projection: the times that each block of a stream spans, and the dismissals of groups."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from projector.domain.events import GroupDismissed

@@ -3,8 +3,6 @@
 `ReadModel` is the writing side and `Queries` the reading side; both exist for SQLite and for PostgreSQL.
 """
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol

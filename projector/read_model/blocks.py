@@ -1,7 +1,5 @@
 """Blocks: a stream is cut into stretches of as many events each, at whose ends the folds' states are stored."""
 
-from __future__ import annotations
-
 from typing import Final, NamedTuple
 
 SPACING: Final = 512

@@ -1,7 +1,5 @@
 """Tables in memory while whole streams are folded; they are written to the database in the order of their keys."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Final

@@ -1,7 +1,5 @@
 """Evidence as it is stored: JSON text."""
 
-from __future__ import annotations
-
 from typing import Final
 
 import msgspec

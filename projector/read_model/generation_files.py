@@ -1,7 +1,5 @@
 """The files of a read model on SQLite, one for each generation, and the symbolic links that name two of them."""
 
-from __future__ import annotations
-
 import glob
 import os
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The filter of the list of groups, and the SQL for one page of the list, which reads an index in order of group id."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterable
 from typing import NamedTuple, TypeAlias

@@ -1,7 +1,5 @@
 """Groups and their members at one moment: now, or an earlier one."""
 
-from __future__ import annotations
-
 from typing import NamedTuple, Protocol
 
 from projector.domain.fullness import Fullness

@@ -1,7 +1,5 @@
 """Stored earlier states, in SQL for both databases: each is looked up by key, whatever the length of the history."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Final
 

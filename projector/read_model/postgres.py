@@ -1,7 +1,5 @@
 """The read model on PostgreSQL: a schema for each generation, and a table that names the live one."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial

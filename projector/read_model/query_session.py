@@ -1,7 +1,5 @@
 """Queries of the present state, in SQL for both databases. Each uses an index; its cost is bounded by its result."""
 
-from __future__ import annotations
-
 from typing import Final, NamedTuple
 
 from projector.database import Connection

@@ -1,7 +1,5 @@
 """What the tables of the read model hold, as Python values."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 

@@ -1,7 +1,5 @@
 """The tables of the read model, for every database it is kept in. Evidence is JSON text that only the folds read."""
 
-from __future__ import annotations
-
 from typing import Final
 
 from projector.database import Column, Index, Table, integers, optional_text, text

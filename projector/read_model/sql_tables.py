@@ -1,7 +1,5 @@
 """The tables of the read model, in SQL for both databases."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from operator import itemgetter
 from typing import Any, Final

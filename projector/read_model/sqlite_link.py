@@ -1,7 +1,5 @@
 """A connection to the SQLite file that a symbolic link names, which may name another one at the next transaction."""
 
-from __future__ import annotations
-
 import os
 import sqlite3
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Transactions on the read model, in SQL for both databases. Its tables change only together with a checkpoint."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 

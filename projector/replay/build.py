@@ -1,7 +1,5 @@
 """Build of a new read model: its shards are folded side by side, each in a process, then the indexes are created."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from typing import Final, NamedTuple

@@ -1,7 +1,5 @@
 """Comparison of two read models, row by row."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from heapq import merge
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """Replay: rebuild the read model beside the live one, compare the two, swap them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Final, NamedTuple

@@ -1,7 +1,5 @@
 """A shard: the part of a read model that one process builds, a range of groups."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 

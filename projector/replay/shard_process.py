@@ -1,7 +1,5 @@
 """A process that builds one shard beside the process that builds the whole read model."""
 
-from __future__ import annotations
-
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Staleness: whether a read model was built from these events, by these versions of the projections."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from projector.event_store import EventStore

@@ -4,8 +4,6 @@ A `Life` tells the story of one group and keeps what the mirror must show of it,
 many lives happen at once and has callbacks repeated, late and without their times, as they come in the field.
 """
 
-from __future__ import annotations
-
 from projector.simulator.check import Difference
 from projector.simulator.connection import Unreachable
 from projector.simulator.options import Options

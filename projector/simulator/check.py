@@ -1,7 +1,5 @@
 """Comparing the groups that `/v1` shows with those that the simulated traffic must lead to."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Callable, Mapping

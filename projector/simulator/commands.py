@@ -1,7 +1,5 @@
 """The commands of the callbacks that are sent."""
 
-from __future__ import annotations
-
 from typing import Final
 
 CREATED: Final = "Group.CallbackAfterCreateGroup"

@@ -1,7 +1,5 @@
 """A minimal HTTP/1.1 connection for POST: a general client takes longer for a request than the receiver."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Final, NamedTuple, Self
 from urllib.parse import urlsplit

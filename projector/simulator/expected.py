@@ -4,8 +4,6 @@ It shares nothing with the projector's own rules. The simulator knows the order 
 changes the state.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final

@@ -1,7 +1,5 @@
 """The types of groups, and their rules."""
 
-from __future__ import annotations
-
 from typing import Final, NamedTuple
 
 

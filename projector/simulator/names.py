@@ -1,7 +1,5 @@
 """Ids and texts such as people and the vendor make."""
 
-from __future__ import annotations
-
 from typing import Final
 
 ADMINISTRATOR: Final = "administrator"

@@ -1,7 +1,5 @@
 """A simulation: traffic over many connections, then the check."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections import Counter

@@ -1,7 +1,5 @@
 """The callbacks of many groups, as the vendor delivers them: out of order, repeated, and some without EventTime."""
 
-from __future__ import annotations
-
 import heapq
 from bisect import bisect
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """A cut through all events: those that belong to an earlier moment, and those that do not."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from projector.domain.events import Recorded

@@ -1,7 +1,5 @@
 """The difference between two cuts through one group: the members that changed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from heapq import merge
 from itertools import groupby, tee

@@ -1,7 +1,5 @@
 """One group as of a cut: a snapshot stored at the end of a block, and the events since."""
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property

@@ -1,7 +1,5 @@
 """`Groups` as of a cut."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import islice
 from typing import Final

@@ -1,7 +1,5 @@
 """The span between two cuts, and a group's events in it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import islice
 from typing import NamedTuple
