@@ -1,0 +1,230 @@
+"""Stores of released versions, written then and never changed: this version serves, verifies and replays them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import psycopg
+import pytest
+
+from tests.frozen.frozen import Connection, differing, rows
+from tests.kinds import copied, generations, url_of
+from tests.processes.waiting import until
+from tests.running import assert_no_traceback, run_cli, serving
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.frozen.frozen import Frozen
+    from tests.running import Server
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("kind")]  # every test here starts processes
+
+
+NTH = {("plain", "sqlite"): 1, ("plain", "postgresql"): 2}
+"""Every response is compared on one store, every nth again on others."""
+
+
+class Store(NamedTuple):
+    """A frozen store, unpacked; `seen` is what the manifest says of it."""
+
+    name: str
+    database: Path
+    seen: dict[str, Any]
+
+    def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return run_cli(self.database, *arguments, **self.seen["settings"])
+
+
+@pytest.fixture(scope="module", params=["plain", "compressed", "encrypted"])
+def frozen(kind: str, version: Frozen, request: pytest.FixtureRequest, tmp_path_factory: Any) -> Store:
+    folder = tmp_path_factory.mktemp(request.param)
+    return Store(request.param, version.unpack(request.param, folder), version.store(request.param))
+
+
+@pytest.fixture
+def store(frozen: Store, tmp_path: Path) -> Store:
+    """A copy of it, to be changed."""
+    return frozen._replace(database=copied(frozen.database, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="module")
+def server(frozen: Store, tmp_path_factory: Any) -> Iterator[Server]:
+    database = copied(frozen.database, tmp_path_factory.mktemp("served") / "copy")
+    with serving(database, **frozen.seen["settings"]) as server:
+        yield server
+        assert_no_traceback(server)
+        assert [line for line in server.log if line["event"] == "the read model is built again"] == []
+
+
+only_plain = pytest.mark.parametrize("frozen", ["plain"], indirect=True)
+
+
+def test_every_response_is_the_same_byte_for_byte(version: Frozen, kind: str, frozen: Store, server: Server) -> None:
+    nth = NTH.get((frozen.name, kind), 7)
+    assert differing(server, version.responses(frozen.seen["traffic"])[::nth]) == []
+
+
+def test_a_response_that_a_client_kept_is_still_current(version: Frozen, frozen: Store, server: Server) -> None:
+    kept = [response for response in version.responses(frozen.seen["traffic"]) if "ETag" in response["headers"]]
+    with Connection(server) as connection:
+        for response in kept[::40]:
+            again = connection.get(response["url"], **{"If-None-Match": response["headers"]["ETag"]})
+            assert (again["status"], again["body"]) == (304, "")
+
+
+@only_plain
+def test_the_description_of_the_api_is_the_same_but_for_its_texts(version: Frozen, server: Server) -> None:
+    then = json.loads((version.folder / "openapi.json").read_text())
+    now = server.get("/openapi.json").json()
+    for document in (then, now):
+        del document["info"]["version"]
+    assert without_texts(now) == without_texts(then)
+
+
+def without_texts(document: Any) -> Any:
+    """Leave out texts for people; a property of a schema may have such a name, and stays."""
+    if isinstance(document, list):
+        return [without_texts(item) for item in document]
+    if not isinstance(document, dict):
+        return document
+    return {
+        name: without_texts(value)
+        for name, value in document.items()
+        if not (name in ("description", "summary", "title") and isinstance(value, str))
+    }
+
+
+def test_it_verifies_against_the_digest_of_then_and_nothing_is_to_be_rebuilt(store: Store) -> None:
+    before = generations(store.database)
+    verified = store.cli("verify", "--expect", store.seen["digest"])
+    assert verified.returncode == 0, verified.stdout
+    assert f"digest: {store.seen['digest']}" in verified.stdout.splitlines()
+    compared = verified.stdout.splitlines()[-1]
+    assert store.cli("replay", "--if-needed").returncode == 0
+    assert generations(store.database) == before
+
+    replayed = store.cli("replay", "--jobs", "2")
+    assert (replayed.returncode, replayed.stdout) == (0, compared + "\n"), "a fresh read model compares no better"
+    assert generations(store.database) != before
+    assert "nothing to compare" not in compared
+    assert compared.startswith(f"position {store.seen['head']}: ")
+
+
+@only_plain
+def test_a_check_finds_no_difference(store: Store) -> None:
+    checked = store.cli("replay", "--check")
+    assert (checked.returncode, checked.stdout.count("\n")) == (0, 1), checked.stdout
+    assert "nothing to compare" not in checked.stdout
+
+
+@only_plain
+def test_a_rollback_goes_back_to_the_read_model_before_as_it_was_frozen(version: Frozen, store: Store) -> None:
+    there = generations(store.database)
+    assert len(there) == 2
+    back = store.cli("replay", "--rollback")
+    assert back.returncode == 0, back.stderr
+    assert back.stdout.startswith(f"position {store.seen['head']}: ")
+    assert generations(store.database) == there
+    with serving(store.database) as server:
+        assert differing(server, islice(version.responses("full"), 0, None, 10)) == []
+    assert store.cli("replay", "--check").returncode == 0
+
+
+@only_plain
+def test_its_status_is_the_same(store: Store) -> None:
+    status = store.cli("status", "--json")
+    assert status.returncode == 0, status.stdout
+    assert store.seen["status"].items() <= json.loads(status.stdout).items()
+
+
+def test_what_is_in_its_quarantine_is_shown_and_tried_again(version: Frozen, kind: str, store: Store) -> None:
+    entries = quarantined(store, kind)
+    (readable,) = [entry for entry in entries if version.manifest["unreadable"] in entry[-1]]
+    (truncated,) = [entry for entry in entries if entry[-1] == "not JSON: Input data was truncated"]
+    shown = store.cli("quarantine", "show", truncated[0]).stdout
+    pseudonym = store.seen["forgotten"]["member-7"]
+    assert shown.endswith(f'\n{{"who":"{pseudonym}","broken\n')
+
+    assert store.cli("quarantine", "retry").returncode == 1, "all others are still unreadable"
+    (event,) = map(json.loads, store.cli("events", "--after", str(store.seen["head"])).stdout.splitlines())
+    assert (event["type"], event["group_id"], event["recorded_at"]) == ("MembersJoined", "raw", readable[1])
+
+
+@only_plain
+def test_its_quarantine_is_listed_and_dropped(kind: str, store: Store) -> None:
+    entries = quarantined(store, kind)
+    listed = store.cli("quarantine", "list").stdout.splitlines()
+    assert [line.split("  ") for line in listed] == entries
+    assert store.cli("quarantine", "drop", *(entry[0] for entry in entries[1:])).returncode == 0
+    assert store.cli("quarantine", "list").stdout.splitlines() == listed[:1]
+
+
+def quarantined(store: Store, kind: str) -> list[list[str]]:
+    """The id, time, number of deliveries, command and reason of each entry."""
+    return [line.split("  ") for line in store.seen["quarantine"][kind]]
+
+
+def test_its_spool_goes_into_the_store_with_pseudonyms_for_the_forgotten(
+    version: Frozen, frozen: Store, store: Store, tmp_path: Path
+) -> None:
+    spool = shutil.copytree(frozen.database.parent / "spool", tmp_path / "spool") / "projector.spool"
+    spooled = [one for one in version.requests(store.seen["traffic"]) if one.part == "spool"]
+    events, head = store.seen["spool"]["events"], store.seen["head"]
+    first, second = store.seen["forgotten"].values()
+    with serving(store.database, **store.seen["settings"], PROJECTOR_SPOOL_PATH=str(spool)) as server:
+        until(lambda: server.get("/readyz").json()["spool"]["events"] == 0, of=server)
+        assert [*server.members("spooled", wait_for=head + events)] == [first, second, "群组🎉"]
+        forwarded = server.get("/v1/events", after=head).json()["events"]
+        assert [event["type"] for event in forwarded] == ["GroupCreated", "MembersJoined", "MembersLeft"]
+        shown = json.dumps(forwarded)
+        assert [name in shown for name in (first, second, *store.seen["forgotten"])] == [True, True, False, False]
+        with Connection(server) as connection:
+            again = [connection.post(one) for one in spooled[:2]]
+        assert [one.position for one in again] == [head + 1, head + 2], "they are repeats"
+        assert server.get("/v1/users/member-7/groups").status_code == 404
+    quarantine = store.cli("quarantine", "list").stdout.splitlines()
+    assert len(quarantine) == store.seen["status"]["quarantine"] + store.seen["spool"]["unreadable"]
+    added = store.cli("quarantine", "show", quarantine[-1].split()[0]).stdout
+    assert added.endswith(f"\n{spooled[-1].body.decode()}\n")
+
+
+@only_plain
+def test_who_was_forgotten_is_recorded_by_the_same_pseudonym(store: Store) -> None:
+    account, pseudonym = next(iter(store.seen["forgotten"].items()))
+    joined = {"CallbackCommand": "Group.CallbackAfterNewMemberJoin", "GroupId": "another"}
+    with serving(store.database) as server:
+        position = int(
+            server.post(joined | {"NewMemberList": [{"Member_Account": account}]}).headers["Projector-Position"]
+        )
+        assert [*server.members("another", wait_for=position)] == [pseudonym]
+        again = store.cli("forget", account)
+        assert (again.returncode, pseudonym in again.stdout) == (0, True)
+        assert [*server.members("another")] == [pseudonym]
+
+
+@only_plain
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+def test_an_append_by_the_statement_of_an_older_process_is_still_taken(store: Store) -> None:
+    assert store.cli("status").returncode == 0, "this version has opened the database"
+    statement = (
+        "SELECT at_position, is_repeated FROM append_to_groups(%b::text[], %b::text[], %b::bytea[], %b::bytea[], %s)"
+    )
+    ((group_id, topic, state),) = rows(
+        store.database, "SELECT originator_id, topic, state FROM stored_events WHERE notification_id = 1"
+    )
+    ((forgotten,),) = rows(store.database, "SELECT MAX(id) FROM forgotten")
+    head = store.seen["head"]
+    twice = ([group_id] * 2, [topic] * 2, [bytes(state)] * 2, [b"an identity of its own", None])
+    with psycopg.connect(url_of(store.database), autocommit=True) as server:
+        assert server.execute(statement, (*twice, 0)).fetchall() == [], "somebody was forgotten of whom it is not known"
+        appended = server.execute(statement, (*twice, forgotten)).fetchall()
+        assert appended == [(head + 1, False), (head + 2, False)]
+        once = ([group_id], [topic], [bytes(state)], [b"an identity of its own"])
+        assert server.execute(statement, (*once, forgotten)).fetchall() == [(head + 1, True)]
+    assert store.cli("verify", "--log-only", "--expect", store.seen["digest"]).returncode == 0
