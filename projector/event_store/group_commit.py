@@ -61,7 +61,7 @@ class GroupCommit:
         while self._waiting:
             batch, self._waiting = self._waiting[: self._batch_size], self._waiting[self._batch_size :]
             try:
-                appended = await loop.run_in_executor(self._thread, self._commit, [one for one, _ in batch])
+                appended = await loop.run_in_executor(self._thread, self._commit, [candidate for candidate, _ in batch])
             except Exception as error:  # noqa: BLE001 - whatever it was, those who wait must hear of it
                 _fail([future for _, future in batch], error)
             else:
