@@ -88,7 +88,7 @@ def _print(report: Report) -> int:
         wrong = len({difference.group_id for difference in report.differences})
         lines.append(f"{report.groups} groups checked, {f'{wrong} with' if wrong else 'no'} mismatches")
         lines += [
-            f"  {difference.group_id}: {difference.what} is {difference.shown!r}, expected {difference.expected!r}"
+            f"  {difference.group_id}: {difference.field} is {difference.shown!r}, expected {difference.expected!r}"
             for difference in report.differences[:_SHOWN_DIFFERENCES]
         ]
     sys.stdout.write("\n".join(lines) + "\n")

@@ -1,7 +1,7 @@
-"""Seeded, realistic traffic for a running receiver, and the check that its mirror shows what that traffic amounts to.
+"""Seeded, realistic traffic for a running receiver, and a check of the resulting groups.
 
-A `Life` tells the story of one group and keeps what the mirror must show of it, by rules of its own; `traffic` lets
-many lives happen at once and has callbacks repeated, late and without their times, as they come in the field.
+A `Life` generates the callbacks of one group, and the state that must follow from them by rules of its own. `Traffic`
+merges many lives, and makes callbacks repeated, late and untimed, as they arrive in production.
 """
 
 from projector.simulator.check import Difference

@@ -1,4 +1,4 @@
-"""Comparing the groups that `/v1` shows with those that the simulated traffic must lead to."""
+"""Compares the groups that `/v1` shows with the state that must follow from the simulated traffic."""
 
 import asyncio
 import time
@@ -19,7 +19,7 @@ class Difference(NamedTuple):
     """A field or member that does not match; None is absent."""
 
     group_id: str
-    what: str
+    field: str
     expected: object
     shown: object
 
@@ -45,7 +45,7 @@ async def check(
                 differences += await _compare(client, group_id, group)
                 progress(1)
     except httpx2.HTTPError as error:
-        raise Unreachable(f"{url} does not answer queries: {error}") from error
+        raise Unreachable(f"queries to {url} failed: {error}") from error
     return differences
 
 

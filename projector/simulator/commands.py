@@ -36,4 +36,4 @@ MESSAGE: Final = "C2C.CallbackAfterSendMsg"
 STATE: Final = "State.StateChange"
 
 IGNORED: Final = (GROUP_MESSAGE, MESSAGE, STATE)
-"""Commands that arrive at the same address and say nothing of group state."""
+"""Commands that arrive at the same address and carry no group state."""

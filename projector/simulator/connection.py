@@ -1,4 +1,4 @@
-"""A minimal HTTP/1.1 connection for POST: a general client takes longer for a request than the receiver."""
+"""A minimal HTTP/1.1 connection for POST: a general-purpose client takes longer for a request than the receiver."""
 
 import asyncio
 from typing import Final, NamedTuple, Self
@@ -11,7 +11,7 @@ class Unreachable(Exception):
     """The receiver cannot be reached. The text says where, and why."""
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     """A response's status and headers; header names are in lower case."""
 
     status: int
@@ -41,7 +41,7 @@ class Connection:
     async def __aexit__(self, *_: object) -> None:
         self._writer.close()
 
-    async def post(self, target: str, body: bytes) -> Answer:
+    async def post(self, target: str, body: bytes) -> Response:
         """Post a body to a path with query. Raises Unreachable.
 
         If the server has closed the idle connection, the body is sent again over a new one.
@@ -56,27 +56,27 @@ class Connection:
             async with asyncio.timeout(_TIMEOUT_S):
                 return await self._exchange(request)
         except TimeoutError as error:
-            raise Unreachable(f"{self._url} does not answer within {_TIMEOUT_S} s") from error
+            raise Unreachable(f"{self._url} did not respond within {_TIMEOUT_S} s") from error
         except (OSError, asyncio.IncompleteReadError) as error:
-            raise Unreachable(f"{self._url} hung up ({error})") from error
+            raise Unreachable(f"{self._url} closed the connection ({error})") from error
         except (ValueError, LookupError, asyncio.LimitOverrunError) as error:
-            raise Unreachable(f"{self._url} does not answer in HTTP/1.1 with a Content-Length") from error
+            raise Unreachable(f"{self._url} did not respond with HTTP/1.1 and a Content-Length") from error
 
     async def _open(self) -> None:
         try:
             self._reader, self._writer = await asyncio.open_connection(self._host, self._port, ssl=self._tls or None)
         except OSError as error:
-            raise Unreachable(f"nothing answers at {self._url} ({error}); is `projector serve` running?") from error
+            raise Unreachable(f"cannot connect to {self._url} ({error}); is `projector serve` running?") from error
 
-    async def _exchange(self, request: bytes) -> Answer:
+    async def _exchange(self, request: bytes) -> Response:
         try:
-            return await self._ask(request)
+            return await self._round_trip(request)
         except (OSError, asyncio.IncompleteReadError):
             self._writer.close()
             await self._open()
-            return await self._ask(request)
+            return await self._round_trip(request)
 
-    async def _ask(self, request: bytes) -> Answer:
+    async def _round_trip(self, request: bytes) -> Response:
         self._writer.write(request)
         await self._writer.drain()
         head = await self._reader.readuntil(b"\r\n\r\n")
@@ -85,7 +85,7 @@ class Connection:
         return response
 
 
-def _parse(head: str) -> Answer:
+def _parse(head: str) -> Response:
     status_line, *lines = head.split("\r\n")
     pairs = (line.partition(":") for line in lines if line)
-    return Answer(int(status_line.split(" ", 2)[1]), {name.lower(): value.strip() for name, _, value in pairs})
+    return Response(int(status_line.split(" ", 2)[1]), {name.lower(): value.strip() for name, _, value in pairs})

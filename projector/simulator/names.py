@@ -1,4 +1,4 @@
-"""Ids and texts such as people and the vendor make."""
+"""Ids and texts as users and the vendor choose them."""
 
 from typing import Final
 

@@ -54,7 +54,7 @@ def test_a_roster_that_is_wrong_is_found(tmp_path: Path) -> None:
 
 def test_an_address_where_nothing_answers_is_one_line(tmp_path: Path) -> None:
     for address, message in (
-        ("http://127.0.0.1:1", "nothing answers at http://127.0.0.1:1"),
+        ("http://127.0.0.1:1", "cannot connect to http://127.0.0.1:1"),
         ("nonsense", "not an address"),
     ):
         done = run_cli(tmp_path / "events.db", "simulate", "--url", address)

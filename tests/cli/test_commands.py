@@ -1,4 +1,4 @@
-"""The commands as people and scripts run them: what they print, where, and with which exit status."""
+"""The commands as people and scripts run them: their output on stdout and stderr, and their exit status."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow  # every test here starts processes
 
 KEY, ANOTHER_KEY = "MDEyMzQ1Njc4OWFiY2RlZg==", "ZmVkY2JhOTg3NjU0MzIxMA=="
 TOO_LARGE = str(2**63)
-"""No position and no id is that large, and SQLite knows no such integer."""
+"""Larger than any position or id, and than the integers of SQLite."""
 
 
 def callback(command: str, group_id: str, event_time: int, **more: Any) -> dict[str, Any]:
@@ -35,23 +35,23 @@ def join(user: str, group_id: str, event_time: int) -> dict[str, Any]:
     return callback("AfterNewMemberJoin", group_id, event_time, NewMemberList=[{"Member_Account": user}])
 
 
-STORY = [
-    callback("AfterCreateGroup", "@TGS#1/a", 1670574414001, Owner_Account="ann", Name="one", Type="Public"),
+CALLBACKS = [
+    callback("AfterCreateGroup", "@TGS#1/a", 1670574414001, Owner_Account="ann", Name="Team", Type="Public"),
     join("bob", "@TGS#1/a", 1670574414002),
     join("cyd", "g2", 1670574414003),
     callback("AfterGroupFull", "@TGS#1/a", 1670574414004),
     callback("AfterGroupDestroyed", "g2", 1670574414005),
     join("dan", "@TGS#1/a", 1670574414006),
 ]
-UNREADABLE = [b"no JSON \xff", json.dumps({"CallbackCommand": "Group.CallbackAfterGroupFull"}).encode()]
+UNREADABLE = [b"not JSON \xff", json.dumps({"CallbackCommand": "Group.CallbackAfterGroupFull"}).encode()]
 
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six events about two groups, projected, and two requests in the quarantine. Only to be looked at."""
+    """Six events about two groups, projected, and two requests in the quarantine. Tests only read it."""
     path = tmp_path_factory.mktemp("cli") / "events.db"
     with serving(path) as server:
-        for body in STORY:
+        for body in CALLBACKS:
             assert server.post(body).status_code == 200
         for content in UNREADABLE:
             assert server.post(content, command="Group.CallbackAfterGroupFull").status_code == 400
@@ -63,7 +63,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def long_history(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """More events than a pipe holds."""
     path = tmp_path_factory.mktemp("long") / "events.db"
-    keep(path)
+    quarantine(path)
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.executemany(
             "INSERT INTO stored_events VALUES ('g', ?, 'GroupFilled', ?)",
@@ -75,30 +75,30 @@ def long_history(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def keep(database: Path, body: bytes | None = None, *, command: str | None = None) -> None:
-    """Open a database, new or not, and put something into its quarantine."""
+def quarantine(database: Path, body: bytes | None = None, *, command: str | None = None) -> None:
+    """Open a database, new or not, and put a request into its quarantine."""
     stores = open_stores(Settings(database_path=str(database)))
     if body is not None:
         stores.quarantine.keep(UnreadableRequest(body, "too new", command, "iOS", 1670574414123))
     stores.events.close()
 
 
-def assert_one_line(done: subprocess.CompletedProcess[str], *named: str) -> None:
-    """The command could not run, and says why in one line."""
+def assert_fails_with_one_line(done: subprocess.CompletedProcess[str], *mentioned: str) -> None:
+    """The command could not run; one line on stderr gives the reason."""
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert done.stderr.startswith("projector: ")
-    assert [name for name in named if name not in done.stderr] == []
+    assert [name for name in mentioned if name not in done.stderr] == []
 
 
-def test_status_says_how_far_everything_is_to_people_and_to_programs_alike(database: Path) -> None:
-    for_programs, for_people = run_cli(database, "status", "--json"), run_cli(database, "status")
-    assert (for_programs.returncode, for_people.returncode) == (0, 0)
-    assert (for_programs.stderr, for_people.stderr) == ("", "")
-    there = {"position": 6, "lag_events": 0, "set_aside": 0}
-    assert json.loads(for_programs.stdout) == {
+def test_status_shows_positions_and_counts_to_people_and_to_programs_alike(database: Path) -> None:
+    as_json, as_text = run_cli(database, "status", "--json"), run_cli(database, "status")
+    assert (as_json.returncode, as_text.returncode) == (0, 0)
+    assert (as_json.stderr, as_text.stderr) == ("", "")
+    current = {"position": 6, "lag_events": 0, "set_aside": 0}
+    assert json.loads(as_json.stdout) == {
         "head": 6,
-        "projections": {"fullness": there, "membership": there, "profile": there, "timeline": there},
+        "projections": {"fullness": current, "membership": current, "profile": current, "timeline": current},
         "lag_seconds": 0,
         "counts": {"groups": 2, "active_groups": 1, "full_groups": 1, "members": 3},
         "quarantine": 2,
@@ -107,7 +107,7 @@ def test_status_says_how_far_everything_is_to_people_and_to_programs_alike(datab
         "replay": None,
         "complaints": [],
     }
-    assert for_people.stdout.splitlines() == [
+    assert as_text.stdout.splitlines() == [
         "events        6",
         "fullness      at 6, 0 behind, 0 set aside",
         "membership    at 6, 0 behind, 0 set aside",
@@ -122,23 +122,23 @@ def test_status_says_how_far_everything_is_to_people_and_to_programs_alike(datab
     ]
 
 
-def test_status_of_events_that_nobody_projected_yet_names_every_projection_and_its_lag(tmp_path: Path) -> None:
+def test_status_names_every_projection_and_its_lag_before_anything_is_projected(tmp_path: Path) -> None:
     with serving(tmp_path / "events.db", "--only", "callbacks") as server:
-        for body in STORY:
+        for body in CALLBACKS:
             server.post(body)
     status = json.loads(run_cli(tmp_path / "events.db", "status", "--json").stdout)
-    behind = {"position": 0, "lag_events": 6, "set_aside": 0}
+    empty = {"position": 0, "lag_events": 6, "set_aside": 0}
     assert status["head"] == 6
-    assert status["projections"] == {"fullness": behind, "membership": behind, "profile": behind, "timeline": behind}
+    assert status["projections"] == {"fullness": empty, "membership": empty, "profile": empty, "timeline": empty}
 
 
-def test_events_prints_the_history_one_json_object_a_line_with_each_callback_as_it_came(database: Path) -> None:
+def test_events_prints_the_history_a_json_object_per_line_with_each_callback_as_received(database: Path) -> None:
     done = run_cli(database, "events")
     assert (done.returncode, done.stderr) == (0, "")
     events = [json.loads(line) for line in done.stdout.splitlines()]
     assert [event["position"] for event in events] == [1, 2, 3, 4, 5, 6]
-    assert [event["callback"] for event in events] == STORY
-    assert [event["group_id"] for event in events] == [body["GroupId"] for body in STORY]
+    assert [event["callback"] for event in events] == CALLBACKS
+    assert [event["group_id"] for event in events] == [body["GroupId"] for body in CALLBACKS]
     assert {key: events[1][key] for key in ("type", "occurred_at", "operator", "platform")} == {
         "type": "MembersJoined",
         "occurred_at": "2022-12-09T08:26:54.002Z",
@@ -158,7 +158,7 @@ def test_events_prints_the_history_one_json_object_a_line_with_each_callback_as_
         (["--group", "g2"], [3, 5]),
         (["--group", "g2", "--after", "3"], [5]),
         (["--group", "g2", "--after", "5"], []),
-        (["--group", "nobody's"], []),
+        (["--group", "unknown"], []),
     ],
     ids=str,
 )
@@ -168,7 +168,7 @@ def test_events_are_chosen_by_position_and_by_group(database: Path, arguments: l
     assert [json.loads(line)["position"] for line in done.stdout.splitlines()] == positions
 
 
-def test_the_quarantine_is_listed_and_shown_with_each_body_as_it_came(database: Path) -> None:
+def test_the_quarantine_is_listed_and_shown_with_each_body_as_received(database: Path) -> None:
     listed = run_cli(database, "quarantine", "list")
     assert listed.returncode == 0
     first, second = listed.stdout.splitlines()
@@ -184,20 +184,20 @@ def test_the_quarantine_is_listed_and_shown_with_each_body_as_it_came(database: 
     assert as_bytes.stdout == first.encode() + b"\n" + UNREADABLE[0] + b"\n"
 
 
-def test_what_is_still_unreadable_stays_in_the_quarantine(database: Path) -> None:
-    retried = run_cli(database, "quarantine", "retry")
-    assert retried.returncode == 1
-    assert [line.partition(": ")[0] for line in retried.stdout.splitlines()] == [
+def test_callbacks_that_are_still_unreadable_stay_in_the_quarantine(database: Path) -> None:
+    result = run_cli(database, "quarantine", "retry")
+    assert result.returncode == 1
+    assert [line.partition(": ")[0] for line in result.stdout.splitlines()] == [
         "1  still unreadable",
         "2  still unreadable",
     ]
     assert run_cli(database, "quarantine", "list").stdout.count("\n") == 2
 
 
-def test_what_can_be_read_now_is_released_once_and_remembered(tmp_path: Path) -> None:
+def test_a_callback_that_has_become_readable_is_released_once_and_its_position_kept(tmp_path: Path) -> None:
     database = tmp_path / "events.db"
-    for body in (STORY[2], STORY[0]):
-        keep(database, json.dumps(body).encode(), command=body["CallbackCommand"])
+    for body in (CALLBACKS[2], CALLBACKS[0]):
+        quarantine(database, json.dumps(body).encode(), command=body["CallbackCommand"])
     only_one = run_cli(database, "quarantine", "retry", "2")
     assert (only_one.returncode, only_one.stdout) == (0, "2  is now the event at position 1\n")
     rest = run_cli(database, "quarantine", "retry")
@@ -211,12 +211,12 @@ def test_what_can_be_read_now_is_released_once_and_remembered(tmp_path: Path) ->
     assert again.stderr == "projector: callback 2 is not waiting in the quarantine\n"
     assert run_cli(database, "quarantine", "retry").stdout == ""
     events = [json.loads(line) for line in run_cli(database, "events").stdout.splitlines()]
-    assert [event["callback"] for event in events] == [STORY[0], STORY[2]]
+    assert [event["callback"] for event in events] == [CALLBACKS[0], CALLBACKS[2]]
     assert [event["recorded_at"] for event in events] == ["2022-12-09T08:26:54.123Z"] * 2
 
 
 @pytest.mark.parametrize("action", ["show", "retry"])
-def test_what_is_not_in_the_quarantine_is_said_in_one_line(database: Path, action: str) -> None:
+def test_an_id_that_is_not_in_the_quarantine_is_reported_in_one_line(database: Path, action: str) -> None:
     done = run_cli(database, "quarantine", action, "77")
     assert (done.returncode, done.stdout) == (1, "")
     assert len(done.stderr.splitlines()) == 1
@@ -228,13 +228,13 @@ def test_the_version_and_the_help_need_no_database_and_no_settings(tmp_path: Pat
     nothing = {"PROJECTOR_SDK_APP_ID": "", "PROJECTOR_DATABASE_URL": "nonsense"}
     version = run_cli(tmp_path / "none.db", "--version", **nothing)
     assert (version.returncode, version.stdout, version.stderr) == (0, f"projector {__version__}\n", "")
-    told = run_cli(tmp_path / "none.db", "--help", **nothing)
-    assert (told.returncode, told.stderr) == (0, "")
+    usage = run_cli(tmp_path / "none.db", "--help", **nothing)
+    assert (usage.returncode, usage.stderr) == (0, "")
     for command in ("serve", "replay", "status", "quarantine", "simulate", "events"):
-        assert command in re.findall(r"^    (\w+)", told.stdout, re.MULTILINE)
-        of_command = run_cli(tmp_path / "none.db", command, "--help", **nothing)
-        assert (of_command.returncode, of_command.stderr) == (0, "")
-        assert of_command.stdout.startswith(f"usage: projector {command} ")
+        assert command in re.findall(r"^    (\w+)", usage.stdout, re.MULTILINE)
+        command_usage = run_cli(tmp_path / "none.db", command, "--help", **nothing)
+        assert (command_usage.returncode, command_usage.stderr) == (0, "")
+        assert command_usage.stdout.startswith(f"usage: projector {command} ")
 
 
 @pytest.mark.parametrize(
@@ -253,11 +253,11 @@ def test_the_version_and_the_help_need_no_database_and_no_settings(tmp_path: Pat
         ["quarantine", "retry", "0"],
         ["quarantine", "retry", "-1"],
         ["quarantine", "retry", TOO_LARGE],
-        ["serve", "--only", "half"],
+        ["serve", "--only", "nonsense"],
     ],
     ids=" ".join,
 )
-def test_what_no_command_takes_is_refused_with_the_usage(database: Path, arguments: list[str]) -> None:
+def test_wrong_arguments_are_refused_with_the_usage(database: Path, arguments: list[str]) -> None:
     done = run_cli(database, *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("usage: projector")
@@ -269,9 +269,9 @@ def test_what_no_command_takes_is_refused_with_the_usage(database: Path, argumen
     [["status"], ["events"], ["replay"], ["replay", "--check"], ["quarantine", "list"], ["quarantine", "retry"]],
     ids=" ".join,
 )
-def test_a_database_that_is_not_there_is_said_in_one_line_and_not_created(tmp_path: Path, arguments: list[str]) -> None:
+def test_a_missing_database_is_reported_in_one_line_and_not_created(tmp_path: Path, arguments: list[str]) -> None:
     done = run_cli(tmp_path / "nothing.db", *arguments)
-    assert_one_line(done, str(tmp_path / "nothing.db"), "PROJECTOR_DATABASE_URL")
+    assert_fails_with_one_line(done, str(tmp_path / "nothing.db"), "PROJECTOR_DATABASE_URL")
     assert [*tmp_path.iterdir()] == []
 
 
@@ -288,18 +288,18 @@ def test_a_database_that_is_not_there_is_said_in_one_line_and_not_created(tmp_pa
         ("COMPRESSOR_TOPIC", "nonsense"),
     ],
 )
-def test_a_wrong_setting_is_said_in_one_line_that_names_it(database: Path, name: str, value: str) -> None:
-    assert_one_line(run_cli(database, "status", **{name: value}), name)
+def test_a_wrong_setting_is_reported_in_one_line_that_names_it(database: Path, name: str, value: str) -> None:
+    assert_fails_with_one_line(run_cli(database, "status", **{name: value}), name)
 
 
-def test_what_is_no_database_is_said_in_one_line_and_left_as_it_is(tmp_path: Path) -> None:
-    (tmp_path / "letter.txt").write_text("Dear SQLite, I am no database.\n" * 100)
-    assert_one_line(run_cli(tmp_path / "letter.txt", "status"), "not a database")
-    assert_one_line(run_cli(tmp_path, "status"), "unable to open database file")
-    assert (tmp_path / "letter.txt").read_text() == "Dear SQLite, I am no database.\n" * 100
+def test_a_file_that_is_not_a_database_is_reported_in_one_line_and_left_unchanged(tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("Dear SQLite, I am not a database.\n" * 100)
+    assert_fails_with_one_line(run_cli(tmp_path / "letter.txt", "status"), "not a database")
+    assert_fails_with_one_line(run_cli(tmp_path, "status"), "unable to open database file")
+    assert (tmp_path / "letter.txt").read_text() == "Dear SQLite, I am not a database.\n" * 100
 
 
-def test_a_reader_who_has_seen_enough_gets_the_first_line_and_no_complaint(long_history: Path) -> None:
+def test_a_reader_that_closes_the_pipe_early_gets_the_first_line_and_no_error_message(long_history: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "projector", "events"],
         env=environment(long_history),
@@ -318,7 +318,7 @@ PRINTING = [["events"], ["status"], ["status", "--json"], ["quarantine", "list"]
 
 
 @pytest.mark.parametrize("arguments", PRINTING, ids=" ".join)
-def test_output_that_finds_no_room_is_said_in_one_line(database: Path, arguments: list[str]) -> None:
+def test_output_to_a_full_disk_is_reported_in_one_line(database: Path, arguments: list[str]) -> None:
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
             [sys.executable, "-m", "projector", *arguments],
@@ -331,7 +331,7 @@ def test_output_that_finds_no_room_is_said_in_one_line(database: Path, arguments
 
 
 @pytest.mark.parametrize("arguments", PRINTING, ids=" ".join)
-def test_a_reader_who_is_gone_from_the_start_causes_no_complaint(database: Path, arguments: list[str]) -> None:
+def test_a_pipe_that_is_closed_from_the_start_causes_no_error_message(database: Path, arguments: list[str]) -> None:
     buffered = {name: value for name, value in environment(database).items() if name != "PYTHONUNBUFFERED"}
     reading, writing = os.pipe()
     os.close(reading)
@@ -344,22 +344,22 @@ def test_a_reader_who_is_gone_from_the_start_causes_no_complaint(database: Path,
 
 @pytest.fixture(scope="module")
 def secret(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
-    """A database that was written with a cipher, and the settings to read it with."""
+    """A database written with a cipher, and the settings to read it."""
     key = {"CIPHER_TOPIC": "eventsourcing.cipher:AESCipher", "CIPHER_KEY": KEY}
     path = tmp_path_factory.mktemp("secret") / "events.db"
     with serving(path, **key) as server:
-        for body in STORY:
+        for body in CALLBACKS:
             assert server.post(body).status_code == 200
         assert server.post(b'{"NewMemberList": "bob"').status_code == 400
         assert server.stop() == 0
     return path, key
 
 
-def test_what_was_written_with_a_cipher_is_read_with_its_key(secret: tuple[Path, dict[str, str]]) -> None:
+def test_a_database_written_with_a_cipher_is_read_with_its_key(secret: tuple[Path, dict[str, str]]) -> None:
     database, key = secret
     assert b"bob" not in database.read_bytes()
     events = [json.loads(line) for line in run_cli(database, "events", **key).stdout.splitlines()]
-    assert [event["callback"] for event in events] == STORY
+    assert [event["callback"] for event in events] == CALLBACKS
     assert '{"NewMemberList": "bob"\n' in run_cli(database, "quarantine", "show", "1", **key).stdout
     assert run_cli(database, "replay", "--check", **key).returncode == 0
 
@@ -369,17 +369,17 @@ def test_what_was_written_with_a_cipher_is_read_with_its_key(secret: tuple[Path,
     [["events"], ["status"], ["replay"], ["quarantine", "retry"], ["serve", "--port", "0"]],
     ids=" ".join,
 )
-def test_without_the_key_one_line_says_what_is_missing(
+def test_without_the_key_the_missing_setting_is_reported_in_one_line(
     secret: tuple[Path, dict[str, str]], arguments: list[str]
 ) -> None:
-    assert_one_line(run_cli(secret[0], *arguments), "CIPHER_KEY")
+    assert_fails_with_one_line(run_cli(secret[0], *arguments), "CIPHER_KEY")
 
 
 @pytest.mark.parametrize(
     "changed",
     [{"CIPHER_KEY": ANOTHER_KEY}, {"CIPHER_KEY": ""}, {"CIPHER_KEY": "too short"}, {"CIPHER_KEY": "AAAA"}],
-    ids=["another key", "no key", "no base64", "a key of a wrong length"],
+    ids=["another key", "no key", "not base64", "a key of a wrong length"],
 )
-def test_with_a_wrong_key_one_line_says_so(secret: tuple[Path, dict[str, str]], changed: dict[str, str]) -> None:
+def test_a_wrong_key_is_reported_in_one_line(secret: tuple[Path, dict[str, str]], changed: dict[str, str]) -> None:
     database, key = secret
-    assert_one_line(run_cli(database, "events", **{**key, **changed}), "CIPHER_KEY")
+    assert_fails_with_one_line(run_cli(database, "events", **{**key, **changed}), "CIPHER_KEY")

@@ -1,4 +1,4 @@
-"""What long work shows on a terminal."""
+"""The progress bar on a terminal."""
 
 from __future__ import annotations
 
@@ -25,14 +25,18 @@ def fill(database: Path, count: int) -> None:
     for first in range(0, count, 1000):
         batch = []
         for number in range(first, first + 1000):
-            about = {"group_id": f"g{number % 40}", "occurred_at": 1 + number * 7919 % count, "recorded_at": number + 1}
+            fields = {
+                "group_id": f"g{number % 40}",
+                "occurred_at": 1 + number * 7919 % count,
+                "recorded_at": number + 1,
+            }
             members = (f"u{number % 613}", f"u{number % 17}")
             event = (
-                MembersLeft(**about, members=members)
+                MembersLeft(**fields, members=members)
                 if number % 3 == 0
-                else GroupFilled(**about)
+                else GroupFilled(**fields)
                 if number % 11 == 0
-                else MembersJoined(**about, members=members)
+                else MembersJoined(**fields, members=members)
             )
             batch.append(Candidate(event, None))
         stores.events.append(batch)

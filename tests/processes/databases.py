@@ -1,4 +1,4 @@
-"""What is in a database's files, seen without a server."""
+"""The contents of a database, read and changed without a server."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def write(database: Path, serials: Sequence[int], seed: int) -> None:
 
 
 def history(database: Path) -> list[Recorded]:
-    """Everything recorded, in order."""
+    """All recorded events, in order."""
     with closing(open_stores(settings(database)).events) as events:
         return [*reading.history(events, 0, 10_000)]
 
@@ -70,13 +70,13 @@ def rows(database: Path) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def change_read_model(database: Path, statement: str) -> None:
-    """Change exactly one row behind everybody's back."""
+    """Change exactly one row while no projection knows of it."""
     with kinds.read_model(database) as connection:
         assert connection.execute(statement).rowcount == 1
 
 
 def lose_read_model(database: Path) -> None:
-    """Take the live read model away, as a careless hand would."""
+    """Delete the live read model, as an administrator might by mistake."""
     if kinds.on_postgresql():
         kinds.change_events(database, "DROP TABLE public.read_models")
     else:
@@ -84,7 +84,7 @@ def lose_read_model(database: Path) -> None:
 
 
 def outdate_read_model(database: Path) -> None:
-    """Make the live read model one of a schema that this version does not know."""
+    """Give the live read model a schema version unknown to this code."""
     with kinds.read_model(database) as connection:
         if kinds.on_postgresql():
             connection.execute("UPDATE public.read_models SET schema_version = 99")
@@ -94,7 +94,7 @@ def outdate_read_model(database: Path) -> None:
 
 
 def projected(database: Path) -> dict[str, Any]:
-    """Every group with its members, as the read model has it."""
+    """Every group with its members, from the read model."""
     queries = open_queries(settings(database))
     try:
         with queries.session() as session:
@@ -104,7 +104,7 @@ def projected(database: Path) -> dict[str, Any]:
 
 
 def served(server: Server, groups: Sequence[str], *, position: int) -> dict[str, Any]:
-    """Every one of these groups with its members, as `/v1` answers once that position is reached."""
+    """These groups with their members, as `/v1` shows them once that position is reached."""
     return {
         group_id: (server.group(group_id, wait_for=position), server.members(group_id, wait_for=position))
         for group_id in groups
@@ -112,7 +112,7 @@ def served(server: Server, groups: Sequence[str], *, position: int) -> dict[str,
 
 
 def assert_served_as_recorded(server: Server, database: Path) -> None:
-    """What `/v1` answers is what the contract says of the recorded events."""
+    """`/v1` shows the state that follows from the recorded events."""
     recorded = history(database)
     expected = oracle.everything(oracle.facts(recorded))
     assert served(server, [*expected], position=len(recorded)) == expected

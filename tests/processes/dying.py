@@ -41,7 +41,7 @@ def catch_up(database: Path) -> None:
 
 
 def append(database: Path) -> None:
-    """Append, in one batch, an event that is there and four that are not."""
+    """Append, in one batch, an event that is already stored and four that are not."""
     events = open_stores(settings(database)).events
     events.append(candidates([3, 4, 5, 6, 7], SEED))
     events.close()
@@ -68,7 +68,7 @@ def forget(database: Path) -> None:
 
 
 def keep_readable(database: Path, body: dict[str, Any]) -> None:
-    """Put into the quarantine what an earlier version could not read and this one can."""
+    """Put a callback into the quarantine that an earlier version could not read and this version can."""
     stores = open_stores(settings(database))
     request = UnreadableRequest(json.dumps(body).encode(), "too new", body["CallbackCommand"], None, EPOCH)
     stores.quarantine.keep(request)
@@ -80,7 +80,7 @@ def retry_from_quarantine(database: Path) -> None:
 
 
 def does(work: Callable[[Path], None], database: Path, *, dies_at: int = NEVER) -> bool:
-    """Do the work in a process of its own, which dies before that step; tell whether it was finished before."""
+    """Do the work in a process of its own, which dies before that step; return whether it finished."""
     forks = multiprocessing.get_context("forkserver")
     forks.set_forkserver_preload([__name__])
     process = forks.Process(target=_do, args=(work, database, dies_at))
@@ -93,29 +93,29 @@ def does(work: Callable[[Path], None], database: Path, *, dies_at: int = NEVER) 
 def _do(work: Callable[[Path], None], database: Path, dies_at: int) -> None:
     steps, connect = count(1), sqlite3.connect
 
-    def take() -> None:
+    def take_step() -> None:
         if next(steps) == dies_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def stated(statement: str) -> None:
+    def trace(statement: str) -> None:
         if not statement.lstrip().upper().startswith(("SELECT", "PRAGMA")):
-            take()
+            take_step()
 
-    def watched(*arguments: Any, **options: Any) -> sqlite3.Connection:
+    def traced_connect(*arguments: Any, **options: Any) -> sqlite3.Connection:
         connection = connect(*arguments, **options)
-        connection.set_trace_callback(stated)
+        connection.set_trace_callback(trace)
         return connection
 
-    def before(function: Callable[..., Any]) -> Callable[..., Any]:
+    def step_before(function: Callable[..., Any]) -> Callable[..., Any]:
         def stepped(*arguments: Any, **options: Any) -> Any:
-            take()
+            take_step()
             return function(*arguments, **options)
 
         return stepped
 
-    sqlite3.connect = watched
+    sqlite3.connect = traced_connect
     for name in ("replace", "symlink", "unlink", "fsync"):
-        setattr(os, name, before(getattr(os, name)))
+        setattr(os, name, step_before(getattr(os, name)))
     work(database)
 
 

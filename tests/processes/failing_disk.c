@@ -1,7 +1,7 @@
-/* Makes calls on chosen files fail, as a broken disk does: LD_PRELOAD this.
+/* Makes calls on chosen files fail, as a broken disk does. Load it with LD_PRELOAD.
 
-   While the file named by FAILING_DISK exists it holds "CALLS ERRNO PART", such as "write,fsync 5 events.db":
-   these calls fail with that error on files whose path has this part in it. */
+   While the file named by FAILING_DISK exists, it contains "CALLS ERRNO PART", such as "write,fsync 5 events.db":
+   these calls fail with this error on files whose path contains PART. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 static int fails(const char *call, int fd, const char *path) {
-    char calls[200], part[200], link[64], found[4096];
+    char calls[200], part[200], link[64], target[4096];
     int error, scanned;
     const char *control = getenv("FAILING_DISK");
     FILE *file = control ? fopen(control, "re") : NULL;
@@ -25,10 +25,10 @@ static int fails(const char *call, int fd, const char *path) {
     if (scanned != 3 || !strstr(calls, call)) return 0;
     if (!path) {
         snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-        ssize_t length = readlink(link, found, sizeof found - 1);
+        ssize_t length = readlink(link, target, sizeof target - 1);
         if (length < 0) return 0;
-        found[length] = 0;
-        path = found;
+        target[length] = 0;
+        path = target;
     }
     if (!strstr(path, part)) return 0;
     errno = error;

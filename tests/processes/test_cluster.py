@@ -1,4 +1,4 @@
-"""Several receivers, workers and query servers on one PostgreSQL, while they, and it, are killed again and again."""
+"""Several receivers, workers and query servers on one PostgreSQL, while they and PostgreSQL are killed repeatedly."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ FLEET = {"callbacks": 3, "projections": 2, "queries": 2}
 
 
 class Fleet:
-    """Processes, each with one part, that can be killed and started again."""
+    """Processes with one role each, which can be killed and started again."""
 
     def __init__(self, database: Path) -> None:
         self._database = database
@@ -50,68 +50,68 @@ class Fleet:
         self.servers: dict[tuple[str, int], Server] = {}
 
     def __enter__(self) -> Fleet:
-        for part, count in FLEET.items():
+        for role, count in FLEET.items():
             for number in range(count):
-                self.start(part, number)
+                self.start(role, number)
         return self
 
     def __exit__(self, *_: object) -> None:
         for stack in self._stacks.values():
             stack.close()
 
-    def start(self, part: str, number: int) -> None:
-        stack = self._stacks[part, number] = ExitStack()
-        self.servers[part, number] = stack.enter_context(serving(self._database, "--only", part))
+    def start(self, role: str, number: int) -> None:
+        stack = self._stacks[role, number] = ExitStack()
+        self.servers[role, number] = stack.enter_context(serving(self._database, "--only", role))
 
-    def kill(self, part: str, number: int) -> None:
-        self.servers.pop((part, number)).kill()
-        self._stacks.pop((part, number)).close()
+    def kill(self, role: str, number: int) -> None:
+        self.servers.pop((role, number)).kill()
+        self._stacks.pop((role, number)).close()
 
-    def of(self, part: str) -> list[Server]:
-        return [server for (its, _), server in self.servers.items() if its == part]
+    def of(self, role: str) -> list[Server]:
+        return [server for (other, _), server in self.servers.items() if other == role]
 
 
 def spooled(database: Path) -> int:
-    """How many events wait in the spool that the receivers share."""
+    """The number of events in the spool that the receivers share."""
     with closing(sqlite3.connect(f"{database}.spool", timeout=30)) as spool:
         return int(spool.execute("SELECT COUNT(*) FROM spool").fetchone()[0])
 
 
 class Follower(threading.Thread):
-    """Reads the history as it grows, and notes a position that it was not given in its turn."""
+    """Reads the history as it grows, and notes positions that are skipped or out of order."""
 
     def __init__(self, database: Path) -> None:
         super().__init__()
-        self.enough = threading.Event()
+        self.stopping = threading.Event()
         self.position = 0
         self.faults: list[str] = []
         self._store = open_events(settings(database))
 
     def run(self) -> None:
-        while not self.enough.is_set():
+        while not self.stopping.is_set():
             try:
-                found = [one.position for one in self._store.read(self.position, 500)]
+                positions = [recorded.position for recorded in self._store.read(self.position, 500)]
             except StoreUnavailable:
                 continue
-            if found != list(range(self.position + 1, self.position + 1 + len(found))):
-                self.faults.append(f"behind {self.position} came {found}")
-            self.position = max(found, default=self.position)
+            if positions != list(range(self.position + 1, self.position + 1 + len(positions))):
+                self.faults.append(f"after {self.position} came {positions}")
+            self.position = max(positions, default=self.position)
         self._store.close()
 
 
-def test_whatever_is_killed_all_that_was_acknowledged_is_there_once_and_nothing_is_stepped_over(
+def test_whatever_is_killed_every_acknowledged_callback_is_recorded_once_and_no_position_is_skipped(
     tmp_path: Path, postgresql: PostgreSQL
 ) -> None:
     database, rng = tmp_path / "events.db", random.Random(SEED)
     ledger = Ledger(SEED, may_refuse=True)
-    kinds_of_trouble = [*FLEET, "postgresql"]
+    victims = [*FLEET, "postgresql"]
     with Fleet(database) as fleet:
         follower = Follower(database)
         follower.start()
         for turn in range(ROUNDS):
             with pouring(*fleet.of("callbacks"), ledger=ledger, senders=6, name=str(turn)):
-                ledger.wait_for(answers=rng.randrange(20, 80))
-                victim = kinds_of_trouble[turn % len(kinds_of_trouble)]
+                ledger.wait_for(acknowledged=rng.randrange(20, 80))
+                victim = victims[turn % len(victims)]
                 if victim == "postgresql":
                     postgresql.stop(immediately=True)
                     postgresql.start()
@@ -119,11 +119,11 @@ def test_whatever_is_killed_all_that_was_acknowledged_is_there_once_and_nothing_
                     number = rng.randrange(FLEET[victim])
                     fleet.kill(victim, number)
                     fleet.start(victim, number)
-                ledger.wait_for(answers=20)
+                ledger.wait_for(acknowledged=20)
         until(lambda: spooled(database) == 0, of=fleet.of("queries")[0])
         recorded = history(database)
         until(lambda: follower.position == len(recorded), of=fleet.of("queries")[0])
-        follower.enough.set()
+        follower.stopping.set()
         follower.join()
         ledger.assert_kept(recorded)
         for server in fleet.of("queries"):
@@ -134,22 +134,22 @@ def test_whatever_is_killed_all_that_was_acknowledged_is_there_once_and_nothing_
     summary(f"{ROUNDS} kills, {ledger.posts} posts, {len(ledger.acknowledged)} callbacks acknowledged")
 
 
-def test_while_the_database_is_away_for_half_a_minute_every_callback_is_acknowledged_and_there_afterwards(
+def test_while_the_database_is_down_for_half_a_minute_every_callback_is_acknowledged_and_recorded_afterwards(
     tmp_path: Path, postgresql: PostgreSQL
 ) -> None:
     database, ledger = tmp_path / "events.db", Ledger(SEED)
     with serving(database, "--only", "callbacks") as receiver, serving(database, "--only", "projections"):
         with pouring(receiver, ledger=ledger, senders=8):
-            ledger.wait_for(answers=50)
+            ledger.wait_for(acknowledged=50)
             postgresql.stop(immediately=True)
-            until_when = time.monotonic() + OUTAGE_S
-            while time.monotonic() < until_when:
-                ledger.wait_for(answers=1)
-            seen = receiver.get("/readyz")
-            assert (seen.status_code, seen.json()["spool"]["events"] > 100) == (503, True)
+            deadline = time.monotonic() + OUTAGE_S
+            while time.monotonic() < deadline:
+                ledger.wait_for(acknowledged=1)
+            ready = receiver.get("/readyz")
+            assert (ready.status_code, ready.json()["spool"]["events"] > 100) == (503, True)
             assert "projector_spool_events" in receiver.get("/metrics").text
             postgresql.start()
-            ledger.wait_for(answers=100)
+            ledger.wait_for(acknowledged=100)
         assert ledger.refused == []
         assert len(ledger.spooled) >= 1_000
         until(lambda: spooled(database) == 0, of=receiver)
@@ -158,16 +158,16 @@ def test_while_the_database_is_away_for_half_a_minute_every_callback_is_acknowle
         assert_served_as_recorded(server, database)
 
 
-def test_while_the_database_says_nothing_every_callback_is_acknowledged_and_there_afterwards(
+def test_while_the_database_does_not_respond_every_callback_is_acknowledged_and_recorded_afterwards(
     tmp_path: Path, postgresql: PostgreSQL
 ) -> None:
     database, ledger = tmp_path / "events.db", Ledger(SEED)
     with serving(database, "--only", "callbacks") as receiver, serving(database, "--only", "projections") as worker:
         with pouring(receiver, ledger=ledger, senders=8):
-            ledger.wait_for(answers=50)
+            ledger.wait_for(acknowledged=50)
             with postgresql.frozen():
-                ledger.wait_for(answers=100)
-            ledger.wait_for(answers=100)
+                ledger.wait_for(acknowledged=100)
+            ledger.wait_for(acknowledged=100)
         assert ledger.refused == []
         assert len(ledger.spooled) >= 50
         until(lambda: spooled(database) == 0, of=receiver)
@@ -175,14 +175,14 @@ def test_while_the_database_says_nothing_every_callback_is_acknowledged_and_ther
     ledger.assert_kept(history(database))
 
 
-def test_a_receiver_that_is_killed_with_callbacks_in_its_spool_delivers_them_when_it_is_started_again(
+def test_a_receiver_killed_with_callbacks_in_its_spool_forwards_them_when_it_is_started_again(
     tmp_path: Path, postgresql: PostgreSQL
 ) -> None:
     database, ledger = tmp_path / "events.db", Ledger(SEED)
     with serving(database, "--only", "callbacks") as receiver:
         postgresql.stop()
         with pouring(receiver, ledger=ledger, senders=4):
-            ledger.wait_for(answers=100)
+            ledger.wait_for(acknowledged=100)
             receiver.kill()
     postgresql.start()
     assert spooled(database) >= 100
@@ -191,7 +191,7 @@ def test_a_receiver_that_is_killed_with_callbacks_in_its_spool_delivers_them_whe
     ledger.assert_kept(history(database))
 
 
-def test_a_receiver_that_is_started_while_the_database_is_away_takes_callbacks_and_delivers_them_when_it_is_back(
+def test_a_receiver_started_while_the_database_is_down_accepts_callbacks_and_forwards_them_once_it_is_back(
     tmp_path: Path, postgresql: PostgreSQL
 ) -> None:
     database, ledger = tmp_path / "events.db", Ledger(SEED)
@@ -199,19 +199,19 @@ def test_a_receiver_that_is_started_while_the_database_is_away_takes_callbacks_a
         postgresql.stop()
     with serving(database, "--only", "callbacks") as receiver:
         with pouring(receiver, ledger=ledger, senders=4):
-            ledger.wait_for(answers=50)
+            ledger.wait_for(acknowledged=50)
             assert receiver.get("/readyz").status_code == 503
-            assert receiver.post(b"no JSON").status_code == 400
+            assert receiver.post(b"not JSON").status_code == 400
             postgresql.start()
-            ledger.wait_for(answers=200)
+            ledger.wait_for(acknowledged=200)
         assert ledger.refused == []
         assert ledger.spooled
         until(lambda: spooled(database) == 0, of=receiver)
-        assert run_cli(database, "quarantine", "show", "1").stdout.endswith("no JSON\n")
+        assert run_cli(database, "quarantine", "show", "1").stdout.endswith("not JSON\n")
     ledger.assert_kept(history(database))
 
 
-def test_a_receiver_that_never_had_a_database_says_so_in_one_line(tmp_path: Path, postgresql: PostgreSQL) -> None:
+def test_a_receiver_that_never_had_a_database_reports_it_in_one_line(tmp_path: Path, postgresql: PostgreSQL) -> None:
     database = tmp_path / "events.db"
     url_of(database)
     postgresql.stop()
@@ -226,7 +226,7 @@ def test_when_the_worker_that_projects_dies_or_its_connection_is_cut_the_other_g
     database, ledger = tmp_path / "events.db", Ledger(SEED)
     with Fleet(database) as fleet, pouring(*fleet.of("callbacks"), ledger=ledger, senders=2):
         for number in (0, 1, 0):
-            ledger.wait_for(answers=20)
+            ledger.wait_for(acknowledged=20)
             fleet.kill("projections", number)
             head = len(history(database))
             until(lambda head=head: min(checkpoints(database).values()) > head, of=fleet.of("queries")[0])
@@ -254,34 +254,34 @@ def test_of_two_workers_one_projects_and_the_other_waits(tmp_path: Path) -> None
         assert [server.get("/readyz").status_code for server in fleet.servers.values()] == [200] * 7
 
 
-def test_a_question_that_the_database_keeps_waiting_keeps_nobody_else_waiting(tmp_path: Path) -> None:
+def test_a_query_that_waits_for_the_database_delays_no_other_request(tmp_path: Path) -> None:
     database = tmp_path / "events.db"
-    with serving(database) as server, ThreadPoolExecutor(1) as asking:
+    with serving(database) as server, ThreadPoolExecutor(1) as client:
         position = int(server.post(callback(1, SEED)).headers["Projector-Position"])
         assert server.get("/v1/groups", wait_for=position).status_code == 200
         with kinds.read_model(database) as other, other.transaction():
             other.execute("LOCK TABLE profiles IN ACCESS EXCLUSIVE MODE")
-            asked = asking.submit(server.get, "/v1/groups")
+            response = client.submit(server.get, "/v1/groups")
             waiting = "SELECT COUNT(*) FROM pg_locks WHERE NOT granted AND relation = 'profiles'::regclass"
             until(lambda: other.execute(waiting).fetchone() > (0,), of=server)
             assert "Projector-Position" in server.post(callback(2, SEED)).headers
-            assert not asked.done()
-        assert asked.result().status_code in (200, 503)
+            assert not response.done()
+        assert response.result().status_code in (200, 503)
 
 
 def test_any_number_of_replays_may_be_the_first(tmp_path: Path) -> None:
     database = tmp_path / "events.db"
     write(database, range(1, 201), SEED)
-    with ThreadPoolExecutor(4) as first:
-        done = list(first.map(lambda _: run_cli(database, "replay"), range(4)))
-    assert [(one.returncode, one.stderr) for one in done if one.returncode] == []
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(lambda _: run_cli(database, "replay"), range(4)))
+    assert [(replay.returncode, replay.stderr) for replay in done if replay.returncode] == []
     assert {*checkpoints(database).values()} == {200}
 
 
 def test_when_the_primary_dies_the_synchronous_standby_goes_on_with_all_that_was_acknowledged(tmp_path: Path) -> None:
     database, ledger = tmp_path / "events.db", Ledger(SEED)
     with running() as primary, running(primary) as standby:
-        there, here = primary.database("failing_over"), standby.url("failing_over")
+        primary_url, standby_url = primary.database("failing_over"), standby.url("failing_over")
         both = f"postgresql://postgres@127.0.0.1:{primary.port},127.0.0.1:{standby.port}/failing_over"
         point(database, f"{both}?target_session_attrs=read-write")
         primary.execute("ALTER SYSTEM SET synchronous_standby_names = 'standby'")
@@ -289,20 +289,20 @@ def test_when_the_primary_dies_the_synchronous_standby_goes_on_with_all_that_was
         with (
             serving(database, "--only", "callbacks") as receiver,
             serving(database, "--only", "projections") as worker,
-            serving(database, "--only", "queries", PROJECTOR_QUERY_DATABASE_URL=here) as replica,
+            serving(database, "--only", "queries", PROJECTOR_QUERY_DATABASE_URL=standby_url) as replica,
         ):
             until(lambda: primary.execute("SELECT sync_state FROM pg_stat_replication") == [("sync",)], of=worker)
             with pouring(receiver, ledger=ledger, senders=4):
-                ledger.wait_for(answers=100)
+                ledger.wait_for(acknowledged=100)
                 position = max(max(positions) for positions in ledger.acknowledged.values())
                 assert replica.get("/v1/groups", wait_for=position).status_code == 200
                 primary.stop(immediately=True)
-                ledger.wait_for(answers=100)
+                ledger.wait_for(acknowledged=100)
                 standby.execute("SELECT pg_promote()")
-                ledger.wait_for(answers=100)
+                ledger.wait_for(acknowledged=100)
             assert ledger.refused == []
             assert ledger.spooled
             until(lambda: spooled(database) == 0, of=receiver)
-            assert there != here
+            assert primary_url != standby_url
             ledger.assert_kept(history(database))
             assert_served_as_recorded(replica, database)

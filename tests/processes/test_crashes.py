@@ -1,4 +1,4 @@
-"""kill -9 at any moment: what was acknowledged is there once, and the read model is what the events say."""
+"""kill -9 at any moment: acknowledged callbacks are recorded once, and the read model matches the history."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SEED = 20221209
 
 
 def assert_consistent(database: Path) -> None:
-    """The projections stand at one position, and their rows are those of the events up to there."""
+    """All projections have the same position, and their rows match the events up to it."""
     reached = {*checkpoints(database).values()} or {0}
     assert len(reached) == 1
     recorded = history(database)
@@ -54,7 +54,7 @@ def test_kills_under_load_lose_nothing_and_double_nothing(tmp_path: Path) -> Non
     database, ledger, rng = tmp_path / "events.db", Ledger(SEED), random.Random(SEED)
     for turn in range(ROUNDS):
         with serving(database) as server, pouring(server, ledger=ledger, name=str(turn)):
-            ledger.wait_for(**{rng.choice(["posts", "answers"]): rng.randrange(1, 200)})
+            ledger.wait_for(**{rng.choice(["posts", "acknowledged"]): rng.randrange(1, 200)})
             server.kill()
         left = copied(database, tmp_path / f"after kill {turn}")
         ledger.assert_kept(history(left))
@@ -63,8 +63,8 @@ def test_kills_under_load_lose_nothing_and_double_nothing(tmp_path: Path) -> Non
 
     with serving(database) as server:
         for serial in [serial for serial in sorted(ledger.sent) if serial % 10][-200:]:
-            answer = server.post(callback(serial, SEED))
-            ledger.acknowledge(serial, int(answer.headers["Projector-Position"]))
+            response = server.post(callback(serial, SEED))
+            ledger.acknowledge(serial, int(response.headers["Projector-Position"]))
         ledger.assert_kept(history(database))
         assert_served_as_recorded(server, database)
     assert run_cli(database, "verify").returncode == 0
@@ -72,7 +72,7 @@ def test_kills_under_load_lose_nothing_and_double_nothing(tmp_path: Path) -> Non
     summary(f"{ROUNDS} kills, {ledger.posts} posts, {len(ledger.acknowledged)} callbacks acknowledged")
 
 
-def test_killed_again_and_again_while_it_catches_up_it_arrives(tmp_path: Path) -> None:
+def test_a_worker_killed_again_and_again_while_it_catches_up_reaches_the_head(tmp_path: Path) -> None:
     database, head, kills, reached = tmp_path / "events.db", 20_000, 0, 0
     write(database, range(1, head + 1), SEED)
     begin_read_model(database).close()
@@ -90,8 +90,8 @@ def test_killed_again_and_again_while_it_catches_up_it_arrives(tmp_path: Path) -
         assert_served_as_recorded(server, database)
 
 
-def begun(tmp_path: Path) -> Path:
-    """A database of a few batches, with a read model that has none of them yet."""
+def prepare(tmp_path: Path) -> Path:
+    """Prepare a database of a few batches, with an empty read model."""
     database = tmp_path / "events.db"
     write(database, range(1, 2 * dying.BATCH_SIZE + 3), SEED)
     begin_read_model(database).close()
@@ -99,7 +99,7 @@ def begun(tmp_path: Path) -> Path:
 
 
 def each_step(tmp_path: Path, prepared: Path, work: Callable[[Path], None], check: Callable[[Path], None]) -> int:
-    """Let the work die before each step it takes, every time on a fresh copy; check what is left; count the steps."""
+    """Kill the work before each of its steps, on a new copy each time; check the remaining state; count the steps."""
     for step in count(1):
         database = copied(prepared, tmp_path / f"step {step}")
         finished = dying.does(work, database, dies_at=step)
@@ -109,22 +109,22 @@ def each_step(tmp_path: Path, prepared: Path, work: Callable[[Path], None], chec
     raise AssertionError
 
 
-def test_dying_before_any_step_of_catching_up_leaves_a_state_that_was_and_the_next_start_arrives(
+def test_dying_before_any_step_of_catching_up_leaves_an_earlier_state_and_the_next_start_reaches_the_head(
     tmp_path: Path,
 ) -> None:
-    prepared = begun(tmp_path)
-    everything = shown.folded(history(prepared))
+    prepared = prepare(tmp_path)
+    expected = shown.folded(history(prepared))
 
     def check(database: Path) -> None:
         assert_consistent(copied(database, database.parent / "left"))
         assert dying.does(dying.catch_up, database)
-        assert projected(database) == everything
+        assert projected(database) == expected
         assert {*checkpoints(database).values()} == {2 * dying.BATCH_SIZE + 2}
 
     assert each_step(tmp_path, prepared, dying.catch_up, check) > 60
 
 
-def test_dying_before_any_step_of_an_append_keeps_the_whole_batch_or_nothing_and_a_repeat_finds_it(
+def test_dying_before_any_step_of_an_append_keeps_the_whole_batch_or_nothing_and_a_repeat_is_recognised(
     tmp_path: Path,
 ) -> None:
     prepared = tmp_path / "events.db"
@@ -135,7 +135,7 @@ def test_dying_before_any_step_of_an_append_keeps_the_whole_batch_or_nothing_and
         events = open_stores(settings(database)).events
         appended = events.append(candidates([3, 4, 5, 6, 7], SEED))
         events.close()
-        assert [one.position for one in appended] == [3, 4, 5, 6, 7]
+        assert [result.position for result in appended] == [3, 4, 5, 6, 7]
         assert appended[0] == Appended(3, repeated=True)
         assert len(history(database)) == 7
 
@@ -146,50 +146,50 @@ REPLAYS = {"whole": dying.replay, "profiles": dying.replay_profiles, "a group": 
 
 
 @pytest.mark.parametrize("work", REPLAYS.values(), ids=REPLAYS)
-def test_dying_before_any_step_of_a_replay_leaves_all_as_it_was_or_all_put_right_and_no_files_for_long(
+def test_dying_before_any_step_of_a_replay_leaves_everything_unchanged_or_everything_corrected_and_no_files_for_long(
     tmp_path: Path, work: Callable[[Path], None]
 ) -> None:
-    prepared = begun(tmp_path)
+    prepared = prepare(tmp_path)
     assert dying.does(dying.catch_up, prepared)
-    right = rows(prepared)
+    correct = rows(prepared)
     change_read_model(prepared, f"DELETE FROM profiles WHERE group_id = '{GROUPS[0]}'")
     damaged = rows(prepared)
 
     def check(database: Path) -> None:
-        assert rows(copied(database, database.parent / "left")) in (damaged, right)
+        assert rows(copied(database, database.parent / "left")) in (damaged, correct)
         assert dying.does(work, database)
-        assert rows(database) == right
+        assert rows(database) == correct
         assert len(generations(database)) <= 2
 
     assert each_step(tmp_path, prepared, work, check) > 20
 
 
-def test_dying_before_any_step_of_a_rollback_leaves_the_one_or_the_other_live(tmp_path: Path) -> None:
-    prepared = begun(tmp_path)
+def test_dying_before_any_step_of_a_rollback_leaves_either_generation_live(tmp_path: Path) -> None:
+    prepared = prepare(tmp_path)
     assert dying.does(dying.replay, prepared)
-    everything = rows(prepared)
+    expected = rows(prepared)
 
     def check(database: Path) -> None:
-        assert rows(copied(database, database.parent / "left")) == everything
+        assert rows(copied(database, database.parent / "left")) == expected
         assert dying.does(dying.roll_back, database)
-        assert rows(database) == everything
+        assert rows(database) == expected
 
     assert each_step(tmp_path, prepared, dying.roll_back, check) > 5
 
 
-def test_dying_before_any_step_of_forgetting_leaves_the_history_whole_and_the_next_time_it_is_done(
+def test_dying_before_any_step_of_forgetting_leaves_the_history_intact_and_the_next_run_completes_it(
     tmp_path: Path,
 ) -> None:
-    prepared = begun(tmp_path)
+    prepared = prepare(tmp_path)
     assert dying.does(dying.catch_up, prepared)
     before = history(prepared)
-    named = sum(f'"{dying.FORGOTTEN}"' in one.event.callback for one in before)
-    assert named >= 2
+    mentions = sum(f'"{dying.FORGOTTEN}"' in recorded.event.callback for recorded in before)
+    assert mentions >= 2
 
     def check(database: Path) -> None:
         left = history(copied(database, database.parent / "left"))
-        changed = [one for one, was in zip(left, before, strict=True) if one != was]
-        assert len(changed) in (0, named), "in one transaction"
+        changed = [after for after, original in zip(left, before, strict=True) if after != original]
+        assert len(changed) in (0, mentions), "in one transaction"
         assert dying.does(dying.forget, database)
         assert dying.FORGOTTEN not in repr(history(database)) + repr(rows(database))
         assert projected(database) == shown.folded(history(database))

@@ -1,4 +1,4 @@
-"""`projector forget`, beside a server under load: afterwards nothing shows the account, and rosters count right."""
+"""`projector forget`, beside a server under load: afterwards no trace of the user is left, and rosters are correct."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("kind")]  # every test here starts processes
 
 SEED = 20241121
-GONE = ("user7", "user8")
-SHOWN = re.compile(rb"user[78](?!\d)")
+FORGOTTEN = ("user7", "user8")
+ACCOUNTS = re.compile(rb"user[78](?!\d)")
 
 
 def stored(database: Path, folder: Path) -> bytes:
-    """Every byte that is stored: on SQLite the files as they are, and a backup; on PostgreSQL every row."""
+    """Every stored byte: on SQLite the files, with a backup; on PostgreSQL every row."""
     if not on_postgresql():
         with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(folder / "backup")) as backup:
             source.backup(backup)
@@ -48,26 +48,26 @@ def stored(database: Path, folder: Path) -> bytes:
     return b"\n".join(value if isinstance(value, bytes) else str(value).encode() for value in values)
 
 
-def answers(server: Server) -> bytes:
-    """What `/v1` says, now and of the past, in as far as somebody could be named."""
+def responses(server: Server) -> bytes:
+    """Every response of `/v1`, about now and the past, that could mention an account."""
     head = int(server.get("/v1/groups").headers["Projector-Position"])
-    found = [server.get("/v1/groups", limit=1000).content]
+    bodies = [server.get("/v1/groups", limit=1000).content]
     for group_id in GROUPS:
         path = server.group_path(group_id)
         for when in ({}, {"at": EPOCH + SPAN_MS // 2}, {"position": head // 2}):
-            found += [server.get(path, **when).content, server.get(f"{path}/members", limit=1000, **when).content]
-        found.append(server.get(f"{path}/diff", **{"from": EPOCH, "to": EPOCH + SPAN_MS}).content)
+            bodies += [server.get(path, **when).content, server.get(f"{path}/members", limit=1000, **when).content]
+        bodies.append(server.get(f"{path}/diff", **{"from": EPOCH, "to": EPOCH + SPAN_MS}).content)
     after: int | None = 0
     while after is not None:
         page = server.get("/v1/events", after=after, limit=1000)
-        found.append(page.content)
+        bodies.append(page.content)
         events = page.json()["events"]
         after = events[-1]["position"] if events else None
-    return b"\n".join(found)
+    return b"\n".join(bodies)
 
 
 def as_sent(recorded: Recorded) -> Recorded:
-    """The event as it would be if nobody were forgotten."""
+    """The event as if no account were forgotten."""
     body = callback(json.loads(recorded.event.callback)["Serial"], SEED)
     received = recorded.event.recorded_at
     event = translate(body["CallbackCommand"], json.dumps(body).encode(), platform=None, received_at=received).event
@@ -75,40 +75,40 @@ def as_sent(recorded: Recorded) -> Recorded:
 
 
 def counts(recorded: list[Recorded]) -> dict[str, Any]:
-    everything = oracle.everything(oracle.facts(recorded))
-    return {group_id: (group["member_count"], group["is_full"]) for group_id, (group, _) in everything.items()}
+    states = oracle.everything(oracle.facts(recorded))
+    return {group_id: (group["member_count"], group["is_full"]) for group_id, (group, _) in states.items()}
 
 
-def test_afterwards_no_answer_export_replay_or_backup_shows_who_is_forgotten_and_rosters_count_right(
+def test_afterwards_no_response_export_replay_or_backup_shows_a_forgotten_user_and_rosters_are_correct(
     kind: str, tmp_path: Path
 ) -> None:
     database, ledger = tmp_path / "events.db", Ledger(SEED)
     write(database, range(1, 601), SEED)
-    assert SHOWN.search(stored(database, tmp_path))
+    assert ACCOUNTS.search(stored(database, tmp_path))
     digest = digest_of(database)
     with serving(database) as server:
-        server.post(b"user7 is no JSON")
+        server.post(b"user7 is not JSON")
         with pouring(server, ledger=ledger, senders=3):
-            ledger.wait_for(answers=60)
-            done = run_cli(database, "forget", *GONE)
+            ledger.wait_for(acknowledged=60)
+            done = run_cli(database, "forget", *FORGOTTEN)
             assert (done.returncode, kind) == (0, kind), done.stderr
-            ledger.wait_for(answers=60)
+            ledger.wait_for(acknowledged=60)
         server.get("/v1/groups", wait_for=len(history(database)))
-        assert SHOWN.search(answers(server)) is None
+        assert ACCOUNTS.search(responses(server)) is None
         assert server.get("/v1/users/user7/groups").status_code == 404
         assert_served_as_recorded(server, database)
         assert counts(history(database)) == counts(list(map(as_sent, history(database))))
     exported = (
         run_cli(database, "events").stdout.encode() + run_cli(database, "quarantine", "show", "1").stdout.encode()
     )
-    assert SHOWN.search(exported) is None
+    assert ACCOUNTS.search(exported) is None
     verified = run_cli(database, "verify", "--expect", digest)
     assert verified.returncode == 0, verified.stdout
     assert "of them redacted, no faults" in verified.stdout
     assert run_cli(database, "replay").returncode == 0
-    assert SHOWN.search(stored(database, tmp_path)) is None
+    assert ACCOUNTS.search(stored(database, tmp_path)) is None
     back = run_cli(database, "replay", "--rollback")
-    assert (back.returncode, SHOWN.search(stored(database, tmp_path))) == (0, None)
+    assert (back.returncode, ACCOUNTS.search(stored(database, tmp_path))) == (0, None)
 
 
 def digest_of(database: Path) -> str:
@@ -116,35 +116,35 @@ def digest_of(database: Path) -> str:
     return next(line.removeprefix("digest: ") for line in lines if line.startswith("digest: "))
 
 
-def test_who_is_forgotten_while_a_member_can_still_leave(tmp_path: Path) -> None:
-    def about(command: str, members: str, user: str) -> dict[str, Any]:
+def test_a_user_forgotten_while_a_member_can_still_leave(tmp_path: Path) -> None:
+    def body(command: str, members: str, user: str) -> dict[str, Any]:
         return {"CallbackCommand": f"Group.CallbackAfter{command}", "GroupId": "g", members: [{"Member_Account": user}]}
 
     database = tmp_path / "events.db"
     with serving(database) as server:
         for user in ("ann", "bob"):
-            server.post(about("NewMemberJoin", "NewMemberList", user))
+            server.post(body("NewMemberJoin", "NewMemberList", user))
         done = run_cli(database, "forget", "ann")
-        pseudonym = done.stdout.splitlines()[1].split()[2]
+        pseudonym = done.stdout.splitlines()[1].split()[3]
         assert {*server.members("g", wait_for=2)} == {"bob", pseudonym}
-        left = server.post(about("MemberExit", "ExitMemberList", "ann"))
+        left = server.post(body("MemberExit", "ExitMemberList", "ann"))
         members = server.members("g", wait_for=int(left.headers["Projector-Position"]))
         assert {*members} == {"bob"}
         history_of = server.get(server.group_path("g", "members", pseudonym) + "/history").json()
         assert len(history_of["history"]) == 2
 
 
-def test_a_dry_run_changes_nothing_and_says_where_they_are_named(tmp_path: Path) -> None:
+def test_a_dry_run_changes_nothing_and_reports_where_they_are_mentioned(tmp_path: Path) -> None:
     database = tmp_path / "events.db"
     write(database, range(1, 101), SEED)
     before = history(database)
-    done = run_cli(database, "forget", "--dry-run", "user7", "nobody")
-    named = sum('"user7"' in one.event.callback for one in before)
-    assert done.stdout.startswith(f"named in {named} events of ")
+    done = run_cli(database, "forget", "--dry-run", "user7", "unknown")
+    mentions = sum('"user7"' in recorded.event.callback for recorded in before)
+    assert done.stdout.startswith(f"mentioned in {mentions} events of ")
     assert history(database) == before
 
 
-def test_events_that_cannot_be_decoded_are_told_of(tmp_path: Path) -> None:
+def test_events_that_cannot_be_decoded_are_reported(tmp_path: Path) -> None:
     database = tmp_path / "events.db"
     write(database, range(1, 31), SEED)
     column = "notification_id" if on_postgresql() else "rowid"
@@ -155,6 +155,6 @@ def test_events_that_cannot_be_decoded_are_told_of(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [[], [""], ["--dry-run"]])
-def test_nobody_cannot_be_forgotten(tmp_path: Path, arguments: list[str]) -> None:
+def test_forgetting_requires_at_least_one_user(tmp_path: Path, arguments: list[str]) -> None:
     done = run_cli(tmp_path / "events.db", "forget", *arguments)
     assert done.returncode == 2

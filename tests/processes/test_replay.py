@@ -1,4 +1,4 @@
-"""Replay: damage is found and put right, a lost read model comes back, and nobody notices while it happens."""
+"""Replay: damage is reported and corrected, a lost read model is rebuilt, and clients see no errors meanwhile."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ GROUP, OTHER = GROUPS[0], GROUPS[1]
 
 @pytest.fixture(scope="module")
 def projected(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database that is projected to its head."""
+    """A database whose read model has reached the head."""
     database = tmp_path_factory.mktemp("projected") / "events.db"
     write(database, range(1, COUNT + 1), SEED)
     assert run_cli(database, "replay").returncode == 0
@@ -51,12 +51,12 @@ def projected(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def database(projected: Path, tmp_path: Path) -> Path:
-    """A copy of it, to be damaged."""
+    """A copy that tests may damage."""
     return copied(projected, tmp_path / "copy")
 
 
 def a_member(database: Path, group_id: str) -> str:
-    """The first member of a group, as the events say."""
+    """The first member of a group, from its events."""
     return min(oracle.members(oracle.facts(history(database)), group_id))
 
 
@@ -64,44 +64,47 @@ DAMAGES = {
     "a row changed": ("UPDATE members SET standing = 0 WHERE group_id = :group AND user_id = :user", "members {user}"),
     "a row deleted": ("DELETE FROM members WHERE group_id = :group AND user_id = :user", "members {user}"),
     "a row added": ("INSERT INTO members VALUES (:group, 'ghost', 1, 5, 5, NULL, '{{}}')", "members ghost"),
-    "a count that is off": ("UPDATE rosters SET member_count = member_count + 1 WHERE group_id = :group", "rosters"),
-    "a profile lost": ("DELETE FROM profiles WHERE group_id = :group", "profiles"),
-    "a time that a block spans": ("UPDATE blocks SET latest_at = 1 WHERE group_id = :group AND number = 0", "blocks 0"),
-    "a filling forgotten": ("UPDATE fullness SET evidence = '{{}}' WHERE group_id = :group", "fullness"),
+    "a wrong count": ("UPDATE rosters SET member_count = member_count + 1 WHERE group_id = :group", "rosters"),
+    "a profile deleted": ("DELETE FROM profiles WHERE group_id = :group", "profiles"),
+    "a wrong time span of a block": (
+        "UPDATE blocks SET latest_at = 1 WHERE group_id = :group AND number = 0",
+        "blocks 0",
+    ),
+    "fullness evidence deleted": ("UPDATE fullness SET evidence = '{{}}' WHERE group_id = :group", "fullness"),
 }
 
 
 @pytest.mark.parametrize(("damage", "where"), DAMAGES.values(), ids=DAMAGES)
-def test_a_damage_is_found_with_both_values_by_a_check_that_changes_nothing_and_put_right_by_a_replay(
+def test_damage_is_reported_with_both_values_by_a_check_that_changes_nothing_and_corrected_by_a_replay(
     database: Path, damage: str, where: str
 ) -> None:
-    user, right = a_member(database, GROUP), rows(database)
+    user, correct = a_member(database, GROUP), rows(database)
     statement = damage.format()
     change_read_model(database, statement.replace(":group", f"'{GROUP}'").replace(":user", f"'{user}'"))
     damaged = rows(database)
 
-    found = run_cli(database, "replay", "--check")
-    assert found.returncode == 1
-    group, row, live, rebuilt = (line.strip() for line in found.stdout.splitlines()[:4])
+    check = run_cli(database, "replay", "--check")
+    assert check.returncode == 1
+    group, row, live, rebuilt = (line.strip() for line in check.stdout.splitlines()[:4])
     assert (group, row) == (f"group {GROUP}", where.format(user=user))
     table = row.split()[0]
-    (changed,) = {*damaged[table]} - {*right[table]} or {None}
-    (original,) = {*right[table]} - {*damaged[table]} or {None}
+    (changed,) = {*damaged[table]} - {*correct[table]} or {None}
+    (original,) = {*correct[table]} - {*damaged[table]} or {None}
     assert live.split(maxsplit=1) == ["live", str(changed)]
     assert rebuilt.split(maxsplit=1) == ["rebuilt", str(original)]
-    assert found.stdout.splitlines()[-1] == f"position {COUNT}: 1 row differed"
+    assert check.stdout.splitlines()[-1] == f"position {COUNT}: 1 row differed"
     assert rows(database) == damaged
 
-    healed = run_cli(database, "replay")
-    assert healed.returncode == 1, "it differed"
-    assert healed.stdout.splitlines()[-1] == f"position {COUNT}: 1 row differed; corrected"
-    assert rows(database) == right
+    replay = run_cli(database, "replay")
+    assert replay.returncode == 1, "it differed"
+    assert replay.stdout.splitlines()[-1] == f"position {COUNT}: 1 row differed; corrected"
+    assert rows(database) == correct
     again = run_cli(database, "replay", "--check")
     assert (again.returncode, again.stdout) == (0, f"position {COUNT}: read model matches the history\n")
 
 
-def test_with_a_group_only_that_group_is_compared_and_put_right(database: Path) -> None:
-    right = rows(database)
+def test_with_a_group_only_that_group_is_compared_and_corrected(database: Path) -> None:
+    correct = rows(database)
     for group_id in (GROUP, OTHER):
         change_read_model(database, f"UPDATE rosters SET member_count = 99 WHERE group_id = '{group_id}'")
     assert run_cli(database, "replay", "--check", "--group", GROUPS[2]).returncode == 0
@@ -111,24 +114,24 @@ def test_with_a_group_only_that_group_is_compared_and_put_right(database: Path) 
     left = run_cli(database, "replay", "--check")
     assert (left.returncode, GROUP in left.stdout, f"group {OTHER}\n" in left.stdout) == (1, False, True)
     assert run_cli(database, "replay", "--group", OTHER).returncode == 1
-    assert rows(database) == right
+    assert rows(database) == correct
 
 
-def test_a_read_model_that_is_deleted_or_of_another_schema_is_built_again_at_the_next_start(database: Path) -> None:
-    right = rows(database)
+def test_a_read_model_that_is_deleted_or_of_another_schema_is_rebuilt_at_the_next_start(database: Path) -> None:
+    correct = rows(database)
     lose_read_model(database)
     with serving(database) as server:
         assert_served_as_recorded(server, database)
-    assert rows(database) == right
+    assert rows(database) == correct
     outdate_read_model(database)
     with serving(database) as server:
         assert_served_as_recorded(server, database)
-    assert rows(database) == right
+    assert rows(database) == correct
 
 
 @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)  # PostgreSQL keeps, and so restores, both together
 @pytest.mark.parametrize("meanwhile", [0, 1, 100])
-def test_a_read_model_of_other_events_than_a_restored_backup_has_is_not_believed(
+def test_a_read_model_of_other_events_than_those_of_a_restored_backup_is_rebuilt(
     tmp_path: Path, meanwhile: int
 ) -> None:
     database = tmp_path / "events.db"
@@ -144,11 +147,11 @@ def test_a_read_model_of_other_events_than_a_restored_backup_has_is_not_believed
         assert_served_as_recorded(server, database)
 
 
-def test_a_rollback_brings_back_the_model_before_as_recent_as_the_one_it_replaces(database: Path) -> None:
+def test_a_rollback_restores_the_previous_model_brought_up_to_the_position_of_the_live_one(database: Path) -> None:
     change_read_model(database, f"UPDATE rosters SET member_count = 99 WHERE group_id = '{GROUP}'")
     damaged = rows(database)
     assert run_cli(database, "replay").returncode == 1
-    right = rows(database)
+    correct = rows(database)
     with serving(database) as server:
         assert server.members(GROUP)
         assert (
@@ -158,15 +161,15 @@ def test_a_rollback_brings_back_the_model_before_as_recent_as_the_one_it_replace
         assert server.group(GROUP)["member_count"] == 99
         position = int(server.post(callback(COUNT + 1, SEED)).headers["Projector-Position"])
         assert server.group(OTHER, wait_for=position)
-        assert run_cli(database, "replay", "--rollback").returncode == 0, "and back"
+        assert run_cli(database, "replay", "--rollback").returncode == 0, "and back again"
         assert_served_as_recorded(server, database)
         assert {*checkpoints(database).values()} == {COUNT + 1}
-    assert {table: damaged[table] == right[table] for table in right if table != "mark"} == {
-        table: table != "rosters" for table in right if table != "mark"
+    assert {table: damaged[table] == correct[table] for table in correct if table != "mark"} == {
+        table: table != "rosters" for table in correct if table != "mark"
     }
 
 
-def test_without_a_model_before_or_one_of_this_version_a_rollback_says_so_and_does_nothing(database: Path) -> None:
+def test_without_a_previous_model_of_this_version_a_rollback_is_refused_and_changes_nothing(database: Path) -> None:
     before = rows(database)
     refused = run_cli(database, "replay", "--rollback")
     assert (refused.returncode, refused.stderr) == (
@@ -181,8 +184,8 @@ def test_without_a_model_before_or_one_of_this_version_a_rollback_says_so_and_do
     assert rows(database) == before
 
 
-def test_with_a_projection_only_that_one_is_rebuilt_and_compared(database: Path) -> None:
-    right = rows(database)
+def test_with_a_projection_only_that_projection_is_rebuilt_and_compared(database: Path) -> None:
+    correct = rows(database)
     change_read_model(database, f"UPDATE rosters SET member_count = 99 WHERE group_id = '{GROUP}'")
     change_read_model(database, f"DELETE FROM profiles WHERE group_id = '{GROUP}'")
     replayed = run_cli(database, "replay", "--projection", "profile")
@@ -190,20 +193,20 @@ def test_with_a_projection_only_that_one_is_rebuilt_and_compared(database: Path)
         1,
         f"position {COUNT}: 1 row differed; corrected",
     )
-    assert rows(database)["profiles"] == right["profiles"]
-    assert rows(database)["rosters"] != right["rosters"]
+    assert rows(database)["profiles"] == correct["profiles"]
+    assert rows(database)["rosters"] != correct["rosters"]
     assert run_cli(database, "replay", "--projection", "membership").returncode == 1
-    assert rows(database) == right
+    assert rows(database) == correct
 
 
-def test_if_needed_builds_nothing_where_nothing_is_to_be_built(database: Path) -> None:
+def test_if_needed_builds_nothing_when_the_read_model_is_up_to_date(database: Path) -> None:
     before = generations(database)
     done = run_cli(database, "replay", "--if-needed")
     assert (done.returncode, done.stdout) == (0, "read model is up to date\n")
     assert generations(database) == before
 
 
-def test_a_status_shows_a_replay_under_way_and_a_second_replay_says_that_it_waits(database: Path) -> None:
+def test_status_shows_a_replay_in_progress_and_a_second_replay_reports_that_it_waits(database: Path) -> None:
     with open_generations(settings(database)).begin_rebuild() as _:
         open_generations(settings(database)).report_progress(RebuildProgress("fold", 500, COUNT))
         status = run_cli(database, "status")
@@ -224,36 +227,36 @@ def test_a_status_shows_a_replay_under_way_and_a_second_replay_says_that_it_wait
 
 
 class Reader(threading.Thread):
-    """Asks for rosters until told to stop, and notes every answer that is none, is torn, or goes back in time."""
+    """Reads rosters until stopped, and notes each response that is an error, inconsistent, or older than the last."""
 
     def __init__(self, server: Server) -> None:
         super().__init__()
-        self.enough = threading.Event()
-        self.answers = 0
+        self.stopping = threading.Event()
+        self.responses = 0
         self.faults: list[str] = []
         self._server = server
         self._position = 0
 
     def run(self) -> None:
         with httpx2.Client(timeout=30) as client:
-            while not self.enough.is_set():
+            while not self.stopping.is_set():
                 for group_id in GROUPS:
-                    answer = client.get(f"{self._server.url}{self._server.group_path(group_id)}/members?limit=1000")
-                    self._note(answer)
+                    response = client.get(f"{self._server.url}{self._server.group_path(group_id)}/members?limit=1000")
+                    self._note(response)
 
-    def _note(self, answer: httpx2.Response) -> None:
-        self.answers += 1
-        if answer.status_code != 200:
-            self.faults.append(f"{answer.status_code} {answer.text}")
-        elif answer.json()["member_count"] != len(answer.json()["members"]):
-            self.faults.append(f"torn: {answer.text}")
+    def _note(self, response: httpx2.Response) -> None:
+        self.responses += 1
+        if response.status_code != 200:
+            self.faults.append(f"{response.status_code} {response.text}")
+        elif response.json()["member_count"] != len(response.json()["members"]):
+            self.faults.append(f"inconsistent: {response.text}")
         else:
-            before, self._position = self._position, int(answer.headers["Projector-Position"])
+            before, self._position = self._position, int(response.headers["Projector-Position"])
             if self._position < before:
                 self.faults.append(f"back from {before} to {self._position}")
 
 
-def test_replays_while_callbacks_pour_in_find_nothing_and_heal_what_was_damaged_and_no_reader_notices(
+def test_replays_while_callbacks_pour_in_correct_only_damage_and_clients_see_no_errors_and_never_an_older_state(
     database: Path,
 ) -> None:
     ledger = Ledger(SEED, sent={*range(1, COUNT + 1)})
@@ -261,31 +264,32 @@ def test_replays_while_callbacks_pour_in_find_nothing_and_heal_what_was_damaged_
         reader = Reader(server)
         reader.start()
         with pouring(server, ledger=ledger, senders=4):
-            ledger.wait_for(answers=100)
+            ledger.wait_for(acknowledged=100)
             for arguments in ([], ["--check"], ["--group", GROUP]):
                 done = run_cli(database, "replay", *arguments)
                 assert (done.returncode, done.stdout.count("\n")) == (0, 1), done.stdout + done.stderr
-                ledger.wait_for(answers=100)
+                ledger.wait_for(acknowledged=100)
             change_read_model(database, f"DELETE FROM fullness WHERE group_id = '{GROUP}'")
             change_read_model(database, f"UPDATE rosters SET lives = '{{}}' WHERE group_id = '{OTHER}'")
-            healed = run_cli(database, "replay")
-            assert healed.returncode == 1
-            assert "; corrected" in healed.stdout
-            ledger.wait_for(answers=100)
-        reader.enough.set()
+            replay = run_cli(database, "replay")
+            assert replay.returncode == 1
+            assert "; corrected" in replay.stdout
+            ledger.wait_for(acknowledged=100)
+        reader.stopping.set()
         reader.join()
         assert reader.faults == []
-        assert reader.answers > 0
+        assert reader.responses > 0
         ledger.assert_kept(history(database))
         assert_served_as_recorded(server, database)
         assert run_cli(database, "replay", "--check").returncode == 0
 
 
-def test_several_replays_at_once_do_not_get_in_each_others_way(database: Path) -> None:
+def test_several_replays_at_once_do_not_disturb_each_other(database: Path) -> None:
     for _ in range(4):
         outcomes: list[Any] = []
         threads = [
-            threading.Thread(target=lambda into=outcomes: into.append(run_cli(database, "replay"))) for _ in range(4)
+            threading.Thread(target=lambda outcomes=outcomes: outcomes.append(run_cli(database, "replay")))
+            for _ in range(4)
         ]
         for thread in threads:
             thread.start()

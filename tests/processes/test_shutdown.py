@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: what was recorded was answered, what was answered is projected, and the status is 0."""
+"""SIGTERM and Ctrl-C: every recorded callback is acknowledged and projected, and the exit status is 0."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def is_closed(server: Server) -> bool:
 
 
 def begin_post(server: Server, body: bytes, *, length: int, signed: str = "") -> socket.socket:
-    """Post the first bytes of a body, and see to it that the server has read them."""
+    """Post the first bytes of a body, and make sure that the server has read them."""
     connection = connect(server)
     command = json.loads(body)["CallbackCommand"]
     connection.sendall(
@@ -61,21 +61,21 @@ def begin_post(server: Server, body: bytes, *, length: int, signed: str = "") ->
     return connection
 
 
-def answer_of(connection: socket.socket) -> bytes:
-    """All that comes until the server closes the connection."""
+def response_of(connection: socket.socket) -> bytes:
+    """Read until the server closes the connection."""
     with connection:
         return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_told_to_stop_under_load_it_has_answered_all_it_recorded_and_projected_it_and_the_next_start_goes_on(
+def test_stopped_under_load_it_has_acknowledged_and_projected_every_recorded_callback_and_the_next_start_continues(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     database, ledger = tmp_path / "events.db", Ledger(SEED)
     for turn in range(3):
         with serving(database) as server:
             with pouring(server, ledger=ledger, name=str(turn)):
-                ledger.wait_for(answers=150)
+                ledger.wait_for(acknowledged=150)
                 assert server.stop(number) == 0
             assert ledger.refused == []
             assert server.log[-1]["event"] == "stopped"
@@ -85,7 +85,7 @@ def test_told_to_stop_under_load_it_has_answered_all_it_recorded_and_projected_i
             "events.db.read-model",
             "events.db.read-model.1",
             "events.db.read-model.lock",
-        }, "no log is left"
+        }, "no WAL is left"
         recorded = history(database)
         ledger.assert_kept(recorded)
         ledger.assert_nothing_more(recorded)
@@ -95,23 +95,23 @@ def test_told_to_stop_under_load_it_has_answered_all_it_recorded_and_projected_i
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_callback_that_is_half_sent_when_the_signal_comes_is_taken(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_callback_that_is_half_sent_when_the_signal_comes_is_recorded(tmp_path: Path, number: signal.Signals) -> None:
     database, body = tmp_path / "events.db", json.dumps(callback(1, SEED)).encode()
     with serving(database) as server:
         connection = begin_post(server, body, length=20)
         server.process.send_signal(number)
         until(lambda: is_closed(server), of=server)
         connection.sendall(body[20:])
-        answer = answer_of(connection)
-        assert answer.startswith(b"HTTP/1.1 200 ")
-        assert b"projector-position: 1\r\n" in answer.lower()
+        response = response_of(connection)
+        assert response.startswith(b"HTTP/1.1 200 ")
+        assert b"projector-position: 1\r\n" in response.lower()
         assert server.process.wait(30) == 0
     assert len(history(database)) == 1
     assert {*checkpoints(database).values()} == {1}
 
 
 @pytest.mark.parametrize("released", [True, False], ids=["released in time", "released too late"])
-def test_callbacks_that_wait_for_the_store_when_the_signal_comes_are_answered_as_it_turns_out(
+def test_callbacks_that_wait_for_the_store_when_the_signal_comes_get_a_correct_response(
     tmp_path: Path, *, released: bool
 ) -> None:
     database = tmp_path / "events.db"
@@ -124,15 +124,16 @@ def test_callbacks_that_wait_for_the_store_when_the_signal_comes_are_answered_as
             until(lambda: is_closed(server), of=server)
             if released:
                 other.execute("ROLLBACK")
-            answers = [answer_of(connection) for connection in connections]
-        assert {answer.split(b" ")[1] for answer in answers} <= ({b"200", b"503"} if released else {b"503"})
+            responses = [response_of(connection) for connection in connections]
+        assert {response.split(b" ")[1] for response in responses} <= ({b"200", b"503"} if released else {b"503"})
         assert server.process.wait(30) == 0
-    taken = {answer.lower().partition(b"projector-position: ")[2].split(b"\r\n")[0] for answer in answers} - {b""}
-    assert {str(recorded.position).encode() for recorded in history(database)} == taken
-    assert {*checkpoints(database).values()} == {len(taken)}
+    positions = {response.lower().partition(b"projector-position: ")[2].split(b"\r\n")[0] for response in responses}
+    positions -= {b""}
+    assert {str(recorded.position).encode() for recorded in history(database)} == positions
+    assert {*checkpoints(database).values()} == {len(positions)}
 
 
-def test_told_to_stop_before_it_has_looked_it_projects_what_is_stored_all_the_same(tmp_path: Path) -> None:
+def test_stopped_before_its_first_poll_it_still_projects_the_stored_events(tmp_path: Path) -> None:
     database = tmp_path / "events.db"
     write(database, range(1, 101), SEED)
     events, target = open_stores(settings(database)).events, begin_read_model(database)
@@ -144,7 +145,7 @@ def test_told_to_stop_before_it_has_looked_it_projects_what_is_stored_all_the_sa
     assert {*checkpoints(database).values()} == {100}
 
 
-def test_told_twice_it_does_not_wait_for_a_sender_who_never_ends(tmp_path: Path) -> None:
+def test_signalled_twice_it_does_not_wait_for_a_sender_that_never_finishes(tmp_path: Path) -> None:
     body = json.dumps(callback(1, SEED)).encode()
     with serving(tmp_path / "events.db") as server, begin_post(server, body, length=70):
         server.process.send_signal(signal.SIGINT)
@@ -160,7 +161,7 @@ def test_told_twice_it_does_not_wait_for_a_sender_who_never_ends(tmp_path: Path)
     assert history(tmp_path / "events.db") == []
 
 
-def test_a_callback_that_is_cut_off_by_a_stop_is_not_told_in_the_log(tmp_path: Path) -> None:
+def test_a_callback_that_is_cut_off_by_a_stop_is_not_logged(tmp_path: Path) -> None:
     token, now = "very-secret-token", int(time.time())
     account = {"Operator_Account": "very-secret-user"}
     body = json.dumps(account | callback(1, SEED) | account).encode()
@@ -171,12 +172,12 @@ def test_a_callback_that_is_cut_off_by_a_stop_is_not_told_in_the_log(tmp_path: P
         server.process.send_signal(signal.SIGINT)
         until(lambda: is_closed(server), of=server)
         server.stop(signal.SIGINT)
-        told = "".join(server.raw_log)
-        assert [word for word in (token, "very-secret-user", signature(token, now)) if word in told] == []
+        log = "".join(server.raw_log)
+        assert [word for word in (token, "very-secret-user", signature(token, now)) if word in log] == []
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_told_to_stop_as_soon_as_it_says_that_it_serves_it_stops_with_0(tmp_path: Path, number: signal.Signals) -> None:
+def test_stopped_as_soon_as_it_logs_serving_it_exits_with_0(tmp_path: Path, number: signal.Signals) -> None:
     command = [sys.executable, "-m", "projector", "serve", "--port", "0"]
     with subprocess.Popen(
         command, env=environment(tmp_path / "events.db"), stderr=subprocess.PIPE, text=True
@@ -188,7 +189,7 @@ def test_told_to_stop_as_soon_as_it_says_that_it_serves_it_stops_with_0(tmp_path
         assert json.loads(process.stderr.read().splitlines()[-1])["event"] == "stopped"
 
 
-def test_told_to_stop_while_it_catches_up_it_stops_and_the_next_start_goes_on(tmp_path: Path) -> None:
+def test_stopped_while_it_catches_up_it_stops_and_the_next_start_continues(tmp_path: Path) -> None:
     database = tmp_path / "events.db"
     write(database, range(1, 10_001), SEED)
     with serving(database) as server:
@@ -199,7 +200,9 @@ def test_told_to_stop_while_it_catches_up_it_stops_and_the_next_start_goes_on(tm
         assert_served_as_recorded(server, database)
 
 
-def test_told_to_stop_while_another_holds_the_read_model_it_stops_and_the_next_start_goes_on(tmp_path: Path) -> None:
+def test_stopped_while_another_process_locks_the_read_model_it_stops_and_the_next_start_continues(
+    tmp_path: Path,
+) -> None:
     database = tmp_path / "events.db"
     with serving(database) as server:
         until(lambda: checkpoints(database), of=server)
@@ -213,18 +216,20 @@ def test_told_to_stop_while_another_holds_the_read_model_it_stops_and_the_next_s
         assert_served_as_recorded(server, database)
 
 
-def test_two_servers_on_one_database_double_nothing_and_one_goes_on_when_the_other_is_killed(tmp_path: Path) -> None:
+def test_two_servers_on_one_database_record_nothing_twice_and_the_second_continues_when_the_first_is_killed(
+    tmp_path: Path,
+) -> None:
     database, ledger = tmp_path / "events.db", Ledger(SEED)
-    with serving(database) as one, serving(database) as other:
-        with pouring(one, other, ledger=ledger):
-            ledger.wait_for(answers=300)
-            one.kill()
-            ledger.wait_for(answers=300)
+    with serving(database) as first, serving(database) as second:
+        with pouring(first, second, ledger=ledger):
+            ledger.wait_for(acknowledged=300)
+            first.kill()
+            ledger.wait_for(acknowledged=300)
         for serial in [serial for serial in sorted(ledger.acknowledged) if serial % 10][:50]:
-            ledger.acknowledge(serial, int(other.post(callback(serial, SEED)).headers["Projector-Position"]))
+            ledger.acknowledge(serial, int(second.post(callback(serial, SEED)).headers["Projector-Position"]))
         ledger.assert_kept(history(database))
-        assert_served_as_recorded(other, database)
+        assert_served_as_recorded(second, database)
         with serving(database) as third:
             assert_served_as_recorded(third, database)
-        assert other.stop() == 0
+        assert second.stop() == 0
     assert {*checkpoints(database).values()} == {len(history(database))}

@@ -1,4 +1,4 @@
-"""Upgrades: code of another version starts on a read model, and nobody has to know."""
+"""Upgrades: code of another version starts on an existing read model, and no action is needed."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ membership.evolve = lambda member, recorded: (
     member if getattr(recorded.event, "exit_type", None) == "Kicked" else fold(member, recorded)
 )
 """
-BY_ANOTHER_PROCESS = """
-from projector import bootstrap
-bootstrap._BUILT_AT_ONCE = -1
+BUILD_BESIDE_THE_SERVER = """
+from projector import worker
+worker._MAX_FIRST_BUILD_EVENTS = -1
 """
 
 
 def code(folder: Path, *changes: str) -> dict[str, str]:
-    """The environment in which every process runs the code with these changes to it."""
+    """The environment of processes that run the code with these changes."""
     folder.mkdir(exist_ok=True)
     (folder / "sitecustomize.py").write_text("\n".join(changes))
     return {"PYTHONPATH": str(folder)}
@@ -52,8 +52,8 @@ def body(command: str, at: int, **fields: object) -> dict[str, object]:
     return {"CallbackCommand": f"Group.CallbackAfter{command}", "GroupId": GROUP, "EventTime": EPOCH + at, **fields}
 
 
-def built_again(server: Server) -> list[str]:
-    """The reasons logged for building in another process."""
+def rebuild_reasons(server: Server) -> list[str]:
+    """The logged reasons to rebuild in another process."""
     return [line["reason"] for line in server.log if line["event"] == "rebuilding the read model"]
 
 
@@ -61,13 +61,13 @@ def accounts(*users: str) -> list[dict[str, str]]:
     return [{"Member_Account": user} for user in users]
 
 
-def test_a_bug_in_a_projection_is_gone_from_the_rosters_with_the_version_that_mends_it(tmp_path: Path) -> None:
+def test_a_bug_in_a_projection_is_gone_from_the_rosters_with_the_version_that_fixes_it(tmp_path: Path) -> None:
     database = tmp_path / "events.db"
     with serving(database, **code(tmp_path / "buggy", WITH_A_BUG)) as server:
         server.post(body("CreateGroup", 0, Owner_Account="ann", MemberList=accounts("ann", "bob"), Type="Public"))
-        told = server.post(body("MemberExit", 1, ExitType="Kicked", ExitMemberList=accounts("bob")))
-        position = int(told.headers["Projector-Position"])
-        assert [*server.members(GROUP, wait_for=position)] == ["ann", "bob"], "the bug: who was removed is still there"
+        left = server.post(body("MemberExit", 1, ExitType="Kicked", ExitMemberList=accounts("bob")))
+        position = int(left.headers["Projector-Position"])
+        assert [*server.members(GROUP, wait_for=position)] == ["ann", "bob"], "the bug: a removed member is still there"
         assert server.stop() == 0
 
     with serving(database) as server:
@@ -83,27 +83,27 @@ def test_the_old_read_model_is_served_while_another_process_builds_the_new_one_a
     write(database, range(1, 2_001), SEED)
     assert run_cli(database, "replay", **code(tmp_path / "older", OLDER)).returncode == 0
     ledger = Ledger(SEED, sent={*range(1, 2_001)})
-    with serving(database, **code(tmp_path / "newer", BY_ANOTHER_PROCESS)) as server:
+    with serving(database, **code(tmp_path / "newer", BUILD_BESIDE_THE_SERVER)) as server:
         position = 2_000
         with pouring(server, ledger=ledger, senders=2):
-            ledger.wait_for(answers=200)
-            while built_again(server) == [] or position == 2_000:
-                answer = server.get("/v1/groups", limit=1).raise_for_status()
-                before, position = position, int(answer.headers["Projector-Position"])
+            ledger.wait_for(acknowledged=200)
+            while rebuild_reasons(server) == [] or position == 2_000:
+                response = server.get("/v1/groups", limit=1).raise_for_status()
+                before, position = position, int(response.headers["Projector-Position"])
                 assert before <= position
-            ledger.wait_for(answers=200)
+            ledger.wait_for(acknowledged=200)
         assert_served_as_recorded(server, database)
-        assert built_again(server) == ["the rows of profile are of version 0, not 1"]
+        assert rebuild_reasons(server) == ["the rows of profile are of version 0, not 1"]
     assert run_cli(database, "replay", "--check").returncode == 0
 
 
-def test_where_there_is_no_read_model_the_answer_is_to_wait_and_not_that_there_is_no_such_group(tmp_path: Path) -> None:
+def test_without_a_read_model_the_response_is_503_and_not_404(tmp_path: Path) -> None:
     database = tmp_path / "events.db"
     write(database, range(1, 101), SEED)
     with serving(database, "--only", "queries") as server:
-        answer = server.get("/v1/groups")
-        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
-        assert "there is no read model yet" in answer.json()["detail"]
+        response = server.get("/v1/groups")
+        assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
+        assert "there is no read model yet" in response.json()["detail"]
         ready = server.get("/readyz")
         assert (ready.status_code, ready.json()["positions"]["membership"]) == (503, 0)
         assert run_cli(database, "status").returncode == 1
@@ -112,7 +112,7 @@ def test_where_there_is_no_read_model_the_answer_is_to_wait_and_not_that_there_i
         assert_served_as_recorded(server, database)
 
 
-def test_while_servers_of_two_versions_run_neither_spoils_the_rows_nor_builds_without_end(tmp_path: Path) -> None:
+def test_while_servers_of_two_versions_run_neither_corrupts_the_rows_nor_rebuilds_without_end(tmp_path: Path) -> None:
     database = tmp_path / "events.db"
     write(database, range(1, 101), SEED)
     with serving(database, **code(tmp_path / "older", OLDER)) as older:
@@ -123,6 +123,6 @@ def test_while_servers_of_two_versions_run_neither_spoils_the_rows_nor_builds_wi
             assert_served_as_recorded(newer, database)
             assert_served_as_recorded(older, database)
         assert older.stop() == 0
-        assert [*built_again(older), *built_again(newer)] == []
+        assert [*rebuild_reasons(older), *rebuild_reasons(newer)] == []
     assert checkpoints(database) == dict.fromkeys(checkpoints(database), 101)
     assert {version for _, version, _ in rows(database)["checkpoints"]} == {1}

@@ -1,4 +1,4 @@
-"""Callbacks from many senders at once, and a ledger of what was sent and of what was acknowledged."""
+"""Callbacks from many senders at once, and a ledger of those sent and those acknowledged."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ SPAN_MS = 100_000
 
 
 def callback(serial: int, seed: int) -> dict[str, Any]:
-    """The callback with this number: always the same one, and like no other. One in ten has no time of its own."""
+    """The callback with this serial number, always the same and unique. Every tenth has no EventTime."""
     rng = random.Random(f"{seed} {serial}")
-    user, some = rng.choice(USERS), [{"Member_Account": name} for name in rng.sample(USERS, 3)]
+    user, others = rng.choice(USERS), [{"Member_Account": name} for name in rng.sample(USERS, 3)]
     command, more = rng.choice(
         [
-            ("AfterNewMemberJoin", {"JoinType": "Apply", "NewMemberList": some[:1]}),
-            ("AfterNewMemberJoin", {"JoinType": "Invited", "NewMemberList": some}),
-            ("AfterMemberExit", {"ExitType": "Quit", "ExitMemberList": some[:1]}),
-            ("AfterMemberExit", {"ExitType": "Kicked", "ExitMemberList": some}),
+            ("AfterNewMemberJoin", {"JoinType": "Apply", "NewMemberList": others[:1]}),
+            ("AfterNewMemberJoin", {"JoinType": "Invited", "NewMemberList": others}),
+            ("AfterMemberExit", {"ExitType": "Quit", "ExitMemberList": others[:1]}),
+            ("AfterMemberExit", {"ExitType": "Kicked", "ExitMemberList": others}),
             ("AfterGroupFull", {}),
             ("AfterGroupInfoChanged", {"Name": f"name {serial}"}),
             ("AfterGroupInfoChanged", {"UserDefinedDataList": [{"Key": f"k{serial % 3}", "Value": str(serial)}]}),
             ("AfterMemberFieldChanged", {"Member_Account": user, "Role": "Admin", "NameCard": f"card {serial}"}),
             ("AfterChangeGroupOwner", {"NewOwner_Account": user}),
             ("AfterGroupAttrChanged", {"OptionType": "modify", "GroupAttr": [{"key": "a", "value": str(serial)}]}),
-            *([("AfterCreateGroup", {"Owner_Account": user, "MemberList": some})] * (serial % 17 == 0)),
+            *([("AfterCreateGroup", {"Owner_Account": user, "MemberList": others})] * (serial % 17 == 0)),
             *([("AfterGroupDestroyed", {})] * (serial % 53 == 0)),
         ]
     )
@@ -60,34 +60,36 @@ def callback(serial: int, seed: int) -> dict[str, Any]:
 
 def candidates(serials: Sequence[int], seed: int) -> list[Candidate]:
     """The same callbacks as events, to be appended without a server."""
-    translated = []
+    batch = []
     for serial in serials:
         body = callback(serial, seed)
-        one = translate(body["CallbackCommand"], json.dumps(body).encode(), platform=None, received_at=EPOCH + SPAN_MS)
-        translated.append(Candidate(one.event, one.identity))
-    return translated
+        translation = translate(
+            body["CallbackCommand"], json.dumps(body).encode(), platform=None, received_at=EPOCH + SPAN_MS
+        )
+        batch.append(Candidate(translation.event, translation.identity))
+    return batch
 
 
 @dataclass
 class Ledger:
-    """Every callback that was sent, by its number, and the positions it was acknowledged with."""
+    """The serial numbers of all callbacks sent, and the positions with which they were acknowledged."""
 
     seed: int
     sent: set[int] = field(default_factory=set)
     acknowledged: dict[int, set[int]] = field(default_factory=dict)
     spooled: set[int] = field(default_factory=set)
     cut: list[int] = field(default_factory=list)
-    """Sent, and the connection broke before an answer came."""
+    """Sent, but the connection broke before the response."""
     may_refuse: bool = False
     refused: list[tuple[int, str | None]] = field(default_factory=list)
-    """Status and `Retry-After` of every other answer than OK."""
+    """Status and `Retry-After` of every response other than OK."""
     enough: threading.Event = field(default_factory=threading.Event)
     changed: threading.Condition = field(default_factory=threading.Condition)
-    answers: int = 0
+    acknowledgements: int = 0
     posts: int = 0
 
     def draw(self, rng: random.Random) -> int:
-        """A new callback or, now and then, one sent before: first of all those that were never answered."""
+        """Return a new serial number or, sometimes, one sent before, preferably one without a response."""
         with self.changed:
             serial = len(self.sent) + 1
             if self.cut and rng.random() < 0.5:
@@ -102,13 +104,13 @@ class Ledger:
             return serial
 
     def acknowledge(self, serial: int, position: int | None) -> None:
-        """Note what became of a callback; without a position it waits in the spool."""
+        """Note that a callback was acknowledged; without a position, it is in the spool."""
         with self.changed:
             if position is None:
                 self.spooled.add(serial)
             else:
                 self.acknowledged.setdefault(serial, set()).add(position)
-            self.answers += 1
+            self.acknowledgements += 1
             self.changed.notify_all()
 
     def refuse(self, status: int, retry_after: str | None) -> None:
@@ -116,54 +118,54 @@ class Ledger:
             self.refused.append((status, retry_after))
             self.changed.notify_all()
 
-    def wait_for(self, *, posts: int = 0, answers: int = 0, refusals: int = 0) -> None:
-        """Wait until so many more were sent, acknowledged, or refused."""
+    def wait_for(self, *, posts: int = 0, acknowledged: int = 0, refusals: int = 0) -> None:
+        """Wait until so many more callbacks were sent, acknowledged, or refused."""
         with self.changed:
-            wanted = (self.posts + posts, self.answers + answers, len(self.refused) + refusals)
+            wanted = (self.posts + posts, self.acknowledgements + acknowledged, len(self.refused) + refusals)
             assert self.changed.wait_for(lambda: self._is_enough(*wanted), timeout=60)
             assert self.may_refuse or not self.refused
 
-    def _is_enough(self, posts: int, answers: int, refusals: int) -> bool:
+    def _is_enough(self, posts: int, acknowledged: int, refusals: int) -> bool:
         if self.refused and not self.may_refuse:
             return True
-        return self.posts >= posts and self.answers >= answers and len(self.refused) >= refusals
+        return self.posts >= posts and self.acknowledgements >= acknowledged and len(self.refused) >= refusals
 
     def assert_kept(self, history: Sequence[Recorded]) -> None:
-        """All acknowledged is recorded once, where it was said to be; all else that was sent, at most once."""
+        """Every acknowledged callback is recorded once, at its position; every other one sent, at most once."""
         assert [recorded.position for recorded in history] == list(range(1, len(history) + 1))
         bodies = {recorded.position: json.loads(recorded.event.callback) for recorded in history}
         times = Counter(body["Serial"] for body in bodies.values())
         assert [serial for serial, count in times.items() if count > 1] == [], "recorded twice"
         assert times.keys() <= self.sent
         assert [body for body in bodies.values() if body != callback(body["Serial"], self.seed)] == []
-        found = {body["Serial"]: {position} for position, body in bodies.items()}
-        assert self.spooled <= found.keys(), "acknowledged into the spool, and lost"
-        assert {serial: found.get(serial) for serial in self.acknowledged} == self.acknowledged
+        positions = {body["Serial"]: {position} for position, body in bodies.items()}
+        assert self.spooled <= positions.keys(), "acknowledged into the spool, and lost"
+        assert {serial: positions.get(serial) for serial in self.acknowledged} == self.acknowledged
 
     def assert_nothing_more(self, history: Sequence[Recorded]) -> None:
-        """All that is recorded was acknowledged."""
-        recorded = {json.loads(one.event.callback)["Serial"] for one in history}
-        assert recorded - self.acknowledged.keys() == set(), "recorded, and the sender was not told so"
+        """Every recorded callback was acknowledged."""
+        serials = {json.loads(recorded.event.callback)["Serial"] for recorded in history}
+        assert serials - self.acknowledged.keys() == set(), "recorded, but not acknowledged"
 
 
 def send(server: Server, ledger: Ledger, name: str) -> None:
-    """Post one callback after the other until there is enough, or the server is gone."""
+    """Post one callback after another until enough were sent, or the server is gone."""
     rng = random.Random(f"{ledger.seed} {name}")
     with httpx2.Client(timeout=30) as client:
         mine = replace(server, client=client)
         while not ledger.enough.is_set():
             serial = ledger.draw(rng)
             try:
-                answer = mine.post(callback(serial, ledger.seed))
+                response = mine.post(callback(serial, ledger.seed))
             except httpx2.TransportError:
                 with ledger.changed:
                     ledger.cut.append(serial)
                 return
-            if answer.status_code == 200:
-                position = answer.headers.get("Projector-Position")
+            if response.status_code == 200:
+                position = response.headers.get("Projector-Position")
                 ledger.acknowledge(serial, int(position) if position else None)
             else:
-                ledger.refuse(answer.status_code, answer.headers.get("Retry-After"))
+                ledger.refuse(response.status_code, response.headers.get("Retry-After"))
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Waiting for something that can be looked at, never for time to pass."""
+"""Waiting for a condition, never for time to pass."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STORE_TIMEOUT_S = 60
 
 
 def until(holds: Callable[[], object], *, of: Server) -> None:
-    """Look until it holds, as long as the server lives."""
+    """Check a condition until it holds, while the server lives."""
     deadline = time.monotonic() + STORE_TIMEOUT_S
     while not holds():
         assert of.process.poll() is None, "".join(of.raw_log)

@@ -1,4 +1,4 @@
-"""The simulator's traffic: seeded, realistic, disturbed as asked, and never contradicting itself."""
+"""The simulator's traffic: seeded, realistic, as disordered as the options say, and consistent."""
 
 from __future__ import annotations
 
@@ -24,69 +24,69 @@ def options(**changed: Any) -> Options:
     return Options(**settings)
 
 
-def told(traffic: Traffic) -> tuple[list[Delivery], list[list[Delivery]]]:
+def deliveries(traffic: Traffic) -> tuple[list[Delivery], list[list[Delivery]]]:
     return [*traffic.timed()], [[*sequence] for sequence in traffic.untimed()]
 
 
 def test_the_same_seed_gives_the_same_traffic_and_another_seed_other_traffic() -> None:
     first, again, other = (Traffic(options(seed=seed), now_ms=NOW) for seed in (1, 1, 2))
-    assert told(first) == told(again)
+    assert deliveries(first) == deliveries(again)
     assert first.expected == again.expected
-    assert told(other)[0] != told(Traffic(options(seed=1), now_ms=NOW))[0]
+    assert deliveries(other)[0] != deliveries(Traffic(options(seed=1), now_ms=NOW))[0]
 
 
 def test_nothing_happens_in_the_future_and_no_two_things_in_a_group_at_once() -> None:
-    timed, _ = told(Traffic(options(repeats=0), now_ms=NOW))
+    timed, _ = deliveries(Traffic(options(repeats=0), now_ms=NOW))
     by_group = defaultdict(list)
-    for one in timed:
-        by_group[one.group_id].append(one.happened_at)
-    assert max(one.happened_at for one in timed) < NOW
+    for delivery in timed:
+        by_group[delivery.group_id].append(delivery.happened_at)
+    assert max(delivery.happened_at for delivery in timed) < NOW
     assert all(len(set(moments)) == len(moments) for moments in by_group.values())
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
-def test_the_asked_share_comes_twice(share: float) -> None:
-    timed, untimed = told(Traffic(options(repeats=share), now_ms=NOW))
-    counts = Counter(one.body for one in timed)
+def test_the_configured_share_is_sent_twice(share: float) -> None:
+    timed, untimed = deliveries(Traffic(options(repeats=share), now_ms=NOW))
+    counts = Counter(delivery.body for delivery in timed)
     assert sum(count == 2 for count in counts.values()) == pytest.approx(share * len(counts), rel=0.2, abs=1)
     assert len(timed) + sum(map(len, untimed)) == pytest.approx(5_000, rel=0.05)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 1.0])
-def test_the_asked_share_comes_late(share: float) -> None:
+def test_the_configured_share_is_sent_late(share: float) -> None:
     for groups in (5, 500):
-        timed, _ = told(Traffic(options(reordered=share, repeats=0, untimed=0, groups=groups), now_ms=NOW))
+        timed, _ = deliveries(Traffic(options(reordered=share, repeats=0, untimed=0, groups=groups), now_ms=NOW))
         newest: dict[str, int] = defaultdict(int)
         late = 0
-        for one in timed:
-            late += one.happened_at < newest[one.group_id]
-            newest[one.group_id] = max(newest[one.group_id], one.happened_at)
-        held_back = share * len(timed)
-        assert held_back / 3 <= late <= held_back * 1.1, "held back while others of the same group pass"
+        for delivery in timed:
+            late += delivery.happened_at < newest[delivery.group_id]
+            newest[delivery.group_id] = max(newest[delivery.group_id], delivery.happened_at)
+        delayed = share * len(timed)
+        assert delayed / 3 <= late <= delayed * 1.1, "sent after later callbacks of the same group"
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_the_asked_share_does_not_tell_its_time_and_comes_last_in_its_group(share: float) -> None:
-    timed, untimed = told(Traffic(options(untimed=share, repeats=0), now_ms=NOW))
-    silent = [one for sequence in untimed for one in sequence]
-    assert len(silent) == pytest.approx(share * (len(timed) + len(silent)), rel=0.1, abs=1)
-    assert all("EventTime" in json.loads(one.body) for one in timed)
-    assert not any("EventTime" in json.loads(one.body) for one in silent)
-    assert all(len({one.group_id for one in sequence}) == 1 for sequence in untimed)
+def test_the_configured_share_has_no_event_time_and_comes_last_in_its_group(share: float) -> None:
+    timed, untimed = deliveries(Traffic(options(untimed=share, repeats=0), now_ms=NOW))
+    last = [delivery for sequence in untimed for delivery in sequence]
+    assert len(last) == pytest.approx(share * (len(timed) + len(last)), rel=0.1, abs=1)
+    assert all("EventTime" in json.loads(delivery.body) for delivery in timed)
+    assert not any("EventTime" in json.loads(delivery.body) for delivery in last)
+    assert all(len({delivery.group_id for delivery in sequence}) == 1 for sequence in untimed)
 
 
 def test_every_recorded_command_occurs_and_can_be_read_and_so_do_ignored_ones() -> None:
-    timed, untimed = told(Traffic(options(callbacks=20_000), now_ms=NOW))
-    everything = [*timed, *(one for sequence in untimed for one in sequence)]
-    assert {one.command for one in everything} == {*commands.RECORDED, *commands.IGNORED}
-    for one in everything:
-        if carries_group_state(one.command):
-            translate(one.command, one.body, platform=one.platform, received_at=NOW)
+    timed, untimed = deliveries(Traffic(options(callbacks=20_000), now_ms=NOW))
+    sent = [*timed, *(delivery for sequence in untimed for delivery in sequence)]
+    assert {delivery.command for delivery in sent} == {*commands.RECORDED, *commands.IGNORED}
+    for delivery in sent:
+        if carries_group_state(delivery.command):
+            translate(delivery.command, delivery.body, platform=delivery.platform, received_at=NOW)
     compact = json.dumps(json.loads(timed[0].body), separators=(",", ":"), sort_keys=True, ensure_ascii=False)
     assert timed[0].body == compact.encode(), "keys in alphabetical order, as the vendor sends them"
 
 
-def story(*callbacks: dict[str, Any]) -> ExpectedGroup:
+def state_after(*callbacks: dict[str, Any]) -> ExpectedGroup:
     group = ExpectedGroup()
     for callback in callbacks:
         apply(group, {"Operator_Account": "op", "Type": "Public", **callback})
@@ -100,15 +100,18 @@ def members(*users: str) -> list[dict[str, str]]:
 CREATION = {"CallbackCommand": commands.CREATED, "Owner_Account": "ann", "MemberList": members("bob"), "Name": "n"}
 
 
-def test_what_must_be_shown_follows_from_small_stories() -> None:
-    group = story(CREATION)
+def test_the_expected_state_follows_from_short_sequences_of_callbacks() -> None:
+    group = state_after(CREATION)
     assert (set(group.members), group.owner, group.roster_complete) == ({"ann", "bob"}, "ann", True)
     left = {"CallbackCommand": commands.LEFT, "ExitMemberList": members("ann")}
-    assert story(CREATION, left).owner is None
+    assert state_after(CREATION, left).owner is None
     full = {"CallbackCommand": commands.FILLED}
-    assert story(CREATION, full).shown()["member_limit"] == 2
-    assert not story(CREATION, full, left).is_full
+    assert state_after(CREATION, full).shown()["member_limit"] == 2
+    assert not state_after(CREATION, full, left).is_full
     dismissal = {"CallbackCommand": commands.DISMISSED}
-    assert (story(CREATION, dismissal).members, story(CREATION, dismissal).texts) == ({}, {"name": "n"})
+    assert (state_after(CREATION, dismissal).members, state_after(CREATION, dismissal).texts) == ({}, {"name": "n"})
     again = {"CallbackCommand": commands.CREATED, "Owner_Account": "cyd"}
-    assert (story(CREATION, dismissal, again).texts, set(story(CREATION, dismissal, again).members)) == ({}, {"cyd"})
+    assert (state_after(CREATION, dismissal, again).texts, set(state_after(CREATION, dismissal, again).members)) == (
+        {},
+        {"cyd"},
+    )

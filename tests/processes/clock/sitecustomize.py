@@ -1,4 +1,4 @@
-"""A clock that is wrong by as many seconds as a file says, for a process that has this folder on its path."""
+"""Makes the clock wrong by the number of seconds in a file, in processes with this folder on their path."""
 
 import os
 import time
