@@ -3,10 +3,10 @@
 import contextlib
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
-from importlib import import_module
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import structlog
 from anyio import to_thread
@@ -58,8 +58,8 @@ class Stores(NamedTuple):
     quarantine: Quarantine
 
 
-def open_stores(settings: Settings, *, may_be_away: bool = False) -> Stores:
-    """Open the event store. If it `may_be_away`, a PostgreSQL database need not answer yet.
+def open_stores(settings: Settings, *, allow_unavailable: bool = False) -> Stores:
+    """Open the event store. With `allow_unavailable`, a PostgreSQL database that is down is connected to later.
 
     Raises StoreUnavailable and WrongSetting.
     """
@@ -69,7 +69,7 @@ def open_stores(settings: Settings, *, may_be_away: bool = False) -> Stores:
     except StoreUnreadable:
         raise
     except StoreUnavailable as error:
-        if not may_be_away or settings.postgres_url is None:
+        if not allow_unavailable or settings.postgres_url is None:
             raise
         log.warning("database unavailable; spooling callbacks", reason=str(error))
     return stores
@@ -79,22 +79,25 @@ def _open_stores(settings: Settings) -> Stores:
     library, max_quarantined = dict(settings.library), settings.max_quarantined
     if settings.postgres_url is None:
         return Stores(*open_sqlite(settings.database_path, library, max_quarantined=max_quarantined))
-    store = _postgres("projector.event_store.postgres")
+    with _postgres_driver():
+        from projector.event_store.postgres import open_postgres
     url = _connection_string(settings, settings.postgres_url)
-    return Stores(*store.open_postgres(url, library, max_quarantined=max_quarantined, pool_size=settings.pool_size))
+    return Stores(*open_postgres(url, library, max_quarantined=max_quarantined, pool_size=settings.pool_size))
 
 
 def _connection_string(settings: Settings, url: str) -> str:
-    connection_string: str = _postgres("projector.database.postgres").with_timeouts(
+    with _postgres_driver():
+        from projector.database.postgres import with_timeouts
+    return with_timeouts(
         url, lock_timeout_ms=settings.lock_timeout_ms, statement_timeout_ms=settings.statement_timeout_ms
     )
-    return connection_string
 
 
-def _postgres(module: str) -> Any:
-    """Import a module that needs the PostgreSQL driver, an optional dependency. Raises WrongSetting."""
+@contextlib.contextmanager
+def _postgres_driver() -> Iterator[None]:
+    """Import modules that need the PostgreSQL driver, an optional dependency. Raises WrongSetting without it."""
     try:
-        return import_module(module)
+        yield
     except ImportError as error:
         raise WrongSetting(
             f"PROJECTOR_DATABASE_URL names PostgreSQL, whose driver is not installed ({error}); install"
@@ -111,20 +114,18 @@ def open_generations(settings: Settings) -> Generations:
     """Return the generations of the read model, none of which need exist."""
     if settings.postgres_url is None:
         return SQLiteGenerations(settings.read_model_path)
-    generations: Generations = _postgres("projector.read_model.postgres_generations").PostgresGenerations(
-        _connection_string(settings, settings.postgres_url)
-    )
-    return generations
+    with _postgres_driver():
+        from projector.read_model.postgres_generations import PostgresGenerations
+    return PostgresGenerations(_connection_string(settings, settings.postgres_url))
 
 
 def open_queries(settings: Settings) -> Queries:
     """Return queries of the live read model, which need not exist."""
     if settings.postgres_url is None:
         return SQLiteQueries(settings.read_model_path)
-    queries: Queries = _postgres("projector.read_model.postgres").PostgresQueries(
-        _connection_string(settings, settings.query_url or settings.postgres_url)
-    )
-    return queries
+    with _postgres_driver():
+        from projector.read_model.postgres import PostgresQueries
+    return PostgresQueries(_connection_string(settings, settings.query_url or settings.postgres_url))
 
 
 def check_stores(stores: Stores, queries: Queries, *, failure: str | None = None) -> Health:
@@ -138,11 +139,11 @@ def create_server_app(settings: Settings, roles: Sequence[Role], callbacks_port:
 
     Raises StoreUnavailable, ReadModelUnavailable and WrongSetting.
     """
-    # A receiver that has a spool from an earlier run can do its work while the database is away.
+    # A receiver that has a spool from an earlier run can record callbacks while the database is down.
     has_spool = settings.spool_path is not None and Path(settings.spool_path).exists()
-    stores = open_stores(settings, may_be_away=has_spool and list(roles) == ["callbacks"])
+    stores = open_stores(settings, allow_unavailable=has_spool and list(roles) == ["callbacks"])
     worker = _worker(settings, stores) if "projections" in roles else None
-    wake = worker.wake if worker else _wake_nobody
+    wake = worker.wake if worker else _do_nothing
     forwarding = _forwarding(settings, stores, wake) if "callbacks" in roles else None
     spool_status = forwarding.status if forwarding else None
     queries, health_queries = open_queries(settings), open_queries(settings)
@@ -156,25 +157,12 @@ def create_server_app(settings: Settings, roles: Sequence[Role], callbacks_port:
     commit = GroupCommit(forwarding.append if forwarding else stores.events.append, on_commit=wake)
     # A file is read faster than another thread starts; a database server may keep a query waiting.
     threads = settings.pool_size if settings.postgres_url else 0
-
-    @contextlib.asynccontextmanager
-    async def running() -> AsyncIterator[None]:
-        with worker or contextlib.nullcontext():
-            if forwarding:
-                forwarding.start()
-            yield
-            await commit.close()
-            if forwarding:
-                await to_thread.run_sync(forwarding.stop)
-        queries.close()
-        health_queries.close()
-        stores.events.close()
-
+    open_resources = (queries, health_queries, stores.events)
     return create_app(
         Components(
             health=health,
             metrics=metrics,
-            running=running,
+            running=partial(_running, worker, commit, forwarding, open_resources),
             ingest=Ingest(settings, commit, forwarding or stores.quarantine, metrics) if "callbacks" in roles else None,
             queries=QueryRunner(stores.events, queries, threads) if "queries" in roles else None,
             spooled=spool_status,
@@ -182,6 +170,25 @@ def create_server_app(settings: Settings, roles: Sequence[Role], callbacks_port:
             callbacks_port=callbacks_port,
         )
     )
+
+
+@contextlib.asynccontextmanager
+async def _running(
+    worker: Worker | None,
+    commit: GroupCommit,
+    forwarding: StoreAndForward | None,
+    open_resources: Sequence[EventStore | Queries],
+) -> AsyncIterator[None]:
+    """Start what runs in the background; in the end, append what was accepted, project it, and close everything."""
+    with worker or contextlib.nullcontext():
+        if forwarding:
+            forwarding.start()
+        yield
+        await commit.close()
+        if forwarding:
+            await to_thread.run_sync(forwarding.stop)
+    for resource in open_resources:
+        resource.close()
 
 
 def _worker(settings: Settings, stores: Stores) -> Worker:
@@ -204,5 +211,5 @@ def _forwarding(settings: Settings, stores: Stores, on_forward: Callable[[], Non
     return StoreAndForward(stores.events, stores.quarantine, spool, on_forward)
 
 
-def _wake_nobody() -> None:
-    """Do nothing: projections run in another process, which watches the store."""
+def _do_nothing() -> None:
+    """Wake no projections: another process runs them, and watches the store."""

@@ -1,4 +1,4 @@
-"""Health: how far the projections lag behind the store, and the reasons."""
+"""Health: the positions and the lag of the projections, and the reasons for a failure."""
 
 from collections.abc import Iterable
 from typing import Final, NamedTuple
@@ -16,7 +16,7 @@ STALLED_AFTER_MS: Final = 10_000
 class Health(NamedTuple):
     """The state of the projections at one moment.
 
-    `lag_ms` is the age of the oldest event not yet projected; `failure` is why nothing is projected.
+    `lag_ms` is the age of the oldest event not yet projected; `failure` is the reason why nothing is projected, if so.
     """
 
     head: int
@@ -34,13 +34,13 @@ class Health(NamedTuple):
         """Return the reasons why the read model is not correct and current, a sentence each."""
         complaints = [f"projections are halted: {self.failure}"] if self.failure else []
         if self.lag_ms > STALLED_AFTER_MS:
-            behind = [f"{name} at {position}" for name, position in self.positions.items() if position < self.head]
+            late = [f"{name} at {position}" for name, position in self.positions.items() if position < self.head]
             complaints.append(
-                f"projections are stalled: {', '.join(behind)} of {self.head}, {self.lag_ms / 1000:.0f} s behind"
+                f"projections are stalled: {', '.join(late)} of {self.head}, {self.lag_ms / 1000:.0f} s behind"
             )
         return complaints + [
-            f"projection {projection} has set aside {len(events)} event(s), the first at position"
-            f" {events[0].position}: {events[0].reason}"
+            f"projection {projection} has set aside {len(events)} event{'s' * (len(events) != 1)},"
+            f" the first at position {events[0].position}: {events[0].reason}"
             for projection in self.positions
             if (events := self.set_aside_by(projection))
         ]
@@ -54,7 +54,7 @@ def check_health(
     *,
     failure: str | None = None,
 ) -> Health:
-    """Return the health of these projections, in whatever process they run.
+    """Return the health of these projections, in this process or another.
 
     Raises StoreUnavailable and ReadModelUnavailable.
     """

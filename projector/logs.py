@@ -14,14 +14,14 @@ _tracebacks: Final = structlog.processors.ExceptionRenderer(
 
 def configure(*, level: str = "INFO") -> None:
     """Log in one format, from this program and from the web server."""
-    human = sys.stderr.isatty()
+    on_terminal = sys.stderr.isatty()
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="%H:%M:%S" if human else "iso", utc=not human),
+        structlog.processors.TimeStamper(fmt="%H:%M:%S" if on_terminal else "iso", utc=not on_terminal),
     ]
     renderers: list[structlog.typing.Processor] = (
         [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
-        if human
+        if on_terminal
         else [_tracebacks, structlog.processors.JSONRenderer(sort_keys=True)]
     )
     logging.config.dictConfig(

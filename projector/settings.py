@@ -8,19 +8,19 @@ _DATABASE_URL: Final = "sqlite:///projector.db"
 _SPOOL_PATH: Final = "projector.spool"
 _LIBRARY_SETTINGS: Final = ("COMPRESSOR_TOPIC", "CIPHER_TOPIC", "CIPHER_KEY")
 _CALLBACK_PATH: Final = re.compile(r"/[A-Za-z0-9._~/-]*[A-Za-z0-9_-]")
-_OTHER_PATHS: Final = ("/v1", "/livez", "/readyz", "/metrics", "/openapi.json")
+_RESERVED_PREFIXES: Final = ("/v1", "/livez", "/readyz", "/metrics", "/openapi.json")
 _NAMED_TOKEN: Final = re.compile(r"([A-Za-z][A-Za-z0-9_-]*):(.+)")
 
 
 class ReadToken(NamedTuple):
-    """A bearer token, and the name that stands for it in logs."""
+    """A bearer token, and its name in logs."""
 
     name: str
     token: str
 
 
 class WrongSetting(Exception):
-    """A setting is wrong or missing. The text is one line that says which, and what to do."""
+    """A setting is wrong or missing. The text is one line that names it, and the remedy."""
 
 
 class Settings(NamedTuple):
@@ -72,9 +72,9 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
             environment, "PROJECTOR_POSTGRES_STATEMENT_TIMEOUT_MS", _DEFAULTS.statement_timeout_ms
         ),
         sdk_app_id=_positive(app_id, "PROJECTOR_SDK_APP_ID") if app_id else None,
-        callback_tokens=_listed(environment.get("PROJECTOR_CALLBACK_TOKEN", "")),
+        callback_tokens=_split(environment.get("PROJECTOR_CALLBACK_TOKEN", "")),
         callback_path=_callback_path(environment.get("PROJECTOR_CALLBACK_PATH") or _DEFAULTS.callback_path),
-        read_tokens=tuple(map(_read_token, _listed(environment.get("PROJECTOR_READ_TOKENS", "")))),
+        read_tokens=tuple(map(_read_token, _split(environment.get("PROJECTOR_READ_TOKENS", "")))),
         max_body_bytes=_number(environment, "PROJECTOR_MAX_BODY_BYTES", _DEFAULTS.max_body_bytes),
         spool_path=environment.get("PROJECTOR_SPOOL_PATH") or (_SPOOL_PATH if _is_postgres(url) else None),
         spool_events=_number(environment, "PROJECTOR_SPOOL_EVENTS", _DEFAULTS.spool_events),
@@ -83,7 +83,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     )
 
 
-def _listed(text: str) -> tuple[str, ...]:
+def _split(text: str) -> tuple[str, ...]:
     return tuple(item.strip() for item in text.split(",") if item.strip())
 
 
@@ -93,9 +93,9 @@ def _read_token(text: str) -> ReadToken:
 
 
 def _callback_path(path: str) -> str:
-    if not _CALLBACK_PATH.fullmatch(path) or path.startswith(_OTHER_PATHS):
+    if not _CALLBACK_PATH.fullmatch(path) or path.startswith(_RESERVED_PREFIXES):
         raise WrongSetting(
-            f"PROJECTOR_CALLBACK_PATH is {path!r}; set it to a path of its own, such as /callback/something-unguessable"
+            f"PROJECTOR_CALLBACK_PATH is {path!r}; set it to an unused path, such as /callback/something-unguessable"
         )
     return path
 

@@ -1,6 +1,4 @@
-"""The status of an installation, as `projector status` shows it."""
-
-from typing import Any
+"""The status of an installation, as `projector status` shows it, and its part for `/readyz`."""
 
 import msgspec
 
@@ -18,29 +16,60 @@ class ProjectionStatus(msgspec.Struct):
     set_aside: int
 
 
-class Waiting(msgspec.Struct):
-    """How many events wait in the spool, and the age of the oldest in seconds."""
+class SetAsideEvent(msgspec.Struct):
+    """An event that a projection could not apply, and when it tried (ms since 1970 UTC)."""
+
+    projection: str
+    position: int
+    reason: str
+    at: int
+
+
+class Spooled(msgspec.Struct):
+    """The number of events in the spool, and the age of the oldest in seconds."""
 
     events: int
     seconds: float
 
 
+class ReplayProgress(msgspec.Struct):
+    """The progress of a replay: `done` of `total` events in this phase; a `total` of 0 is unknown."""
+
+    phase: str
+    done: int
+    total: int
+
+
 class Status(msgspec.Struct):
-    """Positions, lag, totals and complaints. `replay` is null unless one is under way."""
+    """Positions, lag, totals and complaints. `replay` is null unless a replay is in progress."""
 
     head: int
     projections: dict[str, ProjectionStatus]
     lag_seconds: float
     counts: dict[str, int]
     quarantine: int
-    spool: Waiting
-    set_aside: list[dict[str, Any]]
-    replay: dict[str, Any] | None
+    spool: Spooled
+    set_aside: list[SetAsideEvent]
+    replay: ReplayProgress | None
     complaints: list[str]
 
 
-def waiting(spool: SpoolStatus) -> Waiting:
-    return Waiting(spool.depth, spool.age_s())
+class Readiness(msgspec.Struct, kw_only=True):
+    """The part of the status that `/readyz` shows. Fields without a value are left out."""
+
+    status: str
+    spool: Spooled | msgspec.UnsetType = msgspec.UNSET
+    head: int | msgspec.UnsetType = msgspec.UNSET
+    positions: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
+    lag_seconds: float | msgspec.UnsetType = msgspec.UNSET
+    complaints: list[str]
+
+    def show(self, health: Health) -> None:
+        self.head, self.positions, self.lag_seconds = health.head, health.positions, health.lag_ms / 1000
+        self.complain(health.complaints())
+
+    def complain(self, complaints: list[str]) -> None:
+        self.status, self.complaints = "not ready" if complaints else "ready", complaints
 
 
 def status_of(health: Health, counts: Counts, spool: SpoolStatus, replay: RebuildProgress | None) -> Status:
@@ -53,8 +82,12 @@ def status_of(health: Health, counts: Counts, spool: SpoolStatus, replay: Rebuil
         lag_seconds=health.lag_ms / 1000,
         counts=counts._asdict(),
         quarantine=health.quarantined,
-        spool=waiting(spool),
-        set_aside=[event._asdict() for event in health.set_aside],
-        replay=replay._asdict() if replay else None,
+        spool=spooled(spool),
+        set_aside=[SetAsideEvent(*event) for event in health.set_aside],
+        replay=ReplayProgress(*replay) if replay else None,
         complaints=health.complaints(),
     )
+
+
+def spooled(spool: SpoolStatus) -> Spooled:
+    return Spooled(spool.depth, spool.age_s())

@@ -15,7 +15,7 @@ from projector.replay.staleness import reasons_to_rebuild
 from projector.subscription import Subscription
 
 _MAX_FIRST_BUILD_EVENTS: Final = 10_000
-"""A read model of at most so many events is built before the process serves; a larger one beside it."""
+"""A read model of at most so many events is built before the process serves, a larger one meanwhile."""
 
 
 class Worker:
@@ -42,7 +42,7 @@ class Worker:
 
     @property
     def failure(self) -> str | None:
-        """Why nothing is projected, None while everything is."""
+        """The reason why nothing is projected; None while projecting succeeds."""
         return self._subscription.failure
 
     def wake(self) -> None:

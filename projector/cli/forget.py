@@ -29,7 +29,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
         if not options.dry_run:
             replay.replace_all(options, settings, stores.events)
     if mentions.undecodable:
-        say(f"{mentions.undecodable} events cannot be decoded, and may mention anyone; see `projector verify`")
+        say(f"{mentions.undecodable} events cannot be decoded, and may mention them; see `projector verify`")
     return 1 if mentions.undecodable else 0
 
 

@@ -1,4 +1,4 @@
-"""What commands write for people: results on stdout, what happens meanwhile on stderr."""
+"""Output for people: results on stdout, notes about the command on stderr."""
 
 import sys
 

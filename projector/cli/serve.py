@@ -25,7 +25,7 @@ _ROLES: Final[tuple[Role, ...]] = get_args(Role)
 _BACKLOG: Final = 2048
 _MAX_PORT: Final = 65535
 _SHUTDOWN_TIMEOUT_S: Final = 10
-_MAX_FILES: Final = 4_096
+_MAX_OPEN_FILES: Final = 4_096
 
 log = structlog.get_logger("projector")
 
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     addresses = _addresses(options, roles)
     if not options.insecure:
         _require_tokens(addresses, settings, roles)
-    _allow_files()
+    _raise_file_limit()
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(_listen(*address)) for address in addresses.distinct()]
         bound = [listening.getsockname()[:2] for listening in sockets]
@@ -89,10 +89,10 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-def _allow_files() -> None:
+def _raise_file_limit() -> None:
     """Raise the soft limit of open files for all connections, within the hard limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limit = _MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_FILES)
+    limit = _MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < limit:
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
@@ -113,14 +113,14 @@ def _address(text: str) -> tuple[str, int]:
 
 
 class _Addresses(NamedTuple):
-    """The addresses of callbacks and of everything else; `apart` if they differ."""
+    """The addresses of callbacks and of everything else; `separate` if they differ."""
 
     callbacks: tuple[str, int]
     queries: tuple[str, int]
-    apart: bool
+    separate: bool
 
     def distinct(self) -> list[tuple[str, int]]:
-        return [self.queries, self.callbacks] if self.apart else [self.queries]
+        return [self.queries, self.callbacks] if self.separate else [self.queries]
 
 
 def _addresses(options: argparse.Namespace, roles: tuple[Role, ...]) -> _Addresses:
@@ -130,7 +130,7 @@ def _addresses(options: argparse.Namespace, roles: tuple[Role, ...]) -> _Address
         raise WrongSetting(
             f"--only {options.only} receives no callbacks; leave out --callbacks-address and --queries-address"
         )
-    return _Addresses(callbacks or default, queries or default, apart=bool(callbacks or queries))
+    return _Addresses(callbacks or default, queries or default, separate=bool(callbacks or queries))
 
 
 def _require_tokens(addresses: _Addresses, settings: Settings, roles: tuple[Role, ...]) -> None:

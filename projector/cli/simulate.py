@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import sys
+from collections.abc import Callable
 from typing import Final
 
 from projector.cli.arguments import share, whole_number
@@ -13,26 +14,26 @@ from projector.cli.progress import Progress
 from projector.settings import Settings, WrongSetting
 from projector.simulator import Options, Report, Unreachable, simulate
 
-_SHOWN_DIFFERENCES: Final = 50
+_MAX_SHOWN_DIFFERENCES: Final = 50
+_DEFAULTS: Final = Options(url="", sdk_app_id=0, callback_path="")
+_AMOUNTS: Final[dict[str, tuple[Callable[[str], float], str]]] = {
+    "seed": (whole_number(0), "the same seed gives the same traffic"),
+    "groups": (whole_number(1), "number of groups"),
+    "callbacks": (whole_number(1), "approximate number of callbacks"),
+    "connections": (whole_number(1), "number of connections"),
+    "repeats": (share, "share of callbacks sent twice"),
+    "reordered": (share, "share of callbacks sent late"),
+    "untimed": (share, "share of callbacks without EventTime"),
+}
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("simulate", help="send realistic traffic to a running receiver, and check the rosters")
     parser.add_argument("--url", required=True, help="the receiver's address, e.g. http://127.0.0.1:8000")
-    parser.add_argument(
-        "--seed", type=whole_number(0), default=1, help="the same seed gives the same traffic (default: 1)"
-    )
-    parser.add_argument("--groups", type=whole_number(1), default=100, help="number of groups (default: 100)")
-    parser.add_argument(
-        "--callbacks", type=whole_number(1), default=10_000, help="approximate number of callbacks (default: 10000)"
-    )
-    parser.add_argument("--connections", type=whole_number(1), default=16, help="number of connections (default: 16)")
+    for name, (type_, meaning) in _AMOUNTS.items():
+        default = getattr(_DEFAULTS, name)
+        parser.add_argument(f"--{name}", type=type_, default=default, help=f"{meaning} (default: %(default)s)")
     parser.add_argument("--rate", type=float, help="callbacks per second (default: as fast as they are acknowledged)")
-    parser.add_argument("--repeats", type=share, default=0.05, help="share of callbacks sent twice (default: 0.05)")
-    parser.add_argument("--reordered", type=share, default=0.05, help="share of callbacks sent late (default: 0.05)")
-    parser.add_argument(
-        "--untimed", type=share, default=0.02, help="share of callbacks without EventTime (default: 0.02)"
-    )
     parser.add_argument("--no-check", action="store_true", help="do not check the rosters")
     parser.set_defaults(run=run, needs_database=False)
 
@@ -49,15 +50,9 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
             token=next(iter(settings.callback_tokens), None),
             read_token=next((read_token.token for read_token in settings.read_tokens), None),
             callback_path=settings.callback_path,
-            seed=options.seed,
-            groups=options.groups,
-            callbacks=options.callbacks,
-            connections=options.connections,
             rate=options.rate,
-            repeats=options.repeats,
-            reordered=options.reordered,
-            untimed=options.untimed,
             check=not options.no_check,
+            **{name: getattr(options, name) for name in _AMOUNTS},
         )
         try:
             report = asyncio.run(simulate(wanted, on_sent=on_sent.advance, on_checked=on_checked.advance))
@@ -82,14 +77,14 @@ class _Bar:
 def _print(report: Report) -> int:
     sent = sum(report.statuses.values())
     lines = [f"{sent} callbacks in {report.seconds:.1f} s, {sent / max(report.seconds, 1e-9):,.0f} per second"]
-    lines += [f"  answered {status}: {count}" for status, count in sorted(report.statuses.items())]
+    lines += [f"  status {status}: {count}" for status, count in sorted(report.statuses.items())]
     lines += [f"  {command}: {count}" for command, count in sorted(report.commands.items())]
     if report.differences is not None:
         wrong = len({difference.group_id for difference in report.differences})
         lines.append(f"{report.groups} groups checked, {f'{wrong} with' if wrong else 'no'} mismatches")
         lines += [
             f"  {difference.group_id}: {difference.field} is {difference.shown!r}, expected {difference.expected!r}"
-            for difference in report.differences[:_SHOWN_DIFFERENCES]
+            for difference in report.differences[:_MAX_SHOWN_DIFFERENCES]
         ]
     sys.stdout.write("\n".join(lines) + "\n")
     return 1 if report.differences or report.statuses.keys() - {200} else 0

@@ -53,6 +53,6 @@ def _text(status: Status) -> str:
     if status.spool.events:
         lines.append(f"spool         {status.spool.events} events, the oldest for {status.spool.seconds:.0f} s")
     if status.replay:
-        progress = ", {done} of {total} events" if status.replay["total"] else ""
-        lines.append(f"replay        in progress: {{phase}}{progress}".format(**status.replay))
+        progress = f", {status.replay.done} of {status.replay.total} events" if status.replay.total else ""
+        lines.append(f"replay        in progress: {status.replay.phase}{progress}")
     return "\n".join([*lines, *status.complaints])

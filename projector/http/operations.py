@@ -15,7 +15,7 @@ from projector.health import Health
 from projector.http import openapi
 from projector.http.metrics import Metrics
 from projector.read_model import ReadModelUnavailable
-from projector.status import waiting
+from projector.status import Readiness, spooled
 
 
 class Operations:
@@ -36,17 +36,14 @@ class Operations:
 
     async def readyz(self, _: Request) -> Response:
         """Return 200, or 503 with the reasons why the read model is not correct and current."""
-        state: dict[str, Any] = {}
+        readiness = Readiness(status="ready", complaints=[])
         try:
             if self._spooled:
-                state["spool"] = waiting(self._spooled())
-            health = await to_thread.run_sync(self._health)
+                readiness.spool = spooled(self._spooled())
+            readiness.show(await to_thread.run_sync(self._health))
         except (StoreUnavailable, ReadModelUnavailable) as error:
-            return _json(503, {"status": "not ready", **state, "complaints": [str(error)]})
-        complaints = health.complaints()
-        state |= {"head": health.head, "positions": health.positions, "lag_seconds": health.lag_ms / 1000}
-        status = "not ready" if complaints else "ready"
-        return _json(503 if complaints else 200, {"status": status, **state, "complaints": complaints})
+            readiness.complain([str(error)])
+        return _json(503 if readiness.complaints else 200, readiness)
 
     async def metrics(self, _: Request) -> Response:
         exposition = await to_thread.run_sync(self._metrics.exposition)

@@ -45,10 +45,11 @@ class Life:
         self._rng = rng
         self._kind = kind
         self._user_numbers = user_numbers
-        self._may_return = custom_id
-        interested = len(user_numbers) // 2
-        self._limit = rng.randint(_MAX_FOUNDERS + 1, interested) if kind.has_limit and self._chance(0.3) else None
-        self._room = self._limit or interested
+        self._may_be_recreated = custom_id
+        self._limit = (
+            rng.randint(_MAX_FOUNDERS + 1, len(user_numbers) // 2) if kind.has_limit and self._chance(0.3) else None
+        )
+        self._max_members = self._limit or len(user_numbers) // 2
         self._joined: list[str] = []
         self._has_begun = self._chance(_UNSEEN_CREATION_SHARE)
         self._ends_dismissed = self._chance(_DISMISSED_SHARE)
@@ -98,7 +99,7 @@ class Life:
         return callback
 
     def _join(self) -> Callback | None:
-        room = self._room - len(self.expected.members)
+        room = self._max_members - len(self.expected.members)
         if room > 0:
             return self._add_members(min(room, self._rng.choice((1, 1, 1, 1, 2, 3, 5))))
         return self._report_full() if self._limit and self._chance(0.1) else None
@@ -133,8 +134,8 @@ class Life:
             fields["MemberList"] = _accounts(self.expected.members)
         return self._callback(commands.DISMISSED, self._operator(), **fields)
 
-    def _dismiss_to_return(self) -> Callback | None:
-        return self._dismiss() if self._may_return and self._chance(0.1) else None
+    def _dismiss_to_recreate(self) -> Callback | None:
+        return self._dismiss() if self._may_be_recreated and self._chance(0.1) else None
 
     def _edit_profile(self) -> Callback:
         texts = {key: self._rng.choice(names.TEXTS) for key in ("Introduction", "Notification")}
@@ -253,7 +254,7 @@ class Life:
         _edit_attributes: 5,
         _change_topics: 4,
         _chat: 10,
-        _dismiss_to_return: 2,
+        _dismiss_to_recreate: 2,
     }
     """The possible changes, with their weights."""
 

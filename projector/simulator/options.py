@@ -16,7 +16,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     url: str
     sdk_app_id: int
-    callback_path: str = "/callback"
+    callback_path: str
     token: str | None = None
     read_token: str | None = None
     seed: int = 1

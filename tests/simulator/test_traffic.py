@@ -20,7 +20,14 @@ NOW = 1_800_000_000_000
 
 
 def options(**changed: Any) -> Options:
-    settings = {"url": "http://127.0.0.1", "sdk_app_id": 1, "callbacks": 5_000, "groups": 50, **changed}
+    settings = {
+        "url": "http://127.0.0.1",
+        "sdk_app_id": 1,
+        "callback_path": "/callback",
+        "callbacks": 5_000,
+        "groups": 50,
+        **changed,
+    }
     return Options(**settings)
 
 
