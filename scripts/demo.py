@@ -13,15 +13,15 @@ from urllib.parse import quote
 PROJECTOR = [sys.executable, "-m", "projector"]
 
 
-def ask(address: str) -> dict:
-    with urllib.request.urlopen(address) as answer:
-        return json.load(answer)
+def get(address: str) -> dict:
+    with urllib.request.urlopen(address) as response:
+        return json.load(response)
 
 
 def serving_at(server: subprocess.Popen[str]) -> str:
     for line in server.stderr:
-        if line.startswith("{") and (said := json.loads(line))["event"] == "serving":
-            return said["address"]
+        if line.startswith("{") and (entry := json.loads(line))["event"] == "serving":
+            return entry["address"]
         sys.stderr.write(line)
     sys.exit("demo: the server did not start")
 
@@ -38,9 +38,9 @@ def main() -> int:
             simulation = [*PROJECTOR, "simulate", "--url", url, "--callbacks", "5000"]
             simulated = subprocess.run(simulation, env=environment, check=False)
             largest = max(
-                ask(f"{url}/v1/groups?status=active&limit=1000")["groups"], key=lambda group: group["member_count"]
+                get(f"{url}/v1/groups?status=active&limit=1000")["groups"], key=lambda group: group["member_count"]
             )
-            roster = ask(f"{url}/v1/groups/{quote(largest['group_id'], safe='')}/members?limit=10")["members"]
+            roster = get(f"{url}/v1/groups/{quote(largest['group_id'], safe='')}/members?limit=10")["members"]
             print(f"\n{largest['group_id']}  {largest['name']}  {largest['type']}  {largest['member_count']} members")
             for member in roster:
                 print(f"  {member['user_id']:<28} {member['role']:<7} since {member['joined_at']}")

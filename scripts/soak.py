@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SEGMENT_S = 20
-MOST_RSS_MB = 200
+MAX_RSS_MB = 200
 PAUSE_S = 0.05
 ALL_THERE = 10_000
 """Of so many events every group has some, in their first half too."""
@@ -57,8 +57,8 @@ def questions(rng: random.Random, head: int) -> str:
     )
 
 
-def ask(client: httpx2.Client, rng: random.Random, head: int) -> str:
-    """Ask something, maybe about a user who was never heard of."""
+def query(client: httpx2.Client, rng: random.Random, head: int) -> str:
+    """Send a query, sometimes about an unknown user."""
     if head < ALL_THERE:
         return ""
     question = questions(rng, head)
@@ -66,8 +66,8 @@ def ask(client: httpx2.Client, rng: random.Random, head: int) -> str:
     return "" if status == 200 or (status == 404 and "/users/" in question) else f"{status} for {question}"
 
 
-def annoy(client: httpx2.Client, rng: random.Random, _: int) -> str:
-    """Send what is no group state callback."""
+def send_garbage(client: httpx2.Client, rng: random.Random, _: int) -> str:
+    """Send requests that are not group state callbacks."""
     command, body, due = rng.choice(
         [
             (MESSAGE, json.dumps({"CallbackCommand": MESSAGE, "MsgBody": "x" * 500}).encode(), 200),
@@ -101,7 +101,9 @@ def going_on(url: str, seen: Seen) -> Iterator[None]:
                 if fault := act(client, rng, seen.reached):
                     seen.faults.append(fault)
 
-    threads = [threading.Thread(target=again, args=(act, seed)) for act, seed in ((ask, 1), (ask, 2), (annoy, 3))]
+    threads = [
+        threading.Thread(target=again, args=(act, seed)) for act, seed in ((query, 1), (query, 2), (send_garbage, 3))
+    ]
     threads += [threading.Thread(target=dawdle, args=(url, enough)), threading.Thread(target=seen.look, args=(enough,))]
     for thread in threads:
         thread.start()
@@ -167,16 +169,16 @@ def main() -> None:
                 until = time.monotonic() + options.minutes * 60
                 while (left := until - time.monotonic()) > 1:
                     load.post(served.url, connections=32, seconds=int(min(left, SEGMENT_S)) or 1, cores=theirs)
-        told = {"PROJECTOR_DATABASE_URL": database, "PROJECTOR_SDK_APP_ID": APP_ID}
+        environment = {"PROJECTOR_DATABASE_URL": database, "PROJECTOR_SDK_APP_ID": APP_ID}
         verify = [sys.executable, "-m", "projector", "verify", "--log-only"]
-        verified = subprocess.run(verify, env=told, capture_output=True, text=True, check=False)
+        verified = subprocess.run(verify, env=environment, capture_output=True, text=True, check=False)
     print(verified.stdout, end="")
-    found = {"machine": machine(), "load": load.generator(), **seen.summary()}
-    print(json.dumps(found, indent=1), *seen.faults[:20], sep="\n")
+    results = {"machine": machine(), "load": load.generator(), **seen.summary()}
+    print(json.dumps(results, indent=1), *seen.faults[:20], sep="\n")
     if options.results:
-        (options.results / "soak.json").write_text(json.dumps({**found, "rows": seen.rows}) + "\n")
+        (options.results / "soak.json").write_text(json.dumps({**results, "rows": seen.rows}) + "\n")
         subprocess.run([sys.executable, "-m", "scripts.bench.charts", "soak"], check=True)
-    if verified.returncode or seen.faults or found["most_rss_mb"] > MOST_RSS_MB:
+    if verified.returncode or seen.faults or results["most_rss_mb"] > MAX_RSS_MB:
         sys.exit("the soak failed: see above")
 
 

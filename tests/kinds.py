@@ -1,7 +1,7 @@
-"""Which database the tests use: SQLite files, or in their stead databases of a PostgreSQL server.
+"""The database that the tests use: SQLite files, or databases of a PostgreSQL server in their place.
 
 A test names its database by the path of a file. On PostgreSQL the path stands for a database of its own, created when
-it is first asked for.
+it is first used.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def on_postgresql() -> bool:
 
 
 def url_of(database: Path) -> str:
-    """Return the URL of what stands for this file."""
+    """Return the URL of the database that this file stands for."""
     if database in _urls:
         return _urls[database]
     return f"sqlite:///{database}" if _server is None else _server.database(_name(database))
@@ -64,7 +64,7 @@ def empty_database(directory: Path, name: str = "emptied") -> Path:
 
 
 def copied(database: Path, directory: Path) -> Path:
-    """Copy a database as it is, so that looking does not put in order what the last process left."""
+    """Copy a database as it is, so that reading it repairs nothing that the last process left."""
     directory.mkdir()
     copy = directory / database.name
     if _server is not None:
@@ -108,7 +108,7 @@ def _name(database: Path) -> str:
 
 
 def change_events(database: Path, *statements: str) -> None:
-    """Change what is recorded, behind everybody's back."""
+    """Change stored events directly."""
     if _server is not None:
         with psycopg.connect(url_of(database), autocommit=True) as server:
             for statement in statements:
@@ -119,14 +119,14 @@ def change_events(database: Path, *statements: str) -> None:
                 file.execute(statement)
 
 
-def asked(database: Path, question: str) -> tuple[Any, ...]:
+def query_row(database: Path, query: str) -> tuple[Any, ...]:
     """The first row of an answer of the database that keeps the events."""
     if _server is not None:
         with psycopg.connect(url_of(database)) as server:
-            row = server.execute(question).fetchone()
+            row = server.execute(query).fetchone()
     else:
         with closing(sqlite3.connect(database)) as file:
-            row = file.execute(question).fetchone()
+            row = file.execute(query).fetchone()
     assert row is not None
     return tuple(row)
 

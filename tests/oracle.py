@@ -48,7 +48,7 @@ def everything(known: list[Fact]) -> dict[str, tuple[Answer, dict[str, Answer]]]
 
 
 def group_of(known: list[Fact], group_id: str) -> Answer | None:
-    """Return the group as `/v1/groups/{group_id}` shows it, None if it was never heard of."""
+    """Return the group as `/v1/groups/{group_id}` shows it, None if it has no events."""
     story = timeline(known, group_id)
     if not story:
         return None
@@ -145,7 +145,7 @@ def attributes(life: list[Fact]) -> dict[str, str]:
 
 
 def timeline(known: list[Fact], group_id: str) -> list[Fact]:
-    """Return what speaks of the group itself, oldest first."""
+    """Return the facts about the group itself, oldest first."""
     story = [
         fact
         for fact in known

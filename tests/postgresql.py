@@ -57,8 +57,8 @@ class PostgreSQL:
         if os.getuid() == 0:
             os.chown(self.data, _NOBODY, _NOBODY)
         if primary is not None:
-            told = f"host=127.0.0.1 port={primary.port} user=postgres application_name=standby"
-            self.run("pg_basebackup", "-d", told, "-D", self.data, "-R", "-X", "stream", "-c", "fast", "--no-sync")
+            options = f"host=127.0.0.1 port={primary.port} user=postgres application_name=standby"
+            self.run("pg_basebackup", "-d", options, "-D", self.data, "-R", "-X", "stream", "-c", "fast", "--no-sync")
             return
         how = ("--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-locale", "--no-sync")
         self.run("initdb", "--pgdata", self.data, *how)
@@ -69,10 +69,10 @@ class PostgreSQL:
 
     def start(self, *settings: str, cores: set[int] | None = None) -> None:
         """Start the server, on some cores or all, and wait until it takes connections."""
-        told = ["fsync=off", "listen_addresses=127.0.0.1", f"unix_socket_directories={self.data}"]
-        told += ["max_connections=60", "shared_buffers=64MB", f"port={self.port}", *settings]
+        options = ["fsync=off", "listen_addresses=127.0.0.1", f"unix_socket_directories={self.data}"]
+        options += ["max_connections=60", "shared_buffers=64MB", f"port={self.port}", *settings]
         command = [self.binaries / "postgres", "-D", self.data]
-        command += itertools.chain(*(("-c", one) for one in told))
+        command += itertools.chain(*(("-c", setting) for setting in options))
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stderr=log, **self._as())
         if cores:
@@ -122,7 +122,7 @@ class PostgreSQL:
         return self.url(name)
 
     def copy(self, source: str, target: str) -> None:
-        """Create a database as a copy of another, to which nobody may be connected."""
+        """Create a database as a copy of another, which must have no connections."""
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {target} TEMPLATE {source} STRATEGY file_copy")
         self._names.add(target)

@@ -63,14 +63,14 @@ class Server:
     news: threading.Condition = field(default_factory=threading.Condition)
 
     def logged(self, after: int, **fields: Any) -> list[dict[str, Any]]:
-        """The log lines with these fields behind the first `after` lines, as soon as there is one."""
+        """Return the log lines with these fields after the first `after` lines, as soon as there are any."""
 
-        def found() -> list[dict[str, Any]]:
+        def members() -> list[dict[str, Any]]:
             return [line for line in self.log[after:] if fields.items() <= line.items()]
 
         with self.news:
-            assert self.news.wait_for(found, timeout=30), f"nothing was logged with {fields}"
-        return found()
+            assert self.news.wait_for(members, timeout=30), f"nothing was logged with {fields}"
+        return members()
 
     def post(
         self,
@@ -109,12 +109,12 @@ class Server:
 
     def members(self, group_id: str, *, wait_for: int = 0) -> dict[str, dict[str, Any]]:
         """The whole roster by user id, over as many pages as it takes."""
-        path, found, cursor = self.group_path(group_id) + "/members", {}, {}
+        path, members, cursor = self.group_path(group_id) + "/members", {}, {}
         while cursor is not None:
             page = self.get(path, wait_for=wait_for, limit=1000, **cursor).raise_for_status().json()
-            found |= {member["user_id"]: member for member in page["members"]}
+            members |= {member["user_id"]: member for member in page["members"]}
             cursor = {"cursor": page["next"]} if page["next"] else None
-        return found
+        return members
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and return the exit status."""

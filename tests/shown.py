@@ -78,15 +78,18 @@ def folded(history: Iterable[Recorded]) -> dict[str, tuple[Shown, dict[str, Show
     for group_id in sorted(profiles):
         owner = profiles[group_id].owner
         standing = {
-            user_id: Membership(group_id, user_id, one, owner)
-            for user_id, one in sorted(people[group_id].items())
-            if membership.standing(one, rosters[group_id]) is Standing.MEMBER
+            user_id: Membership(group_id, user_id, membership_row, owner)
+            for user_id, membership_row in sorted(people[group_id].items())
+            if membership.standing(membership_row, rosters[group_id]) is Standing.MEMBER
         }
         owner_exited = people[group_id].get(owner.value or "", membership.Member()).exited
         state = GroupState(
             group_id, profiles[group_id], Roster(rosters[group_id], len(standing)), filled[group_id], owner_exited
         )
-        everything[group_id] = group(state), {user_id: member(one) for user_id, one in standing.items()}
+        everything[group_id] = (
+            group(state),
+            {user_id: member(membership_row) for user_id, membership_row in standing.items()},
+        )
     return everything
 
 
@@ -97,7 +100,10 @@ def stored(snapshot: QuerySession) -> dict[str, tuple[Shown, dict[str, Shown]]]:
     return {
         state.group_id: (
             group(state),
-            {one.user_id: member(one) for one in snapshot.members(state.group_id, "", 1000)},
+            {
+                membership_row.user_id: member(membership_row)
+                for membership_row in snapshot.members(state.group_id, "", 1000)
+            },
         )
         for state in snapshot.groups(GroupFilter(), "", 1000)
     }

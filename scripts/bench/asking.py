@@ -52,15 +52,15 @@ def sample(served: Served, address: str) -> tuple[int, str]:
     """Return how long an answer is, and its ETag."""
     connection = http.client.HTTPConnection(urlsplit(served.url).netloc)
     connection.request("GET", address)
-    answer = connection.getresponse()
-    body = answer.read()
-    if answer.status != 200:
-        sys.exit(f"{address}: {answer.status} {body!r}")
+    response = connection.getresponse()
+    body = response.read()
+    if response.status != 200:
+        sys.exit(f"{address}: {response.status} {body!r}")
     connection.close()
-    return len(body), answer.headers["ETag"] or ""
+    return len(body), response.headers["ETag"] or ""
 
 
-def asked(served: Served, address: str, etag: str | None, seconds: float, cores: set[int]) -> dict[str, Any]:
+def load_route(served: Served, address: str, etag: str | None, seconds: float, cores: set[int]) -> dict[str, Any]:
     return load.get(served.url, address, etag, connections=32, seconds=seconds, cores=cores)
 
 
@@ -68,7 +68,7 @@ def measure(
     folder: Path, rounds: int, seconds: float, towns: dict[str, Groups], counts: dict[str, int]
 ) -> list[dict[str, Any]]:
     server_core, load_core = ({core} for core in sorted(some_cores(2), reverse=True))
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    results: dict[tuple[str, str], list[dict[str, Any]]] = {}
     lengths: dict[str, int] = {}
     for which, town in towns.items():
         database = folder / f"{which}.db"
@@ -83,17 +83,19 @@ def measure(
                     place = OF_HUGE.get(question, address) if which == "large" else address
                     length, etag = sample(served, quote(place, safe="/?=&"))
                     lengths.setdefault(question, length)
-                    found.setdefault((which, question), []).append(
-                        asked(served, place, etag if "304" in question else None, seconds, load_core)
+                    results.setdefault((which, question), []).append(
+                        load_route(served, place, etag if "304" in question else None, seconds, load_core)
                     )
                     if which == "large":
-                        anew = f"{place}{'&' if '?' in place else '?'}wait_for={load.NUMBER}"
-                        found.setdefault(("anew", question), []).append(asked(served, anew, None, seconds, load_core))
+                        uncached = f"{place}{'&' if '?' in place else '?'}wait_for={load.NUMBER}"
+                        results.setdefault(("anew", question), []).append(
+                            load_route(served, uncached, None, seconds, load_core)
+                        )
         with contender("ceiling", "", cores=server_core) as served:
             for question, length in lengths.items():
                 address = "/not-modified" if "304" in question else f"/bytes/{length}"
-                found.setdefault(("ceiling", question), []).append(
-                    asked(served, address, '"1"' if "304" in question else None, seconds, load_core)
+                results.setdefault(("ceiling", question), []).append(
+                    load_route(served, address, '"1"' if "304" in question else None, seconds, load_core)
                 )
     head = [
         "question",
@@ -107,10 +109,10 @@ def measure(
     ]
     rows, kept = [], []
     for question, length in lengths.items():
-        ceiling, small, large = (median(found[which, question], "rate") for which in ("ceiling", "small", "large"))
+        ceiling, small, large = (median(results[which, question], "rate") for which in ("ceiling", "small", "large"))
         kept.append({"question": question, "ceiling": ceiling, "small": small, "large": large})
         rates = [f"{ceiling:,.0f}", f"{small:,.0f}", f"{small / ceiling:.2f}", f"{large:,.0f}", f"{large / small:.2f}"]
-        rates.append(f"{median(found['anew', question], 'rate'):,.0f}")
+        rates.append(f"{median(results['anew', question], 'rate'):,.0f}")
         rows.append([question, f"{length:,}", *rates])
     print(f"\n{machine()}; load: {load.generator()}; medians of {rounds} rounds, 32 connections\n")
     print(table(head, rows))

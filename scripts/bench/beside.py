@@ -22,7 +22,7 @@ CONNECTIONS = 32
 
 def rounds_of(url: str, environment: dict[str, str], count: int, seconds: float) -> dict[str, list[dict]]:
     mine, other = sorted(some_cores(2))
-    found: dict[str, list[dict]] = {"alone": [], "beside a replay": []}
+    results: dict[str, list[dict]] = {"alone": [], "beside a replay": []}
 
     def sent(seconds: float) -> dict:
         return load.post(url, connections=CONNECTIONS, seconds=seconds, cores={mine})
@@ -30,7 +30,7 @@ def rounds_of(url: str, environment: dict[str, str], count: int, seconds: float)
     sent(seconds / 2)
     for number in range(count):
         print(f"round {number + 1} of {count}", file=sys.stderr, flush=True)
-        found["alone"].append(sent(seconds))
+        results["alone"].append(sent(seconds))
         replay = subprocess.Popen(
             [sys.executable, "-m", "projector", "replay", "--jobs", "1"],
             env=environment,
@@ -38,12 +38,12 @@ def rounds_of(url: str, environment: dict[str, str], count: int, seconds: float)
             stderr=subprocess.DEVNULL,
         )
         os.sched_setaffinity(replay.pid, {other})
-        found["beside a replay"].append(sent(seconds))
+        results["beside a replay"].append(sent(seconds))
         if replay.poll() is not None:
             sys.exit("the replay was over before the round was: use more events")
         replay.kill()
         replay.wait()
-    return found
+    return results
 
 
 def main() -> None:
@@ -60,8 +60,8 @@ def main() -> None:
         environment = {**os.environ, **settings}
         subprocess.run([sys.executable, "-m", "projector", "replay"], env=environment, check=True)
         with serving(f"sqlite:///{database}", cores={min(some_cores(2))}) as served:
-            found = rounds_of(served.url, environment, options.rounds, options.seconds)
-    alone, beside = (median(found[name], "rate") for name in found)
+            results = rounds_of(served.url, environment, options.rounds, options.seconds)
+    alone, beside = (median(results[name], "rate") for name in results)
     print(f"\n{machine()}; medians of {options.rounds} rounds\n")
     row = [f"{alone:,.0f}", f"{beside:,.0f}", f"{beside / alone:.2f}"]
     print(table(["callbacks/s alone", "beside a replay", "ratio"], [row]))

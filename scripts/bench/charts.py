@@ -1,4 +1,4 @@
-"""Pictures of what was measured, from docs/bench/*.json to *.png: `python -m scripts.bench.charts [NAME…]`."""
+"""Charts of the measurements, from docs/bench/*.json to *.png: `python -m scripts.bench.charts [NAME…]`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def rows(name: str) -> list[dict[str, Any]]:
 
 @contextmanager
 def _figure(name: str, inches: tuple[float, float] = _INCHES, parts: int = 1) -> Iterator[Any]:
-    """Give axes to draw on, one above the other, and save what was drawn."""
+    """Yield axes, one above the other, and save the figure."""
     figure, axes = plt.subplots(parts, sharex=True, squeeze=False, figsize=inches)
     yield axes[:, 0]
     for part in axes[:, 0]:
@@ -47,8 +47,8 @@ def _chart(name: str, title: str) -> Iterator[Any]:
 
 def receiving() -> None:
     """How many callbacks are acknowledged a second, by contender."""
-    found = [row for row in rows("receiving") if row["connections"] == 32]
-    names, rates = [row["name"] for row in found], [row["rate"] for row in found]
+    results = [row for row in rows("receiving") if row["connections"] == 32]
+    names, rates = [row["name"] for row in results], [row["rate"] for row in results]
     with _chart("receiving", "Callbacks acknowledged per second, one core, 32 connections") as axes:
         colours = [LIMIT if name == "ceiling" else OURS if name.startswith("ours") else OTHERS for name in names]
         bars = axes.barh(names[::-1], rates[::-1], color=colours[::-1])
@@ -58,8 +58,8 @@ def receiving() -> None:
 
 def asking() -> None:
     """Questions a second beside a server that only sends as many bytes."""
-    found = [row for row in rows("asking") if row["question"] != "a page of groups"]
-    places = range(len(found))
+    results = [row for row in rows("asking") if row["question"] != "a page of groups"]
+    places = range(len(results))
     with _chart("asking", "Answers per second, one core, 32 connections, read model unchanged") as axes:
         for shift, which, colour, label in (
             (-0.27, "ceiling", LIMIT, "only sends the bytes"),
@@ -67,15 +67,15 @@ def asking() -> None:
             (0.27, "large", "#79b8ff", "ours, 100,000 groups, a million events"),
         ):
             axes.bar(
-                [place + shift for place in places], [row[which] for row in found], 0.25, color=colour, label=label
+                [place + shift for place in places], [row[which] for row in results], 0.25, color=colour, label=label
             )
-        axes.set_xticks(list(places), [row["question"] for row in found], fontsize=8)
+        axes.set_xticks(list(places), [row["question"] for row in results], fontsize=8)
         axes.legend(frameon=False, fontsize=8)
 
 
 def rebuild() -> None:
     """Events a second against the length of the log."""
-    found = rows("rebuild")
+    results = rows("rebuild")
     with _chart("rebuild", "Rebuilding the read model: events per second against the length of the log") as axes:
         for which, colour, label in (
             ("two", OURS, "ours, 2 cores"),
@@ -83,7 +83,7 @@ def rebuild() -> None:
             ("stock", OTHERS, "stock"),
         ):
             axes.loglog(
-                [row["events"] for row in found], [row[which] for row in found], "o-", color=colour, label=label
+                [row["events"] for row in results], [row[which] for row in results], "o-", color=colour, label=label
             )
         axes.set_xlabel("events in the log")
         axes.legend(frameon=False, fontsize=8)
@@ -91,17 +91,17 @@ def rebuild() -> None:
 
 def callback() -> None:
     """Where one callback's time goes, before and after."""
-    found = rows("callback")
+    results = rows("callback")
     with _chart("callback", "Microseconds of a core per callback") as axes:
         left = [0.0, 0.0]
         shades = plt.get_cmap("Blues")
-        for number, row in enumerate(found):
+        for number, row in enumerate(results):
             widths = [row["after"], row["before"]]
             axes.barh(
                 ["after", "before"],
                 widths,
                 left=left,
-                color=shades(0.9 - number / len(found) * 0.75),
+                color=shades(0.9 - number / len(results) * 0.75),
                 label=row["part"],
             )
             left = [start + width for start, width in zip(left, widths, strict=True)]
@@ -110,18 +110,19 @@ def callback() -> None:
 
 def soak() -> None:
     """Memory, lag and rate over the minutes of a soak."""
-    found = rows("soak")
-    minutes = [row["seconds"] / 60 for row in found]
+    results = rows("soak")
+    minutes = [row["seconds"] / 60 for row in results]
     window = 10
     rates = [
-        (found[at]["head"] - found[at - window]["head"]) / (found[at]["seconds"] - found[at - window]["seconds"])
-        for at in range(window, len(found))
+        (results[at]["head"] - results[at - window]["head"])
+        / (results[at]["seconds"] - results[at - window]["seconds"])
+        for at in range(window, len(results))
     ]
     with _figure("soak", (8, 6), parts=3) as (memory, lag, rate):
-        memory.plot(minutes, [row["rss_mb"] for row in found], color=OURS)
+        memory.plot(minutes, [row["rss_mb"] for row in results], color=OURS)
         memory.set_ylabel("memory, MB")
         memory.set_ylim(0, 200)
-        lag.plot(minutes, [row["lag_events"] for row in found], color=OURS, linewidth=0.6)
+        lag.plot(minutes, [row["lag_events"] for row in results], color=OURS, linewidth=0.6)
         lag.set_ylabel("lag, events")
         lag.set_ylim(bottom=0)
         rate.plot(minutes[window:], rates, color=OURS)

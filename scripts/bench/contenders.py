@@ -162,20 +162,20 @@ class Members(Projection[View]):
 def stock(database: str) -> Starlette:
     on_postgres = database.startswith("postgresql:")
     if on_postgres:
-        told = conninfo_to_dict(database)
+        parameters = conninfo_to_dict(database)
         names = {"dbname": "DBNAME", "host": "HOST", "port": "PORT", "user": "USER"}
-        environment = {f"POSTGRES_{names[key]}": str(value) for key, value in told.items() if key in names}
+        environment = {f"POSTGRES_{names[key]}": str(value) for key, value in parameters.items() if key in names}
         environment |= {"PERSISTENCE_MODULE": "eventsourcing.postgres", "POSTGRES_PASSWORD": ""}
     else:
         environment = {"PERSISTENCE_MODULE": "eventsourcing.sqlite", "SQLITE_DBNAME": database}
     app, running = _on_postgres(environment) if on_postgres else _on_sqlite(environment)
 
     async def receive(request: Request) -> Response:
-        said = _said(json.loads(await request.body()))
+        fact = _said(json.loads(await request.body()))
         if on_postgres:  # other threads get on while one waits for the server
-            await run_in_threadpool(app.record, *said)
+            await run_in_threadpool(app.record, *fact)
         else:
-            app.record(*said)
+            app.record(*fact)
         return JSONResponse(_OK)
 
     @contextlib.asynccontextmanager
@@ -223,7 +223,7 @@ def _on_sqlite(environment: dict[str, str]) -> tuple[Groups, AbstractContextMana
 def _said(body: Any) -> tuple[str, list[str], bool, int]:
     joined = "NewMemberList" in body
     members = body["NewMemberList" if joined else "ExitMemberList"]
-    return body["GroupId"], [one["Member_Account"] for one in members], joined, body["EventTime"]
+    return body["GroupId"], [member["Member_Account"] for member in members], joined, body["EventTime"]
 
 
 CONTENDERS: dict[str, Callable[[str], Starlette]] = {"ceiling": ceiling, "upsert": upsert, "stock": stock}

@@ -20,7 +20,7 @@ from projector.event_store import Candidate
 from projector.event_store.sqlite import open_sqlite
 from scripts.bench.logs import Town, write_log
 from scripts.bench.rounds import machine, median, some_cores, table
-from scripts.bench.serving import ask, build_read_model, serving
+from scripts.bench.serving import build_read_model, get, serving
 
 if TYPE_CHECKING:
     from projector.event_store import EventStore
@@ -47,12 +47,12 @@ def append(store: EventStore, group_id: str, number: int) -> float:
 
 def appends(database: Path, huge: str, batches: int) -> list[str]:
     store, _ = open_sqlite(str(database), {}, max_quarantined=1)
-    found: dict[str, list[dict[str, float]]] = {huge: [], "empty": []}
+    results: dict[str, list[dict[str, float]]] = {huge: [], "empty": []}
     for number in range(batches):
-        for group_id, taken in found.items():
+        for group_id, taken in results.items():
             taken.append({"ms": append(store, group_id, number * BATCH)})
     store.close()
-    of_huge, of_empty = (median(taken, "ms") for taken in found.values())
+    of_huge, of_empty = (median(taken, "ms") for taken in results.values())
     return [f"{of_empty:.2f}", f"{of_huge:.2f}", f"{of_huge / of_empty:.2f}"]
 
 
@@ -77,7 +77,7 @@ def start_up(database: Path, rounds: int) -> list[str]:
 
 def _is_ready(url: str) -> bool:
     try:
-        return bool(ask(f"{url}/readyz"))
+        return bool(get(f"{url}/readyz"))
     except urllib.error.HTTPError:
         return False
 

@@ -1,4 +1,4 @@
-"""Load from outside, on cores of its own: wrk where it is installed, else a sender in Python that is said to be one."""
+"""Load from outside, on separate cores: wrk if it is installed, else a sender in Python, which the reports name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _numbers = iter(range(0, 10**12, 10**7))
 
 
 def generator() -> str:
-    """Name what makes the load."""
+    """Return the name of the load generator."""
     return "wrk" if _WRK else "the bundled sender in Python (install wrk for one that takes less of its core)"
 
 
@@ -89,10 +89,10 @@ def _loaded(script: list[str], plan: _Plan, cores: set[int]) -> dict[str, Any]:
         check=True,
         preexec_fn=lambda: os.sched_setaffinity(0, cores),
     )
-    found = json.loads(done.stdout.splitlines()[-1])
-    if found["errors"]:
-        sys.exit(f"{plan.url}: {found['errors']} of {found['requests']} requests were not answered with success")
-    return {**found, "rate": found["requests"] / found["seconds"]}
+    results = json.loads(done.stdout.splitlines()[-1])
+    if results["errors"]:
+        sys.exit(f"{plan.url}: {results['errors']} of {results['requests']} requests were not answered with success")
+    return {**results, "rate": results["requests"] / results["seconds"]}
 
 
 def callback(number: int, groups: int) -> tuple[str, bytes]:
@@ -100,37 +100,37 @@ def callback(number: int, groups: int) -> tuple[str, bytes]:
     joins = number // groups % 10 != 9
     command = f"Group.CallbackAfter{'NewMemberJoin' if joins else 'MemberExit'}"
     user = number if joins else number - 5 * groups
-    told: dict[str, Any] = {"CallbackCommand": command, "GroupId": f"@TGS#bench{number % groups}", "Type": "Public"}
-    told |= {"JoinType": "Apply"} if joins else {"ExitType": "Quit"}
-    told |= {
+    body: dict[str, Any] = {"CallbackCommand": command, "GroupId": f"@TGS#bench{number % groups}", "Type": "Public"}
+    body |= {"JoinType": "Apply"} if joins else {"ExitType": "Quit"}
+    body |= {
         "Operator_Account": f"user{number}",
         f"{'New' if joins else 'Exit'}MemberList": [{"Member_Account": f"user{user}"}],
     }
-    return command, json.dumps(told | {"EventTime": 1_680_000_000_000 + number}).encode()
+    return command, json.dumps(body | {"EventTime": 1_680_000_000_000 + number}).encode()
 
 
 async def _send(plan: _Plan) -> dict[str, Any]:
     address, numbers, waits, errors = urlsplit(plan.url), count(1), [], 0
     until = time.perf_counter() + plan.seconds
 
-    async def one() -> None:
+    async def send() -> None:
         nonlocal errors
         reader, writer = await asyncio.open_connection(address.hostname, address.port)
         while time.perf_counter() < until:
             request = plan.request(next(numbers))
             started = time.perf_counter()
             writer.write(request)
-            answer = await reader.readuntil(b"\r\n\r\n")
-            if length := answer.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]:
+            response = await reader.readuntil(b"\r\n\r\n")
+            if length := response.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]:
                 await reader.readexactly(int(length))
             waits.append(time.perf_counter() - started)
-            errors += not answer.startswith((b"HTTP/1.1 200", b"HTTP/1.1 304"))
+            errors += not response.startswith((b"HTTP/1.1 200", b"HTTP/1.1 304"))
             if plan.pause_ms:
                 await asyncio.sleep(plan.pause_ms / 1_000)
         writer.close()
 
     started = time.perf_counter()
-    await asyncio.gather(*(one() for _ in range(plan.connections)))
+    await asyncio.gather(*(send() for _ in range(plan.connections)))
     waits.sort()
     p50, p99 = (waits[len(waits) * part // 100] * 1_000 for part in (50, 99))
     seconds = time.perf_counter() - started

@@ -31,36 +31,36 @@ QUESTIONS = {
 }
 
 
-def ask(connection: http.client.HTTPConnection, address: str) -> float:
+def get(connection: http.client.HTTPConnection, address: str) -> float:
     """Return how long an answer takes, in ms."""
     started = time.perf_counter()
     connection.request("GET", address)
-    answer = connection.getresponse()
-    answer.read()
-    if answer.status not in (200, 404):
-        sys.exit(f"{address}: {answer.status}")
+    response = connection.getresponse()
+    response.read()
+    if response.status not in (200, 404):
+        sys.exit(f"{address}: {response.status}")
     return (time.perf_counter() - started) * 1_000
 
 
 def measure(database: Path, groups: dict[int, tuple[str, int]], count: int) -> None:
-    rng, found = random.Random(1), {}
+    rng, results = random.Random(1), {}
     with serving(f"sqlite:///{database}", cores=some_cores(1)) as served:
         connection = http.client.HTTPConnection(urlsplit(served.url).netloc)
         for question, address in QUESTIONS.items():
             for _ in range(count):
                 for size, (group_id, first) in groups.items():
                     at = START_MS + rng.randrange(size) * 19 // 2
-                    asked = address.format(
+                    path = address.format(
                         group=quote(group_id, safe=""),
                         at=at,
                         before=at - 60_000,
                         position=first + rng.randrange(1, size),
                         user=f"user_{rng.randrange(min(PEOPLE, size)) * 7919 % 1_000_003}_0",
                     )
-                    found.setdefault((question, size), []).append(ask(connection, asked))
+                    results.setdefault((question, size), []).append(get(connection, path))
     rows = []
     for question in QUESTIONS:
-        of_small, of_large = found[question, SMALL], found[question, LARGE]
+        of_small, of_large = results[question, SMALL], results[question, LARGE]
         ratio = statistics.median(of_large) / statistics.median(of_small)
         tenths = statistics.quantiles(of_large, n=100)
         rows.append(

@@ -113,8 +113,8 @@ def main() -> None:
     print(f"\n{machine()}; medians of {options.rounds} rounds\n")
     rows = [[str(count), *(f"{median(appends[count, size], 'rate'):,.0f}" for size in BATCHES)] for count in RECEIVERS]
     print(table(["receivers", *(f"appended events/s, batches of {size}" for size in BATCHES)], rows))
-    one, two = (median(rebuilds[processes], "rate") for processes in (1, 2))
-    row = [f"{options.events:,}", f"{one:,.0f}", f"{two:,.0f}"]
+    single, double = (median(rebuilds[processes], "rate") for processes in (1, 2))
+    row = [f"{options.events:,}", f"{single:,.0f}", f"{double:,.0f}"]
     print("\n" + table(["events", "rebuilt events/s, 1 process", "2 processes"], [row]))
 
 

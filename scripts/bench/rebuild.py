@@ -97,29 +97,29 @@ def stock(path: Path) -> dict[str, Any]:
 
 
 def compare(folder: Path, lengths: list[int], groups: int, rounds: int) -> list[dict[str, Any]]:
-    one, two = some_cores(1), some_cores(2)
+    single, double = some_cores(1), some_cores(2)
     for length in lengths:
         print(f"writing {length} events over {groups} groups", file=sys.stderr, flush=True)
         write_log(folder / f"{length}.db", (Town(groups, SEED), length))
-    found: dict[tuple[int, str], list[dict[str, Any]]] = {}
+    results: dict[tuple[int, str], list[dict[str, Any]]] = {}
     for number in range(rounds):
         print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)
         for length in lengths:
             path = str(folder / f"{length}.db")
-            found.setdefault((length, "one"), []).append(run(MODULE, "--one", path, "1", cores=one))
-            found.setdefault((length, "two"), []).append(run(MODULE, "--one", path, "2", cores=two))
-            found.setdefault((length, "stock"), []).append(run(MODULE, "--stock", path, cores=one))
+            results.setdefault((length, "one"), []).append(run(MODULE, "--one", path, "1", cores=single))
+            results.setdefault((length, "two"), []).append(run(MODULE, "--one", path, "2", cores=double))
+            results.setdefault((length, "stock"), []).append(run(MODULE, "--stock", path, cores=single))
     head = ["events", "memberships", "events/s, 1 core", "2 cores", "ratio", "stock", "ours : stock"]
     head += [f"cost per event : at {lengths[0]:,}", "RSS, MB, at most"]
     print(f"\n{machine()}; medians of {rounds} rounds\n")
-    print(table(head, [_row(length, lengths[0], found) for length in lengths]))
+    print(table(head, [_row(length, lengths[0], results) for length in lengths]))
     names = ("one", "two", "stock")
-    return [{"events": length} | {name: median(found[length, name], "rate") for name in names} for length in lengths]
+    return [{"events": length} | {name: median(results[length, name], "rate") for name in names} for length in lengths]
 
 
-def _row(length: int, first: int, found: dict[tuple[int, str], list[dict[str, Any]]]) -> list[str]:
-    single, double, library = (median(found[length, name], "rate") for name in ("one", "two", "stock"))
-    ours_of_both = found[length, "one"] + found[length, "two"]
+def _row(length: int, first: int, results: dict[tuple[int, str], list[dict[str, Any]]]) -> list[str]:
+    single, double, library = (median(results[length, name], "rate") for name in ("one", "two", "stock"))
+    ours_of_both = results[length, "one"] + results[length, "two"]
     return [
         f"{length:,}",
         f"{ours_of_both[0]['members']:,}",
@@ -128,7 +128,7 @@ def _row(length: int, first: int, found: dict[tuple[int, str], list[dict[str, An
         f"{double / single:.2f}",
         f"{library:,.0f}",
         f"{single / library:.0f}",
-        f"{median(found[first, 'one'], 'rate') / single:.2f}",
+        f"{median(results[first, 'one'], 'rate') / single:.2f}",
         f"{max(result['rss_mb'] for result in ours_of_both):.0f}",
     ]
 

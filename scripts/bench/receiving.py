@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from scripts.bench import load
 from scripts.bench.rounds import keep, machine, median, some_cores, table
-from scripts.bench.serving import ask, contender, serving
+from scripts.bench.serving import contender, get, serving
 from tests.postgresql import PostgreSQL
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 NAMES = ("ceiling", "upsert", "stock", "ours", "stock on PostgreSQL", "ours on PostgreSQL")
 CONNECTIONS = (32, 256, 1)
-MOST_LAG_S = 1.0
+MAX_LAG_S = 1.0
 _WARM_UP_S = 1.0
 
 
@@ -46,20 +46,20 @@ def started(name: str, folder: Path, postgresql: PostgreSQL, cores: set[int]) ->
 
 
 def measured(name: str, served: Served, connections: int, seconds: float, cores: set[int]) -> dict[str, Any]:
-    """Load a server; ends the program if it refuses a callback, or its projections fall behind."""
+    """Load a server; exit if it refuses a callback, or its projections lag."""
     before = served.cpu_s()
-    found = load.post(served.url, connections=connections, seconds=seconds, cores=cores)
-    found["cpu_us"] = (served.cpu_s() - before) / found["requests"] * 1e6
+    results = load.post(served.url, connections=connections, seconds=seconds, cores=cores)
+    results["cpu_us"] = (served.cpu_s() - before) / results["requests"] * 1e6
     if name.startswith("ours"):
-        found["lag_s"] = lag_s(served)
-        if found["lag_s"] > MOST_LAG_S:
-            sys.exit(f"{name}: the projections are {found['lag_s']:.1f} s behind, so this is no rate to report")
-    return found
+        results["lag_s"] = lag_s(served)
+        if results["lag_s"] > MAX_LAG_S:
+            sys.exit(f"{name}: the projections are {results['lag_s']:.1f} s behind, so this is no rate to report")
+    return results
 
 
 def lag_s(served: Served) -> float:
     """Return how long the oldest event that is not projected has waited."""
-    metrics = ask(f"{served.url}/metrics").decode().splitlines()
+    metrics = get(f"{served.url}/metrics").decode().splitlines()
     spooled = [float(line.split()[1]) for line in metrics if line.startswith("projector_spool_events ")]
     if any(spooled):
         sys.exit("callbacks went into the spool, so this is no rate to report")
@@ -70,7 +70,7 @@ def rounds_of(
     names: list[str], count: int, seconds: float, folder: Path
 ) -> dict[tuple[str, int], list[dict[str, Any]]]:
     server_core, load_core = ({core} for core in sorted(some_cores(2), reverse=True))
-    found: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    results: dict[tuple[str, int], list[dict[str, Any]]] = {}
     with postgresql_on(load_core) as postgresql:
         for number in range(count):
             for name in names:
@@ -81,10 +81,10 @@ def rounds_of(
                 ):
                     load.post(served.url, connections=32, seconds=_WARM_UP_S, cores=load_core)
                     for connections in CONNECTIONS:
-                        found.setdefault((name, connections), []).append(
+                        results.setdefault((name, connections), []).append(
                             measured(name, served, connections, seconds, load_core)
                         )
-    return found
+    return results
 
 
 @contextlib.contextmanager
@@ -98,13 +98,13 @@ def postgresql_on(cores: set[int]) -> Iterator[PostgreSQL]:
         server.remove()
 
 
-def report(names: list[str], found: dict[tuple[str, int], list[dict[str, Any]]], count: int) -> str:
+def report(names: list[str], results: dict[tuple[str, int], list[dict[str, Any]]], count: int) -> str:
     head = ["contender", "callbacks/s", ": ceiling", "CPU µs each", "p50 ms", "p99 ms", "p99 : ceiling's"]
     head += ["/s at 256", "/s at 1", "p50 ms at 1"]
     rows = []
     for name in names:
-        at = {connections: found[name, connections] for connections in CONNECTIONS}
-        ceiling = found.get(("ceiling", 32), at[32])
+        at = {connections: results[name, connections] for connections in CONNECTIONS}
+        ceiling = results.get(("ceiling", 32), at[32])
         rate = median(at[32], "rate")
         rows.append(
             [
@@ -134,14 +134,14 @@ def main() -> None:
     parser.add_argument("--results", type=Path, help="a file for all that was measured, as JSON")
     options = parser.parse_args()
     names, started_at = options.names.split(","), time.time()
-    found = rounds_of(names, options.rounds, options.seconds, options.folder)
-    print(f"\n{report(names, found, options.rounds)}\n\n{time.time() - started_at:.0f} s")
+    results = rounds_of(names, options.rounds, options.seconds, options.folder)
+    print(f"\n{report(names, results, options.rounds)}\n\n{time.time() - started_at:.0f} s")
     measured_medians = ("rate", "p50_ms", "p99_ms", "cpu_us")
     keep(
         options.results,
         [
-            {"name": name, "connections": at, **{what: median(runs, what) for what in measured_medians}}
-            for (name, at), runs in found.items()
+            {"name": name, "connections": at, **{column: median(runs, column) for column in measured_medians}}
+            for (name, at), runs in results.items()
         ],
     )
 

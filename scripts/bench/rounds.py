@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def run(module: str, *arguments: str, cores: set[int], **environment: str) -> dict[str, Any]:
-    """Run a contender to its end and return what it measured: the JSON in its last line."""
+    """Run a contender and return its measurements: the JSON in its last line."""
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments],
         env={**os.environ, **environment},
@@ -36,8 +36,8 @@ def some_cores(count: int) -> set[int]:
     return set(cores[-count:])
 
 
-def median(results: list[dict[str, Any]], what: str) -> float:
-    return statistics.median(result[what] for result in results)
+def median(results: list[dict[str, Any]], column: str) -> float:
+    return statistics.median(result[column] for result in results)
 
 
 def machine() -> str:
@@ -46,10 +46,10 @@ def machine() -> str:
 
 
 def keep(file: Path | None, rows: list[dict[str, Any]]) -> None:
-    """Write what was measured for the charts, if a file is given."""
+    """Write the measurements for the charts, if a file is given."""
     if file:
-        told = {"machine": machine(), "rows": rows}
-        file.write_text(json.dumps(told, indent=1) + "\n")
+        contents = {"machine": machine(), "rows": rows}
+        file.write_text(json.dumps(contents, indent=1) + "\n")
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:

@@ -40,8 +40,8 @@ def serving(
     database: str, *arguments: str, cores: set[int], **settings: str
 ) -> contextlib.AbstractContextManager[Served]:
     """Start `projector serve` over the database at a URL, and stop it at the end."""
-    told = {"PROJECTOR_DATABASE_URL": database, "PROJECTOR_SDK_APP_ID": APP_ID, **settings}
-    return _started(["projector", "serve", "--port", "0", *arguments], told, cores)
+    environment = {"PROJECTOR_DATABASE_URL": database, "PROJECTOR_SDK_APP_ID": APP_ID, **settings}
+    return _started(["projector", "serve", "--port", "0", *arguments], environment, cores)
 
 
 def contender(name: str, database: str, *, cores: set[int]) -> contextlib.AbstractContextManager[Served]:
@@ -51,9 +51,9 @@ def contender(name: str, database: str, *, cores: set[int]) -> contextlib.Abstra
 
 def build_read_model(database: Path) -> None:
     """Project all that is in an SQLite file."""
-    told = {"PROJECTOR_DATABASE_URL": f"sqlite:///{database}", "PROJECTOR_SDK_APP_ID": APP_ID}
+    environment = {"PROJECTOR_DATABASE_URL": f"sqlite:///{database}", "PROJECTOR_SDK_APP_ID": APP_ID}
     replay = [sys.executable, "-m", "projector", "replay"]
-    subprocess.run(replay, env={**os.environ, **told}, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(replay, env={**os.environ, **environment}, check=True, stdout=subprocess.DEVNULL)
 
 
 @contextlib.contextmanager
@@ -80,6 +80,6 @@ def _started(command: list[str], settings: dict[str, str], cores: set[int]) -> I
         process.wait()
 
 
-def ask(address: str) -> bytes:
-    with urllib.request.urlopen(address) as answer:
-        return answer.read()
+def get(address: str) -> bytes:
+    with urllib.request.urlopen(address) as response:
+        return response.read()

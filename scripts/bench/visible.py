@@ -34,14 +34,14 @@ def probes(url: str, ended: threading.Event) -> list[float]:
         connection.request(
             "POST", f"/callback?{query}", json.dumps(body | {"EventTime": 1_690_000_000_000 + len(waits)})
         )
-        answer = connection.getresponse()
-        answer.read()
+        response = connection.getresponse()
+        response.read()
         acknowledged = time.perf_counter()
-        position = answer.headers["Projector-Position"]
+        position = response.headers["Projector-Position"]
         connection.request("GET", f"/v1/groups/probed/members/{user}?wait_for={position}")
-        answer = connection.getresponse()
-        answer.read()
-        assert answer.status == 200
+        response = connection.getresponse()
+        response.read()
+        assert response.status == 200
         waits.append((time.perf_counter() - acknowledged) * 1_000)
     return waits
 
@@ -59,17 +59,17 @@ def main() -> None:
         load.post(served.url, connections=CONNECTIONS, seconds=2, cores=load_core)
         top = load.post(served.url, connections=CONNECTIONS, seconds=options.seconds, cores=load_core)
         pause_ms = max(1, round(CONNECTIONS / (top["rate"] / 2) * 1_000 - top["p50_ms"]))
-        ended, found = threading.Event(), []
-        probing = threading.Thread(target=lambda: found.extend(probes(served.url, ended)))
+        ended, results = threading.Event(), []
+        probing = threading.Thread(target=lambda: results.extend(probes(served.url, ended)))
         probing.start()
         beside = load.post(
             served.url, connections=CONNECTIONS, seconds=options.seconds, cores=load_core, pause_ms=pause_ms
         )
         ended.set()
         probing.join()
-    hundredths = statistics.quantiles(found, n=100)
+    hundredths = statistics.quantiles(results, n=100)
     print(f"\n{machine()}; load: {load.generator()}\n")
-    row = [f"{top['rate']:,.0f}", f"{beside['rate']:,.0f}", f"{len(found)}"]
+    row = [f"{top['rate']:,.0f}", f"{beside['rate']:,.0f}", f"{len(results)}"]
     row += [f"{hundredths[place - 1]:.1f}" for place in (50, 90, 99)]
     print(table(["top rate, /s", "rate beside, /s", "probes", "seen after ms: p50", "p90", "p99"], [row]))
 

@@ -68,10 +68,10 @@ class Freezing:
             self.responses = responses(server)
             openapi.write_text(json.dumps(server.get("/openapi.json").json(), indent=1) + "\n")
         self._see(database, " ".join(map(str, acknowledged)))
-        self._spool(database, [one for one in requests if one.part == "spool"])
+        self._spool(database, [request for request in requests if request.part == "spool"])
 
     def put_away(self, folder: Path, server: PostgreSQL | None) -> None:
-        """Pack what the processes left."""
+        """Pack the files that the processes left."""
         if server is None:
             _pack(self._into / f"{self._name}.sqlite.tar.gz", folder)
             return
@@ -158,7 +158,7 @@ def _freeze(wheel: Path, into: Path, work: Path) -> None:
     requests = traffic(simulated(work, **clock.settings(settings)))
     write_lines(
         into / "requests.ndjson.gz",
-        (one._asdict() | {"body": one.body.decode(errors="surrogateescape")} for one in requests),
+        (request._asdict() | {"body": request.body.decode(errors="surrogateescape")} for request in requests),
     )
     manifest: dict[str, Any] = {"traffic": TRAFFIC, "unreadable": UNREADABLE, "stores": {}}
     golden: dict[str, list[dict[str, Any]]] = {}
@@ -169,15 +169,17 @@ def _freeze(wheel: Path, into: Path, work: Path) -> None:
             (folder := work / f"{name}-{kind}").mkdir()
             freezing = Freezing(into, name, clock, settings)
             used = STORES[name]["traffic"]
-            freezing.write(folder, [one for one in requests if one.part in TRAFFIC[used]], into / "openapi.json")
+            freezing.write(
+                folder, [request for request in requests if request.part in TRAFFIC[used]], into / "openapi.json"
+            )
             freezing.put_away(folder, server)
             then = manifest["stores"].setdefault(name, freezing.seen | {"quarantine": {}})
             then["quarantine"][kind] = freezing.quarantine
             assert freezing.seen.items() <= then.items()
             assert golden.setdefault(used, freezing.responses) == freezing.responses
             print(f"{name} on {kind}: {then['head']} events, {len(golden[used])} responses")
-    for used, found in golden.items():
-        write_lines(into / f"{used}.responses.ndjson.gz", found)
+    for used, parsed in golden.items():
+        write_lines(into / f"{used}.responses.ndjson.gz", parsed)
     (into / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
 
 

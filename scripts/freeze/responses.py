@@ -130,11 +130,11 @@ class _Asking:
     def _items(self, path: str, name: str, **parameters: Any) -> list[Any]:
         """Follow a list to its end."""
         page = self._ask(path, **parameters)
-        found = page.get(name, [])
+        parsed = page.get(name, [])
         while page.get("next"):
             page = self._ask(path, **parameters, cursor=page["next"])
-            found += page.get(name, [])
-        return found
+            parsed += page.get(name, [])
+        return parsed
 
     def _ask(self, path: str, **parameters: Any) -> dict[str, Any]:
         return self._get(f"{path}?{urlencode(parameters)}" if parameters else path)

@@ -67,7 +67,7 @@ def traffic(simulated: Iterable[tuple[str, bytes]]) -> list[Request]:
 
 
 def simulated(folder: Path, **settings: str) -> list[tuple[str, bytes]]:
-    """Return what `projector simulate` posts in processes with these settings."""
+    """Return the callbacks that `projector simulate` posts in processes with these settings."""
     with _recorder() as (url, requests):
         options = ("--url", url, "--seed", "13", "--groups", "10", "--callbacks", "260")
         done = run_cli(folder / "none", "simulate", *options, "--connections", "1", "--no-check", **settings)

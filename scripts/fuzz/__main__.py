@@ -27,17 +27,17 @@ REQUEST = b"POST /callback?SdkAppid=1400000000&CallbackCommand=%s HTTP/1.1\r\nHo
 
 def seeds(target: str) -> list[bytes]:
     """What to begin with."""
-    found = []
+    inputs = []
     for payload in PAYLOADS:
         command = payload.query.get("CallbackCommand", "")
         chosen = bytes([COMMANDS.index(command)])
         if target == "translation":
-            found.append(chosen + payload.body)
+            inputs.append(chosen + payload.body)
         elif target == "requests":
-            found.append(chosen + b"OptPlatform=Web\n" + payload.body)
+            inputs.append(chosen + b"OptPlatform=Web\n" + payload.body)
         else:
-            found.append(REQUEST % (command.encode(), len(payload.body), payload.body))
-    return found
+            inputs.append(REQUEST % (command.encode(), len(payload.body), payload.body))
+    return inputs
 
 
 def dictionary() -> list[str]:
@@ -49,7 +49,7 @@ def dictionary() -> list[str]:
 
 
 def fuzzer(target: str, folder: Path) -> Path:
-    """Return a program that is the fuzzer of one target, as it starts itself anew by its own name."""
+    """Return a program that fuzzes one target; the fuzzer restarts itself by the program's name."""
     program = folder / f"{target}.sh"
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m scripts.fuzz.one {target} "$0" "$@"\n')
     program.chmod(0o755)
@@ -57,7 +57,7 @@ def fuzzer(target: str, folder: Path) -> Path:
 
 
 def campaign(target: str, runs: int, folder: Path, seed: int) -> int:
-    """Run the fuzzer in a process of its own; return how many inputs it tried, or leave with what broke."""
+    """Run the fuzzer in a process of its own; return how many inputs it tried, or exit with the failure."""
     begun, words = folder / target, folder / f"{target}.words"
     begun.mkdir(exist_ok=True)
     for content in seeds(target):
@@ -80,7 +80,7 @@ def campaign(target: str, runs: int, folder: Path, seed: int) -> int:
 
 
 def keep(target: str, folder: Path, most: int) -> None:
-    """Add what reaches code that the corpus does not to the corpus."""
+    """Add the inputs that reach new code to the corpus."""
     merged = folder / f"{target}.merged"
     merged.mkdir(exist_ok=True)
     subprocess.run(

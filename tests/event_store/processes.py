@@ -30,7 +30,7 @@ def append_batches(
 
 
 def open_each(kind: str, locations: list[str], start: Barrier) -> list[str]:
-    """Open every one of these databases together with others, and return what went wrong."""
+    """Open each of these databases at the same time as other processes; return the errors."""
     faults = []
     for location in locations:
         start.wait()
@@ -42,7 +42,7 @@ def open_each(kind: str, locations: list[str], start: Barrier) -> list[str]:
 
 
 def append_until_killed(kind: str, location: str) -> None:
-    """Append event after event, and say of each where it is as soon as the store has said so."""
+    """Append event after event, and print the position of each as soon as it is known."""
     store, _ = OPENERS[kind](location, {})
     time = 0
     while True:

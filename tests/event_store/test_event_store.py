@@ -207,8 +207,10 @@ def test_any_batches_of_new_and_repeated_events_are_what_a_list_and_a_dictionary
     assert store.head() == len(kept)
     assert store.read(0, 1000) == everything
     for group in ("g", "h"):
-        of_group = [one for one in everything if one.event.group_id == group]
-        assert [store.read_group(group, version, 1) for version in range(len(of_group))] == [[one] for one in of_group]
+        of_group = [recorded for recorded in everything if recorded.event.group_id == group]
+        assert [store.read_group(group, version, 1) for version in range(len(of_group))] == [
+            [recorded] for recorded in of_group
+        ]
 
 
 # --- many at once ----------------------------------------------------------------------------------------------------
@@ -255,7 +257,7 @@ def test_processes_that_append_at_once_leave_no_gap_and_no_repeat(database: Data
             pool.apply_async(append_batches, (database.kind, database.location, start, writer, 25, 4))
             for writer in range(2)
         ]
-        appended = [one for result in writing for one in result.get()]
+        appended = [position for result in writing for position in result.get()]
         pool.close()
         pool.join()
     store = database.open()
@@ -265,7 +267,7 @@ def test_processes_that_append_at_once_leave_no_gap_and_no_repeat(database: Data
     assert times == {position: f.joined(time).occurred_at for time, position in appended}
     for group in ("g0", "g1", "g2"):
         of_group = store.read_group(group, 0, 1000)
-        assert of_group == [one for one in store.read(0, 1000) if one.event.group_id == group]
+        assert of_group == [recorded for recorded in store.read(0, 1000) if recorded.event.group_id == group]
 
 
 @pytest.mark.slow
@@ -273,12 +275,12 @@ def test_what_was_appended_is_there_after_the_process_is_killed_in_the_middle_of
     command = [sys.executable, "-m", "tests.event_store.processes", database.kind, database.location]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout
-        told = [tuple(map(int, next(writer.stdout).split())) for _ in range(100)]
+        acknowledged = [tuple(map(int, next(writer.stdout).split())) for _ in range(100)]
         writer.kill()
-        told += [tuple(map(int, line.split())) for line in writer.stdout if line.endswith("\n")]
+        acknowledged += [tuple(map(int, line.split())) for line in writer.stdout if line.endswith("\n")]
     store = database.open()
     kept = [(recorded.event.occurred_at, recorded.position) for recorded in store.read(0, 100_000)]
-    assert kept[: len(told)] == [(f.joined(time).occurred_at, position) for time, position in told]
+    assert kept[: len(acknowledged)] == [(f.joined(time).occurred_at, position) for time, position in acknowledged]
     assert [position for _, position in kept] == list(range(1, len(kept) + 1))
     assert positions(store.append(new(f.filled(0)))) == [len(kept) + 1]
 
@@ -296,7 +298,7 @@ def test_the_names_of_the_stored_types_are_these_for_ever() -> None:
         )
     }  # fmt: skip
     assert [event_type.TOPIC for event_type in TYPES.values()] == list(TYPES)
-    subclasses = {one for one in vars(events).values() if isinstance(one, type) and issubclass(one, Event)}
+    subclasses = {value for value in vars(events).values() if isinstance(value, type) and issubclass(value, Event)}
     assert subclasses - set(TYPES.values()) == {events.Event, events.ProfileFact, events.UndecodableEvent}
 
 
@@ -318,9 +320,9 @@ def test_what_is_kept_waits_as_it_came_and_is_there_after_reopening(database: Da
     kept = keep(quarantine, body, reason="why é", command=None, platform=None)
     store.close()
     _, again = both(database)
-    (one,) = again.waiting()
-    assert one == (kept, 1_700_000_000_000, 1, "why é", None, None, body, None)
-    assert again.find(kept) == one
+    (entry,) = again.waiting()
+    assert entry == (kept, 1_700_000_000_000, 1, "why é", None, None, body, None)
+    assert again.find(kept) == entry
     assert again.count() == 1
 
 
@@ -330,7 +332,7 @@ def test_the_same_bytes_again_are_counted_and_not_kept_twice(database: Database)
     assert keep(quarantine, b"x", received_at=1_700_000_000_999, reason="another version of us says more") == first
     other = keep(quarantine, b"y")
     assert other != first
-    assert [(one.id, one.times, one.received_at) for one in quarantine.waiting()] == [
+    assert [(entry.id, entry.times, entry.received_at) for entry in quarantine.waiting()] == [
         (first, 2, 1_700_000_000_000),
         (other, 1, 1_700_000_000_000),
     ]
@@ -345,9 +347,9 @@ def test_the_same_bytes_under_another_command_are_another_request(database: Data
 def test_an_empty_body_is_kept_too(database: Database) -> None:
     _, quarantine = both(database)
     kept = keep(quarantine, b"")
-    found = quarantine.find(kept)
-    assert found is not None
-    assert found.body == b""
+    entry = quarantine.find(kept)
+    assert entry is not None
+    assert entry.body == b""
 
 
 def test_what_is_released_waits_no_longer_and_can_still_be_found(database: Database) -> None:
@@ -355,7 +357,7 @@ def test_what_is_released_waits_no_longer_and_can_still_be_found(database: Datab
     first, second = keep(quarantine, b"x"), keep(quarantine, b"y")
     (appended,) = store.append(new(f.joined(0, "ann")))
     quarantine.release(first, appended.position)
-    assert [one.id for one in quarantine.waiting()] == [second]
+    assert [entry.id for entry in quarantine.waiting()] == [second]
     assert quarantine.count() == 1
     released = quarantine.find(first)
     assert released is not None
@@ -370,8 +372,8 @@ def test_what_waits_comes_in_pages_without_gap_or_repeat(database: Database) -> 
     quarantine.release(kept[3], 1)
     seen: list[int] = []
     while page := quarantine.waiting(seen[-1] if seen else 0, 2):
-        seen += [one.id for one in page]
-    assert seen == [one for one in kept if one != kept[3]]
+        seen += [entry.id for entry in page]
+    assert seen == [entry_id for entry_id in kept if entry_id != kept[3]]
 
 
 def test_what_was_never_kept_is_not_found_and_releasing_it_does_nothing(database: Database) -> None:
@@ -410,7 +412,7 @@ def test_large_events_come_a_few_at_a_time_and_none_is_left_out(database: Databa
     store.append(new(*large))
     for few in (store.read(0, 100), store.read_group(f.GROUP, 0, 100), next(store.read_streams(12))):
         assert 1 <= len(few) < 12
-    assert [one.position for one in history(store, 0, 100)] == list(range(1, 13))
-    assert [one.version for one in group_history(store, f.GROUP, 3, 100)] == list(range(4, 13))
-    assert [one.version for some in store.read_streams(12) for one in some] == list(range(1, 13))
-    assert [one.version for some in stream(store, f.GROUP, 10) for one in some] == list(range(1, 11))
+    assert [recorded.position for recorded in history(store, 0, 100)] == list(range(1, 13))
+    assert [recorded.version for recorded in group_history(store, f.GROUP, 3, 100)] == list(range(4, 13))
+    assert [recorded.version for batch in store.read_streams(12) for recorded in batch] == list(range(1, 13))
+    assert [recorded.version for batch in stream(store, f.GROUP, 10) for recorded in batch] == list(range(1, 11))

@@ -22,13 +22,15 @@ if TYPE_CHECKING:
 
 def joins(user: str, at: int) -> Candidate:
     body = {"GroupId": f.GROUP, "EventTime": f.EPOCH + at, "NewMemberList": [{"Member_Account": user}]}
-    told = json.dumps(body).encode()
-    event, identity, _ = translate("Group.CallbackAfterNewMemberJoin", told, platform=None, received_at=f.EPOCH + 10**9)
+    encoded = json.dumps(body).encode()
+    event, identity, _ = translate(
+        "Group.CallbackAfterNewMemberJoin", encoded, platform=None, received_at=f.EPOCH + 10**9
+    )
     return Candidate(event, identity)
 
 
 def members(store: EventStore) -> list[str]:
-    return [one.event.members[0] for one in store.read(0, 1_000)]  # type: ignore[attr-defined]
+    return [recorded.event.members[0] for recorded in store.read(0, 1_000)]  # type: ignore[attr-defined]
 
 
 def nothing(_: int) -> None:
@@ -61,7 +63,9 @@ def test_a_repeat_of_what_was_redacted_is_still_a_repeat(database: Database) -> 
     store, quarantine = database.open_both()
     store.append([joins("ann", 1), joins("bob", 2)])
     forget(store, quarantine, ["ann"], on_progress=nothing)
-    assert [(one.position, one.repeated) for one in store.append([joins("ann", 1), joins("ann", 3)])] == [
+    assert [
+        (appended.position, appended.repeated) for appended in store.append([joins("ann", 1), joins("ann", 3)])
+    ] == [
         (1, True),
         (3, False),
     ]
@@ -75,14 +79,14 @@ def test_only_events_that_name_the_account_are_changed_and_what_they_were_is_kep
     before = store.read(0, 10)
     assert find_mentions(store, ["ann", "nobody"], on_progress=nothing)[:3] == (2, 1, 0)
     assert store.read(0, 10) == before
-    found, names = forget(store, quarantine, ["ann", "nobody"], on_progress=nothing)
-    assert (found, {*names}) == ((2, 1, 0, 0), {"ann", "nobody"})
+    mentions, names = forget(store, quarantine, ["ann", "nobody"], on_progress=nothing)
+    assert (mentions, {*names}) == ((2, 1, 0, 0), {"ann", "nobody"})
     after = store.read(0, 10)
     assert [old == new for old, new in zip(before, after, strict=True)] == [False, True, False, True]
     assert members(store) == [names["ann"], "bob", names["ann"], "annie"]
     assert store.redactions() == {1: fingerprint(before[0]), 3: fingerprint(before[2])}
-    assert [(one.position, one.version, one.event.occurred_at) for one in after] == [
-        (one.position, one.version, one.event.occurred_at) for one in before
+    assert [(recorded.position, recorded.version, recorded.event.occurred_at) for recorded in after] == [
+        (recorded.position, recorded.version, recorded.event.occurred_at) for recorded in before
     ]
     assert forget(store, quarantine, ["ann"], on_progress=nothing)[0] == (0, 0, 0, 0)
 
@@ -106,20 +110,20 @@ def test_what_is_in_the_quarantine_loses_the_account_before_and_after(database: 
 
     def keep(body: bytes, reason: str = "why") -> bytes:
         kept = quarantine.keep(UnreadableRequest(body, reason, "ann's", None, 1))
-        found = quarantine.find(kept)
-        assert found is not None
-        return found.body
+        entry = quarantine.find(kept)
+        assert entry is not None
+        return entry.body
 
     keep(b'{"a":"ann"')
     keep(b"bob \xff")
     assert forget(store, quarantine, ["ann"], on_progress=nothing)[0].quarantined == 2
     pseudonym = store.forget("ann")
-    assert [one.body for one in quarantine.waiting()] == [f'{{"a":"{pseudonym}"'.encode(), b"bob \xff"]
-    assert {one.command for one in quarantine.waiting()} == {f"{pseudonym}'s"}
+    assert [entry.body for entry in quarantine.waiting()] == [f'{{"a":"{pseudonym}"'.encode(), b"bob \xff"]
+    assert {entry.command for entry in quarantine.waiting()} == {f"{pseudonym}'s"}
     assert keep(b"ann \xff", "ann?") == f"{pseudonym} ".encode() + b"\xff"
     assert quarantine.waiting()[-1].reason == f"{pseudonym}?"
     keep(b'{"a":"ann"')
-    assert [one.times for one in quarantine.waiting()] == [2, 1, 1]
+    assert [entry.times for entry in quarantine.waiting()] == [2, 1, 1]
 
 
 def test_while_others_append_nobody_gets_the_account_in_afterwards(database: Database) -> None:

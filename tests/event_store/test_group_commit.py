@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Gate:
-    """A store's `append` that begins when it is let, and notes what came in one transaction."""
+    """A store's `append` that waits for a gate, and records the transactions."""
 
     def __init__(self, store: SQLiteEventStore, *, is_open: bool = False) -> None:
         self._store = store
@@ -67,7 +67,7 @@ async def entered(gate: Gate) -> None:
 
 async def appending(commit: GroupCommit, candidates: Sequence[Candidate]) -> list[asyncio.Task[Appended]]:
     """Start appending, and return when each task has run up to its wait: once round the loop."""
-    tasks = [asyncio.create_task(commit.append(one)) for one in candidates]
+    tasks = [asyncio.create_task(commit.append(candidate)) for candidate in candidates]
     await asyncio.sleep(0)
     assert commit.depth == len(tasks)
     return tasks
@@ -145,16 +145,16 @@ def test_a_transaction_that_fails_fails_all_who_share_it_and_nobody_else(store: 
         first = await behind_a_commit(commit, gate)
         others = await appending(commit, [candidate(at) for at in range(1, 10)])
         gate.may_go_on.set()
-        answers = await asyncio.gather(first, *others, return_exceptions=True)
-        answers.append(await commit.append(candidate(99)))
+        results = await asyncio.gather(first, *others, return_exceptions=True)
+        results.append(await commit.append(candidate(99)))
         await commit.close()
-        return answers
+        return results
 
-    answers = asyncio.run(story())
+    results = asyncio.run(story())
     assert gate.batches == [1, 4, 4, 1, 1]
-    assert [str(answer) for answer in answers[1:5]] == ["transaction 2"] * 4
-    assert all(isinstance(answer, StoreUnavailable) for answer in answers[1:5])
-    assert [*answers[:1], *answers[5:]] == [Appended(position, False) for position in range(1, 8)]
+    assert [str(result) for result in results[1:5]] == ["transaction 2"] * 4
+    assert all(isinstance(result, StoreUnavailable) for result in results[1:5])
+    assert [*results[:1], *results[5:]] == [Appended(position, False) for position in range(1, 8)]
     assert [recorded.event.occurred_at - f.EPOCH for recorded in store.read(0, 100)] == [0, 5, 6, 7, 8, 9, 99]
     assert read_transaction == [1, 5, 6, 7]
 
@@ -209,9 +209,9 @@ def test_one_who_goes_away_while_waiting_disturbs_nobody(store: SQLiteEventStore
         first.cancel()
         gone.cancel()
         gate.may_go_on.set()
-        answers = await asyncio.gather(first, gone, *others, return_exceptions=True)
-        assert [type(answer) for answer in answers[:2]] == [asyncio.CancelledError] * 2
-        assert [answer.position for answer in answers[2:] if isinstance(answer, Appended)] == [3, 4]
+        results = await asyncio.gather(first, gone, *others, return_exceptions=True)
+        assert [type(result) for result in results[:2]] == [asyncio.CancelledError] * 2
+        assert [result.position for result in results[2:] if isinstance(result, Appended)] == [3, 4]
         await commit.close()
 
     asyncio.run(story())

@@ -1,4 +1,4 @@
-"""The event store on PostgreSQL as a database: what others read in it, what an append costs, and what goes wrong."""
+"""The event store on PostgreSQL as a database: its format, the cost of an append, and failures."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def test_the_library_alone_reads_what_is_stored_and_appends_to_it_without_a_gap(
         ) as datastore:
             recorder = PostgresApplicationRecorder(datastore)
             recorder.create_table()
-            found = recorder.select_notifications(None, 10)
-            assert [(one.id, one.originator_id, one.originator_version) for one in found] == [
+            rows = recorder.select_notifications(None, 10)
+            assert [(row.id, row.originator_id, row.originator_version) for row in rows] == [
                 (1, f.GROUP, 1),
                 (2, f.GROUP, 2),
             ]
-            recorder.insert_events([StoredEvent(f.GROUP, 3, found[1].topic, found[1].state)])
-        assert [one.position for one in store.read(0, 10)] == [1, 2, 3]
+            recorder.insert_events([StoredEvent(f.GROUP, 3, rows[1].topic, rows[1].state)])
+        assert [row.position for row in store.read(0, 10)] == [1, 2, 3]
         assert store.append(new(f.joined(2, "cyd")))[0].position == 4
 
 
@@ -75,17 +75,17 @@ def test_a_batch_is_one_statement_however_many_events_it_has(
     postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, _ = open_postgres(postgresql.new_database(), {})
-    asked: list[str] = []
+    executed: list[str] = []
     real = postgres.rows
 
     def counted(datastore: Any, statement: str, values: Any) -> list[Any]:
-        asked.append(statement)
+        executed.append(statement)
         return real(datastore, statement, values)
 
     monkeypatch.setattr(postgres, "rows", counted)
     with closing(store):
         store.append(new(*(f.joined(at, "ann", group_id=f"g{at % 7}") for at in range(500))))
-    assert len(asked) == 1
+    assert len(executed) == 1
 
 
 def test_an_append_reads_no_table_whole_even_by_a_plan_that_was_made_when_there_was_nothing(
@@ -101,7 +101,7 @@ def test_an_append_reads_no_table_whole_even_by_a_plan_that_was_made_when_there_
             groups, identities = [f"g{number % 50}" for number in numbers], [str(number).encode() for number in numbers]
             connection.execute(append, (groups, ["MembersJoined"] * 32, [b"{}"] * 32, identities))
         seen = connection.execute("SELECT relname, seq_scan FROM pg_stat_xact_user_tables").fetchall()
-        assert sorted(one for one in seen if one[0] in ("identities", "stored_events")) == [
+        assert sorted(row for row in seen if row[0] in ("identities", "stored_events")) == [
             ("identities", 0),
             ("stored_events", 0),
         ]
@@ -128,9 +128,9 @@ def test_stored_text_has_the_order_and_the_prefixes_of_the_text() -> None:
         "aa",
     ]
     assert sorted(texts, key=escape_nul) == sorted(texts)
-    for one in texts:
+    for text in texts:
         for other in texts:
-            assert escape_nul(other).startswith(escape_nul(one)) == other.startswith(one)
+            assert escape_nul(other).startswith(escape_nul(text)) == other.startswith(text)
 
 
 def test_what_keeps_it_from_connecting_is_said_in_one_line(tmp_path: Path, postgresql: PostgreSQL) -> None:
@@ -166,9 +166,9 @@ def test_the_settings_say_how_long_is_waited_and_the_url_comes_before_them(postg
     there = postgresql.new_database()
     for url, seen in ((there, ("250ms", "2s")), (f"{there}?options=-c%20lock_timeout%3D99", ("99ms", "2s"))):
         with connect(with_timeouts(url, lock_timeout_ms=250, statement_timeout_ms=2_000)) as connection:
-            asked = ("lock_timeout", "statement_timeout")
-            found = [connection.execute("SELECT current_setting(%s)", (name,)).fetchone() for name in asked]
-            assert tuple(value for (value,) in found) == seen
+            executed = ("lock_timeout", "statement_timeout")
+            rows = [connection.execute("SELECT current_setting(%s)", (name,)).fetchone() for name in executed]
+            assert tuple(value for (value,) in rows) == seen
 
 
 def test_a_process_keeps_no_more_connections_than_it_is_told(tmp_path: Path, postgresql: PostgreSQL) -> None:

@@ -1,4 +1,4 @@
-"""The spool: what the store does not take in time is kept, and goes in once, in order, when the store is back."""
+"""The spool: it keeps what the store does not take in time, and forwards it once, in order, when the store is back."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class MoodyStore:
-    """A store that is away, or silent, or refuses one user, when told so."""
+    """A store that can be made unavailable or silent, or made to refuse a user."""
 
     def __init__(self, store: EventStore, quarantine: Quarantine) -> None:
         self._store = store
@@ -39,7 +39,7 @@ class MoodyStore:
 
     def append(self, batch: Sequence[Candidate]) -> list[Appended]:
         self.answers.wait()
-        if self.away or any(self.refused in getattr(one.event, "members", ()) for one in batch):
+        if self.away or any(self.refused in getattr(candidate.event, "members", ()) for candidate in batch):
             raise StoreUnavailable("away")
         return self._store.append(batch)
 
@@ -80,7 +80,7 @@ def candidates(*users: str) -> list[Candidate]:
 
 
 def users(store: EventStore) -> list[str]:
-    return [one.event.members[0] for one in store.read(0, 100)]  # type: ignore[attr-defined]
+    return [recorded.event.members[0] for recorded in store.read(0, 100)]  # type: ignore[attr-defined]
 
 
 def test_while_the_store_answers_nothing_goes_into_the_spool(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_what_could_not_be_read_waits_too_and_goes_into_the_quarantine_as_it_cam
         assert moody.forwarded.acquire(timeout=30)
         assert both.status().depth == 0
         assert users(store) == ["ann"]
-        assert [one.body for one in moody.quarantine.waiting()] == [b"\xff 1", b"\xff 2"]
+        assert [entry.body for entry in moody.quarantine.waiting()] == [b"\xff 1", b"\xff 2"]
         (_, second) = moody.quarantine.waiting()
         assert (second.reason, second.command, second.platform, second.received_at) == (
             "not JSON",
@@ -164,7 +164,7 @@ def test_a_quarantine_that_does_not_answer_keeps_nobody_waiting(tmp_path: Path) 
         moody.answers.set()
         while both.status().depth:
             assert moody.forwarded.acquire(timeout=30)
-        assert sorted(one.body for one in moody.quarantine.waiting()) == [b"0", b"1"]
+        assert sorted(entry.body for entry in moody.quarantine.waiting()) == [b"0", b"1"]
 
 
 def test_a_full_quarantine_is_said_so_and_holds_up_nothing_that_waits(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_a_full_quarantine_is_said_so_and_holds_up_nothing_that_waits(tmp_path: 
             both.keep(unreadable(b"4"))
         moody.quarantine.drop(1)
         assert moody.forwarded.acquire(timeout=30)
-        assert [one.body for one in moody.quarantine.waiting()] == [b"2", b"3"]
+        assert [entry.body for entry in moody.quarantine.waiting()] == [b"2", b"3"]
 
 
 def test_a_full_spool_takes_no_more_and_says_so(tmp_path: Path) -> None:

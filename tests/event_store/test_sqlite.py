@@ -1,4 +1,4 @@
-"""The event store on SQLite as a file: what others can read in it, what nobody can, and what an append costs."""
+"""The event store on SQLite as a file: its format, encryption, and the cost of an append."""
 
 from __future__ import annotations
 
@@ -78,8 +78,10 @@ def test_the_library_opens_the_store_through_its_own_settings(path: str) -> None
     with factory:
         mapper, recorder = factory.mapper(), factory.application_recorder()
         stored = recorder.select_notifications(1, 10)
-        assert [mapper.to_domain_event(one) for one in stored] == story
-        assert [(one.id, one.originator_id, one.originator_version) for one in stored] == [
+        assert [mapper.to_domain_event(stored_event) for stored_event in stored] == story
+        assert [
+            (stored_event.id, stored_event.originator_id, stored_event.originator_version) for stored_event in stored
+        ] == [
             (1, f.GROUP, 1),
             (2, "other", 1),
             (3, f.GROUP, 2),
@@ -133,15 +135,15 @@ def test_what_is_sealed_is_read_again_and_its_plain_text_is_nowhere_in_the_file(
     with opened(path, environment) as (store, quarantine):
         store.append([Candidate(event, b"1" * 16)])
         kept = quarantine.keep(UnreadableRequest(body, "r", "a.B", None, 1))
-    files = [one for one in tmp_path.iterdir() if one.name.startswith("events.db")]
+    files = [file for file in tmp_path.iterdir() if file.name.startswith("events.db")]
     assert files
-    assert not any(b"plain-" in one.read_bytes() for one in files)
+    assert not any(b"plain-" in file.read_bytes() for file in files)
     with opened(path, environment) as (store, quarantine):
         assert store.read(0, 10) == [Recorded(1, event, 1)]
         assert store.read_group(f.GROUP, 0, 10) == [Recorded(1, event, 1)]
-        found = quarantine.find(kept)
-        assert found is not None
-        assert found.body == body
+        entry = quarantine.find(kept)
+        assert entry is not None
+        assert entry.body == body
         again = quarantine.keep(UnreadableRequest(body, "r", "a.B", None, 2))
         assert again == kept
         assert store.append([Candidate(event, b"1" * 16)]) == [Appended(1, True)]
@@ -150,7 +152,7 @@ def test_what_is_sealed_is_read_again_and_its_plain_text_is_nowhere_in_the_file(
 def test_in_plain_files_the_plain_text_is_where_this_suite_looks_for_it(path: str, tmp_path: Path) -> None:
     with opened(path) as (store, _):
         store.append(new(f.joined(0, "plain-member")))
-    assert any(b"plain-" in one.read_bytes() for one in tmp_path.iterdir())
+    assert any(b"plain-" in file.read_bytes() for file in tmp_path.iterdir())
 
 
 def test_without_the_key_every_event_is_there_and_none_can_be_decoded(path: str) -> None:
@@ -158,7 +160,10 @@ def test_without_the_key_every_event_is_there_and_none_can_be_decoded(path: str)
         store.append(new(f.joined(0, "ann"), f.filled(1)))
     for environment in ({}, ENCRYPTED | {"CIPHER_KEY": AESCipher.create_key(16)}):
         with opened(path, environment) as (store, _):
-            assert [(one.position, one.event.TOPIC, one.event.group_id) for one in store.read(0, 10)] == [
+            assert [
+                (stored_event.position, stored_event.event.TOPIC, stored_event.event.group_id)
+                for stored_event in store.read(0, 10)
+            ] == [
                 (1, "Undecodable", f.GROUP),
                 (2, "Undecodable", f.GROUP),
             ]
@@ -222,11 +227,11 @@ STORED = [
 ]
 
 
-@pytest.mark.parametrize(("topic", "state", "told"), STORED)
+@pytest.mark.parametrize(("topic", "state", "fields"), STORED)
 def test_what_the_first_version_stored_is_read_and_stored_the_same(
-    path: str, topic: str, state: str, told: dict[str, Any]
+    path: str, topic: str, state: str, fields: dict[str, Any]
 ) -> None:
-    event = TYPES[topic](**told)
+    event = TYPES[topic](**fields)
     with opened(path) as (store, _):
         with closing(sqlite3.connect(path)) as connection:
             connection.execute("INSERT INTO stored_events VALUES ('g', 1, ?, ?)", (topic, state.encode()))
@@ -320,7 +325,7 @@ def limit(store: SQLiteEventStore, pages: int) -> None:
 def connections(store: SQLiteEventStore) -> list[sqlite3.Connection]:
     """Return the raw connections that wait in the store's pool: one, while nothing is under way."""
     pool: Any = store._recorder.datastore.pool
-    return [one._sqlite_conn for one in pool._pool]
+    return [connection._sqlite_conn for connection in pool._pool]
 
 
 def test_while_another_holds_the_write_lock_the_store_is_unavailable_and_readable(path: str) -> None:
@@ -340,10 +345,10 @@ def test_every_commit_is_synced_in_wal_mode(path: str) -> None:
     with opened(path) as (store, _):
         store.append(new(f.filled(0)))
         for connection in connections(store):
-            asked = {
+            pragmas = {
                 name: connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")
             }
-            assert asked == {"journal_mode": "wal", "synchronous": 2}
+            assert pragmas == {"journal_mode": "wal", "synchronous": 2}
 
 
 def test_vacuum_leaves_every_position_as_it_is(path: str) -> None:
@@ -404,7 +409,7 @@ def grow(store: SQLiteEventStore, start: int, to: int) -> None:
 
 
 def costs(store: SQLiteEventStore, length: int) -> dict[str, int]:
-    """Return what each use of a stream of this length costs; the reads are of its last events."""
+    """Return the cost of each use of a stream of this length; reads are of its last events."""
     uses = {
         "read": lambda: store.read(length - 5, 5),
         "read_group": lambda: store.read_group(f.GROUP, length - 5, 5),

@@ -68,22 +68,22 @@ class Frozen:
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.folder / "manifest.json").read_text())
-        return found
+        parsed: dict[str, Any] = json.loads((self.folder / "manifest.json").read_text())
+        return parsed
 
     def store(self, name: str) -> dict[str, Any]:
         """The part of the manifest about one store."""
-        found: dict[str, Any] = self.manifest["stores"][name]
-        return found
+        parsed: dict[str, Any] = self.manifest["stores"][name]
+        return parsed
 
     def requests(self, traffic: str) -> list[Request]:
         """The callbacks that were posted into the stores with this traffic."""
         parts = self.manifest["traffic"][traffic]
-        found = [
+        parsed = [
             Request(line["part"], line["at"], line["query"], line["body"].encode(errors="surrogateescape"))
             for line in lines_of(self.folder / "requests.ndjson.gz")
         ]
-        return [request for request in found if request.part in parts]
+        return [request for request in parsed if request.part in parts]
 
     def responses(self, traffic: str) -> list[dict[str, Any]]:
         return [*lines_of(self.folder / f"{traffic}.responses.ndjson.gz")]
@@ -170,10 +170,10 @@ class Connection:
         response = self._connection.getresponse()
         body = response.read().decode()
         seen = {name: response.headers[name] for name in HEADERS if name in response.headers}
-        found = {"url": url, "status": response.status, "headers": seen}
+        parsed = {"url": url, "status": response.status, "headers": seen}
         if response.status >= 400:
-            return found | {"title": json.loads(body)["title"]}
-        return found | {"body": body}
+            return parsed | {"title": json.loads(body)["title"]}
+        return parsed | {"body": body}
 
 
 def post(server: Server, requests: Iterable[Request], clock: Clock) -> list[Acknowledgement]:
@@ -192,13 +192,13 @@ def writing(
 ) -> Iterator[tuple[Server, list[Acknowledgement]]]:
     """Write a store up to the point at which its database goes away, and serve it; it has a previous read model."""
     with serving(database, **settings) as server:
-        acknowledged = post(server, [one for one in requests if one.part in ("small", "large")], clock)
+        acknowledged = post(server, [request for request in requests if request.part in ("small", "large")], clock)
     for arguments in (("forget", *forgotten), ("replay", "--jobs", "2")):
         done = run_cli(database, *arguments, **settings)
         assert done.returncode == 0, done.stdout + done.stderr
     with serving(database, **settings) as server:
-        acknowledged += post(server, [one for one in requests if one.part == "after"], clock)
-        head = max(one.position or 0 for one in acknowledged)
+        acknowledged += post(server, [request for request in requests if request.part == "after"], clock)
+        head = max(request.position or 0 for request in acknowledged)
         server.get("/v1/groups", wait_for=head).raise_for_status()
         yield server, acknowledged
 

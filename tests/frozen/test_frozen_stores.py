@@ -173,7 +173,7 @@ def test_its_spool_goes_into_the_store_with_pseudonyms_for_the_forgotten(
     version: Frozen, frozen: Store, store: Store, tmp_path: Path
 ) -> None:
     spool = shutil.copytree(frozen.database.parent / "spool", tmp_path / "spool") / "projector.spool"
-    spooled = [one for one in version.requests(store.seen["traffic"]) if one.part == "spool"]
+    spooled = [request for request in version.requests(store.seen["traffic"]) if request.part == "spool"]
     events, head = store.seen["spool"]["events"], store.seen["head"]
     first, second = store.seen["forgotten"].values()
     with serving(store.database, **store.seen["settings"], PROJECTOR_SPOOL_PATH=str(spool)) as server:
@@ -184,8 +184,8 @@ def test_its_spool_goes_into_the_store_with_pseudonyms_for_the_forgotten(
         shown = json.dumps(forwarded)
         assert [name in shown for name in (first, second, *store.seen["forgotten"])] == [True, True, False, False]
         with Connection(server) as connection:
-            again = [connection.post(one) for one in spooled[:2]]
-        assert [one.position for one in again] == [head + 1, head + 2], "they are repeats"
+            again = [connection.post(request) for request in spooled[:2]]
+        assert [request.position for request in again] == [head + 1, head + 2], "they are repeats"
         assert server.get("/v1/users/member-7/groups").status_code == 404
     quarantine = store.cli("quarantine", "list").stdout.splitlines()
     assert len(quarantine) == store.seen["status"]["quarantine"] + store.seen["spool"]["unreadable"]

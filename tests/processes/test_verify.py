@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.kinds import asked, change_events, on_postgresql
+from tests.kinds import change_events, on_postgresql, query_row
 from tests.processes.databases import change_read_model, write
 from tests.processes.traffic import Ledger, pouring
 from tests.running import run_cli, serving
@@ -79,7 +79,7 @@ def test_a_consistent_change_to_the_history_is_detected_by_its_digest(database: 
         "SELECT a.{0}, b.{0} FROM stored_events a JOIN stored_events b USING (originator_id, topic)"
         " WHERE a.{0} < b.{0} LIMIT 1"
     )
-    first, second = asked(database, same_group.format(position))
+    first, second = query_row(database, same_group.format(position))
     change_events(database, f"UPDATE stored_events SET state = {states.format(second)} WHERE {position} = {first}")
     assert run_cli(database, "verify", "--log-only").returncode == 0
     verified = run_cli(database, "verify", "--log-only", "--expect", digest)

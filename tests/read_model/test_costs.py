@@ -111,7 +111,7 @@ def test_a_group_and_a_member_cost_the_same_however_large_the_roster_is(rosters:
 
 @pytest.mark.slow
 def test_a_page_of_groups_costs_what_it_shows_whatever_it_is_filtered_by(tmp_path: Path) -> None:
-    found = {}
+    costs_of = {}
     for count in (1_000, 20_000):
         path = str(tmp_path / f"{count}.db")
         read_model = created(path)
@@ -143,9 +143,9 @@ def test_a_page_of_groups_costs_what_it_shows_whatever_it_is_filtered_by(tmp_pat
             with queries.session() as session:
                 assert len(session.groups(condition, "", 5)) == 5
             cost = steps(queries, lambda session, condition=condition: session.groups(condition, "", 5))
-            found.setdefault(condition, []).append(cost)
+            costs_of.setdefault(condition, []).append(cost)
         queries.close()
-    dearer = {condition: costs for condition, costs in found.items() if costs[1] > costs[0] * 1.1 + 1}
+    dearer = {condition: costs for condition, costs in costs_of.items() if costs[1] > costs[0] * 1.1 + 1}
     assert not dearer
 
 
@@ -153,8 +153,8 @@ def test_no_question_scans_a_table(tmp_path: Path) -> None:
     path = str(tmp_path / "read_model.db")
     created(path).close()
     queries = SQLiteQueries(path)
-    asked: list[str] = []
-    queries._file.connection().set_trace_callback(asked.append)
+    statements: list[str] = []
+    queries._file.connection().set_trace_callback(statements.append)
     with queries.session() as session:
         for type_, status, is_full, prefix in product((None, "t"), (None, "active"), (None, True, False), (None, "p")):
             session.groups(GroupFilter(type_, status, is_full, prefix), "", 10)
@@ -174,7 +174,7 @@ def test_no_question_scans_a_table(tmp_path: Path) -> None:
         past.changes("g", "u", None, 10)
         past.knows_member("g", "u")
     queries._file.connection().set_trace_callback(None)
-    selects = [statement for statement in asked if statement.startswith("SELECT")]
+    selects = [statement for statement in statements if statement.startswith("SELECT")]
     assert len(selects) >= 24 + 5 + 9
     for statement in selects:
         plan = [row[3] for row in queries._file.connection().execute(f"EXPLAIN QUERY PLAN {statement}")]
