@@ -12,7 +12,8 @@ from eventsourcing.persistence import StoredEvent
 from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastore
 
 from projector.database.postgres import connect, escape_nul, unescape_nul, with_timeouts
-from projector.event_store import Candidate, StoreUnavailable, postgres
+from projector.event_store import Candidate, StoreUnavailable, postgres_recorder
+from projector.event_store.postgres_recorder import PostgresTransactions
 from tests.domain import facts as f
 from tests.event_store.databases import open_postgres
 from tests.postgresql import free_port
@@ -76,14 +77,15 @@ def test_a_batch_is_one_statement_however_many_events_it_has(
 ) -> None:
     store, _ = open_postgres(postgresql.new_database(), {})
     executed: list[str] = []
-    real = postgres.rows
+    real = PostgresTransactions.rows
 
-    def counted(datastore: Any, statement: str, values: Any) -> list[Any]:
+    def counted(transactions: PostgresTransactions, statement: str, values: Any) -> list[Any]:
         executed.append(statement)
-        return real(datastore, statement, values)
+        return real(transactions, statement, values)
 
-    monkeypatch.setattr(postgres, "rows", counted)
     with closing(store):
+        store.require_decodable()
+        monkeypatch.setattr(PostgresTransactions, "rows", counted)
         store.append(new(*(f.joined(at, "ann", group_id=f"g{at % 7}") for at in range(500))))
     assert len(executed) == 1
 
@@ -93,6 +95,7 @@ def test_an_append_reads_no_table_whole_even_by_a_plan_that_was_made_when_there_
 ) -> None:
     url = postgresql.new_database()
     store, _ = open_postgres(url, {})
+    assert store.head() == 0
     store.close()
     append = "SELECT append_to_groups(%s::text[], %s::text[], %s::bytea[], %s::bytea[], 0)"
     with psycopg.connect(url) as connection:
@@ -181,6 +184,7 @@ def test_a_process_keeps_no_more_connections_than_it_is_told(tmp_path: Path, pos
 
 
 def test_a_server_that_is_too_old_is_said_so(postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres, "_MIN_SERVER_VERSION", 990_000)
-    with pytest.raises(StoreUnavailable, match="PostgreSQL 99 or newer is needed, and this is 16"):
-        open_postgres(postgresql.new_database(), {})
+    monkeypatch.setattr(postgres_recorder, "_MIN_SERVER_VERSION", 990_000)
+    store, _ = open_postgres(postgresql.new_database(), {})
+    with closing(store), pytest.raises(StoreUnavailable, match="PostgreSQL 16 is too old; version 99 or newer"):
+        store.head()
