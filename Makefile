@@ -7,7 +7,7 @@ DEMO_APP_ID := 1400000000
 export PROJECTOR_SDK_APP_ID ?= $(DEMO_APP_ID)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test quick check bench fuzz soak lock audit format clean
+.PHONY: help run demo test quick check bench fuzz soak freeze lock audit format clean
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ fuzz: $(VENV)/fuzz  ## Fuzz the translation and the receiver with five million i
 
 soak: $(VENV)/bench  ## Run mixed traffic for 20 minutes; draw memory, lag and rate into docs/bench
 	$(BIN)/python -m scripts.soak --minutes 20 --results docs/bench
+
+freeze: $(VENV)/dev  ## Write the stores of this version as test data for all later versions; once for each release
+	$(BIN)/python -m scripts.freeze
 
 lock: $(VENV)/supply  ## Update the locked development packages, within the ranges of pyproject.toml
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock' --group dev pyproject.toml --output-file scripts/dev.lock

@@ -51,7 +51,7 @@ TRAFFIC = {"full": ["small", "large", "after", "spool"], "small": ["small", "aft
 
 
 class Freezing:
-    """Writes one store, and puts it away."""
+    """Writes a store, and packs its files."""
 
     def __init__(self, into: Path, name: str, clock: Clock, wheel: dict[str, str]) -> None:
         self.seen: dict[str, Any] = {}
@@ -61,17 +61,17 @@ class Freezing:
         self._settings = clock.settings(wheel, unreadable=UNREADABLE) | STORES[name]["settings"]
 
     def write(self, folder: Path, requests: list[Request], openapi: Path) -> None:
-        """Make the store in an empty folder."""
+        """Write the store in an empty folder."""
         database = folder / "events.db"
         settings = self._settings | self._no_spool(folder)
         with writing(database, requests, FORGOTTEN, self._clock, **settings) as (server, acknowledged):
             self.responses = responses(server)
             openapi.write_text(json.dumps(server.get("/openapi.json").json(), indent=1) + "\n")
-        self._see(database, " ".join(map(str, acknowledged)))
+        self._describe(database, " ".join(map(str, acknowledged)))
         self._spool(database, [request for request in requests if request.part == "spool"])
 
-    def put_away(self, folder: Path, server: PostgreSQL | None) -> None:
-        """Pack the files that the processes left."""
+    def pack(self, folder: Path, server: PostgreSQL | None) -> None:
+        """Pack the database and the spool."""
         if server is None:
             _pack(self._into / f"{self._name}.sqlite.tar.gz", folder)
             return
@@ -79,11 +79,11 @@ class Freezing:
         options = ("--inserts", "--rows-per-insert=100", "--no-owner", "--no-privileges")
         url = url_of(folder / "events.db")
         dump = subprocess.run([server.binaries / "pg_dump", *options, url], capture_output=True, check=True).stdout
-        # Lines that begin with a backslash are for psql, and no statements.
+        # Lines that begin with a backslash are commands of psql, not SQL.
         statements = b"".join(line for line in dump.splitlines(keepends=True) if not line.startswith(b"\\"))
         (self._into / f"{self._name}.postgresql.sql.gz").write_bytes(gzip.compress(statements, mtime=0))
 
-    def _see(self, database: Path, acknowledged: str) -> None:
+    def _describe(self, database: Path, acknowledged: str) -> None:
         verified = self._run(database, "verify").stdout.splitlines()
         status = json.loads(self._run(database, "status", "--json").stdout)
         pseudonyms = rows(database, "SELECT pseudonym FROM forgotten ORDER BY id")
@@ -99,7 +99,7 @@ class Freezing:
         }
 
     def _spool(self, database: Path, requests: list[Request]) -> None:
-        """Post while the database is locked, so that all is spooled, and end as if the power went."""
+        """Post while the database is locked, so that everything is spooled, and kill the receiver."""
         spool = {"PROJECTOR_SPOOL_PATH": str(database.parent / "spool" / "projector.spool")}
         (database.parent / "spool").mkdir(exist_ok=True)
         with (
@@ -151,14 +151,14 @@ def _wheel(given: str | None, folder: Path) -> Path:
 
 
 def _freeze(wheel: Path, into: Path, work: Path) -> None:
-    """Write everything of a version into an empty folder; all databases must agree."""
+    """Write the stores of a wheel and all that goes with them; both databases must give the same responses."""
     shutil.copy(wheel, into)
     settings = Frozen(into).unpack_wheel(work / "code")
     clock = Clock(work / "clock", NOW)
     requests = traffic(simulated(work, **clock.settings(settings)))
     write_lines(
         into / "requests.ndjson.gz",
-        (request._asdict() | {"body": request.body.decode(errors="surrogateescape")} for request in requests),
+        (each._asdict() | {"body": each.body.decode(errors="surrogateescape")} for each in requests),
     )
     manifest: dict[str, Any] = {"traffic": TRAFFIC, "unreadable": UNREADABLE, "stores": {}}
     golden: dict[str, list[dict[str, Any]]] = {}
@@ -172,14 +172,14 @@ def _freeze(wheel: Path, into: Path, work: Path) -> None:
             freezing.write(
                 folder, [request for request in requests if request.part in TRAFFIC[used]], into / "openapi.json"
             )
-            freezing.put_away(folder, server)
-            then = manifest["stores"].setdefault(name, freezing.seen | {"quarantine": {}})
-            then["quarantine"][kind] = freezing.quarantine
-            assert freezing.seen.items() <= then.items()
+            freezing.pack(folder, server)
+            entry = manifest["stores"].setdefault(name, freezing.seen | {"quarantine": {}})
+            entry["quarantine"][kind] = freezing.quarantine
+            assert freezing.seen.items() <= entry.items()
             assert golden.setdefault(used, freezing.responses) == freezing.responses
-            print(f"{name} on {kind}: {then['head']} events, {len(golden[used])} responses")
-    for used, parsed in golden.items():
-        write_lines(into / f"{used}.responses.ndjson.gz", parsed)
+            print(f"{name} on {kind}: {entry['head']} events, {len(golden[used])} responses")
+    for used, golden_responses in golden.items():
+        write_lines(into / f"{used}.responses.ndjson.gz", golden_responses)
     (into / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
 
 

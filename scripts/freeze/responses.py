@@ -1,4 +1,4 @@
-"""Every route of `/v1` over everything in a store, now and at several moments, and some requests that are wrong."""
+"""Requests every route of `/v1` for everything in a store, now and in the past, and some invalid requests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _WRONG = (
     "/v1/groups?nonsense=1",
     "/v1/groups?is_full=maybe",
     "/v1/groups?status=lost",
-    "/v1/groups?cursor=rubbish",
+    "/v1/groups?cursor=wrong",
     "/v1/groups?q=a&q=b",
     "/v1/groups?q=%FF",
     "/v1/groups/%FF",
@@ -51,12 +51,12 @@ _WRONG = (
 
 
 def responses(server: Server) -> list[dict[str, Any]]:
-    """Ask for everything, following each list to its end, and return the responses in order."""
+    """Request everything, follow every list to its end, and return the responses in order."""
     with Connection(server) as connection:
-        return [*_Asking(connection).everything()]
+        return [*_Crawler(connection).everything()]
 
 
-class _Asking:
+class _Crawler:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._seen: list[dict[str, Any]] = []
@@ -70,8 +70,8 @@ class _Asking:
             members |= dict.fromkeys(self._group(group_id))
         for user_id in members:
             self._user(user_id, [event["occurred_at"] for event in events], len(events))
-        self._ask("/v1/events", after=len(events) - 3)
-        self._ask("/v1/events", after=len(events))
+        self._get_json("/v1/events", after=len(events) - 3)
+        self._get_json("/v1/events", after=len(events))
         for url in _WRONG:
             self._get(url)
         yield from self._seen
@@ -90,7 +90,7 @@ class _Asking:
             self._items("/v1/groups", "groups", **condition)
 
     def _group(self, group_id: str) -> list[str]:
-        """Ask about a group, and return its users: all, or of many, some."""
+        """Request everything about a group, and return its users, or some of many."""
         path = f"/v1/groups/{_segment(group_id)}"
         events = self._items(f"{path}/events", "events", **_ALL)
         times, positions = sorted(event["occurred_at"] for event in events), [event["position"] for event in events]
@@ -100,14 +100,14 @@ class _Asking:
             *({"position": position} for position in dict.fromkeys((positions[len(positions) // 2], positions[-1]))),
         ]
         for when in ({}, *moments):
-            self._ask(path, **when)
+            self._get_json(path, **when)
             self._items(f"{path}/members", "members", **_ALL, **when)
         self._items(f"{path}/members", "members", limit=40 if len(events) > 100 else 2)
         self._items(f"{path}/members", "members", limit=30, **moments[0])
         self._items(f"{path}/diff", "changed", limit=100)
         for span in ({"from": early}, {"from": early, "to": late}, {"to": late}):
             self._items(f"{path}/diff", "changed", **span)
-            self._ask(f"{path}/events", limit=20, **span)
+            self._get_json(f"{path}/events", limit=20, **span)
         if len(events) < 100:
             self._items(f"{path}/events", "events", limit=5)
         users = list(dict.fromkeys(_named(events)))
@@ -115,7 +115,7 @@ class _Asking:
         for user_id in chosen:
             member = f"{path}/members/{_segment(user_id)}"
             for when in ({}, *moments[1:4]):
-                self._ask(member, **when)
+                self._get_json(member, **when)
             self._items(f"{member}/history", "history", **_ALL)
         self._items(f"{path}/members/{_segment(chosen[0])}/history" if chosen else path, "history", limit=1)
         return chosen
@@ -124,19 +124,19 @@ class _Asking:
         path = f"/v1/users/{_segment(user_id)}/groups"
         self._items(path, "groups", **_ALL)
         self._items(path, "groups", limit=2)
-        self._ask(path, at=sorted(times)[head // 2])
-        self._ask(path, position=head // 2)
+        self._get_json(path, at=sorted(times)[head // 2])
+        self._get_json(path, position=head // 2)
 
     def _items(self, path: str, name: str, **parameters: Any) -> list[Any]:
-        """Follow a list to its end."""
-        page = self._ask(path, **parameters)
-        parsed = page.get(name, [])
+        """Follow a list to its last page, and return its items."""
+        page = self._get_json(path, **parameters)
+        items = page.get(name, [])
         while page.get("next"):
-            page = self._ask(path, **parameters, cursor=page["next"])
-            parsed += page.get(name, [])
-        return parsed
+            page = self._get_json(path, **parameters, cursor=page["next"])
+            items += page.get(name, [])
+        return items
 
-    def _ask(self, path: str, **parameters: Any) -> dict[str, Any]:
+    def _get_json(self, path: str, **parameters: Any) -> dict[str, Any]:
         return self._get(f"{path}?{urlencode(parameters)}" if parameters else path)
 
     def _get(self, url: str) -> dict[str, Any]:
@@ -146,7 +146,7 @@ class _Asking:
 
 
 def _named(events: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """The users in the member lists of the callbacks, as ids: a lone surrogate became U+FFFD."""
+    """Yield the user ids in the member lists of callbacks; a lone surrogate is U+FFFD in an id."""
     for event in events:
         for name in ("MemberList", "NewMemberList", "ExitMemberList"):
             for account in event["callback"].get(name) or ():

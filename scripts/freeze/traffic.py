@@ -1,7 +1,7 @@
-"""The callbacks that are posted into stores to be frozen: recorded ones, odd ones, simulated ones, one large group.
+"""The callbacks that are posted: recorded payloads, unusual ids and texts, simulated traffic, and one large group.
 
-The parts are posted in this order: `small`, `large` (not into every store), then, after accounts were forgotten and the
-read model was replayed, `after`, and last, while the database is away, `spool`.
+The parts are posted in this order: `small`; `large` (not to every store); `after`, once accounts are forgotten and the
+read model is replayed; `spool`, while the database is locked.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _query(command: str) -> str:
 
 
 def _recorded() -> Iterator[tuple[str, bytes]]:
-    """Every payload file, and all of them that tell their time once more."""
+    """Yield every payload file, then those with a time again, as repeats."""
     for payload in PAYLOADS:
         yield payload.target(SDK_APP_ID), payload.body
     for payload in PAYLOADS:
@@ -130,7 +130,7 @@ def _accounts(*users: str) -> list[dict[str, str]]:
 
 
 def _odd(rng: random.Random) -> Iterator[Callback]:
-    """A life of every kind of event under every odd id, with odd users and texts; late, repeated and untimed."""
+    """Yield every kind of event for every unusual id: in time, late, repeated, and without a time."""
     users = [*IDS, *FORGOTTEN]
     for number, group_id in enumerate(IDS):
         start = NOW - 20 * HOUR + number * HOUR
@@ -193,7 +193,7 @@ def _odd(rng: random.Random) -> Iterator[Callback]:
 
 
 def _raw() -> Iterator[tuple[str, bytes]]:
-    """Requests that are no callbacks, some of which name a person; and one that a later version could read."""
+    """Yield unreadable requests, some of which contain account ids, and one that a later version could read."""
     joined = "Group.CallbackAfterNewMemberJoin"
     head = b'{"CallbackCommand":"%s","GroupId":"raw","NewMemberList":' % joined.encode()
     yield _query(joined), head + b'[{"Member_Account":"lone \\ud83d surrogate"},{"Member_Account":"\\u0000"}]}'
@@ -207,7 +207,7 @@ def _raw() -> Iterator[tuple[str, bytes]]:
 
 
 def _large(rng: random.Random) -> Iterator[Callback]:
-    """A group whose stream is longer than two blocks of 512 events, dismissed and made again halfway."""
+    """Yield more than two blocks of 512 events of one group, which is dismissed and created again halfway."""
     users = [f"member-{number}" for number in range(260)]
     first = NOW - 3 * HOUR
     yield _callback(
@@ -242,7 +242,7 @@ def _large(rng: random.Random) -> Iterator[Callback]:
 
 
 def _after() -> Iterator[Callback]:
-    """What comes when accounts are forgotten: about them, about a known group, and about a new one."""
+    """Yield events of forgotten accounts, in known groups and a new group."""
     for number, group_id in enumerate(("100%", LARGE, "after")):
         at = NOW - HOUR // 2 + number
         yield _callback("NewMemberJoin", group_id, at, NewMemberList=_accounts(*FORGOTTEN, "newcomer"))

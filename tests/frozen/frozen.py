@@ -1,14 +1,14 @@
-"""Stores written by released versions: `python -m scripts.freeze` makes them, and no later version changes them.
+"""Stores written by released versions, as test data: `make freeze` writes them once, and they never change.
 
-The folder of a version holds
+The folder of a version contains
 
-    manifest.json              settings, digests, positions, pseudonyms and the quarantine of each store
-    *.whl                      the version itself
-    requests.ndjson.gz         the callbacks that were posted, with the receiver's time of each
-    openapi.json               its description of `/v1`
-    STORE.sqlite.tar.gz        the files of a store, spool included, as its processes left them
+    manifest.json              for each store its settings, digest, head, pseudonyms and quarantine
+    *.whl                      the released version
+    requests.ndjson.gz         the posted callbacks, each with the receiver's time
+    openapi.json               the OpenAPI document
+    STORE.sqlite.tar.gz        the files of a store, and of its spool
     STORE.postgresql.sql.gz    the same store on PostgreSQL, and STORE.postgresql.spool.tar.gz
-    TRAFFIC.responses.ndjson.gz  the responses of `/v1` over every store with this traffic
+    TRAFFIC.responses.ndjson.gz  the responses of `/v1`, the same for every store with this traffic
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 HEADERS = ("ETag", "Projector-Position", "Link", "Content-Type", "Cache-Control")
-"""The headers of a response that clients depend on."""
+"""The response headers that clients depend on."""
 
 
 class Request(NamedTuple):
-    """A callback as posted; `at` is the receiver's time in ms, `part` the step of the making of a store."""
+    """A callback as posted; `at` is the receiver's time in ms; see `writing` for `part`."""
 
     part: str
     at: int
@@ -68,22 +68,22 @@ class Frozen:
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        parsed: dict[str, Any] = json.loads((self.folder / "manifest.json").read_text())
-        return parsed
+        manifest: dict[str, Any] = json.loads((self.folder / "manifest.json").read_text())
+        return manifest
 
     def store(self, name: str) -> dict[str, Any]:
-        """The part of the manifest about one store."""
-        parsed: dict[str, Any] = self.manifest["stores"][name]
-        return parsed
+        """The entry of a store in the manifest."""
+        entry: dict[str, Any] = self.manifest["stores"][name]
+        return entry
 
     def requests(self, traffic: str) -> list[Request]:
-        """The callbacks that were posted into the stores with this traffic."""
+        """The callbacks of this traffic, in order."""
         parts = self.manifest["traffic"][traffic]
-        parsed = [
+        requests = [
             Request(line["part"], line["at"], line["query"], line["body"].encode(errors="surrogateescape"))
             for line in lines_of(self.folder / "requests.ndjson.gz")
         ]
-        return [request for request in parsed if request.part in parts]
+        return [request for request in requests if request.part in parts]
 
     def responses(self, traffic: str) -> list[dict[str, Any]]:
         return [*lines_of(self.folder / f"{traffic}.responses.ndjson.gz")]
@@ -96,7 +96,7 @@ class Frozen:
         return {"PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1"}
 
     def unpack(self, name: str, folder: Path) -> Path:
-        """Put a store where processes find it, its spool into the folder `spool`, and return its database."""
+        """Restore a store, and its spool into the subfolder `spool`; return the database."""
         database = folder / "events.db"
         if not on_postgresql():
             _extract(self.folder / f"{name}.sqlite.tar.gz", folder)
@@ -146,7 +146,7 @@ class Clock:
 
 
 class Connection:
-    """A bare connection to a server, over which every address is sent as it is."""
+    """A connection to a server that sends every URL unchanged."""
 
     def __init__(self, server: Server) -> None:
         self._connection = HTTPConnection(urlsplit(server.url).netloc, timeout=60)
@@ -165,15 +165,15 @@ class Connection:
         return Acknowledgement(response.status, int(position) if position else None)
 
     def get(self, url: str, **headers: str) -> dict[str, Any]:
-        """Return the response in the form in which responses are frozen: of a problem, all but its text."""
+        """Return the response as it is frozen: a problem without its detail."""
         self._connection.request("GET", url, headers=headers)
         response = self._connection.getresponse()
         body = response.read().decode()
         seen = {name: response.headers[name] for name in HEADERS if name in response.headers}
-        parsed = {"url": url, "status": response.status, "headers": seen}
+        result = {"url": url, "status": response.status, "headers": seen}
         if response.status >= 400:
-            return parsed | {"title": json.loads(body)["title"]}
-        return parsed | {"body": body}
+            return result | {"title": json.loads(body)["title"]}
+        return result | {"body": body}
 
 
 def post(server: Server, requests: Iterable[Request], clock: Clock) -> list[Acknowledgement]:
@@ -190,7 +190,7 @@ def post(server: Server, requests: Iterable[Request], clock: Clock) -> list[Ackn
 def writing(
     database: Path, requests: Sequence[Request], forgotten: Iterable[str], clock: Clock, **settings: str
 ) -> Iterator[tuple[Server, list[Acknowledgement]]]:
-    """Write a store up to the point at which its database goes away, and serve it; it has a previous read model."""
+    """Write a store, and serve it: post the parts `small` and `large`, forget accounts, replay, post `after`."""
     with serving(database, **settings) as server:
         acknowledged = post(server, [request for request in requests if request.part in ("small", "large")], clock)
     for arguments in (("forget", *forgotten), ("replay", "--jobs", "2")):
@@ -198,13 +198,13 @@ def writing(
         assert done.returncode == 0, done.stdout + done.stderr
     with serving(database, **settings) as server:
         acknowledged += post(server, [request for request in requests if request.part == "after"], clock)
-        head = max(request.position or 0 for request in acknowledged)
+        head = max(each.position or 0 for each in acknowledged)
         server.get("/v1/groups", wait_for=head).raise_for_status()
         yield server, acknowledged
 
 
 def rows(database: Path, query: str) -> list[tuple[Any, ...]]:
-    """The rows of the database that keeps the events; `POSITION` is the column of the position."""
+    """Query the event database; `POSITION` stands for the column of the position."""
     if on_postgresql():
         with psycopg.connect(url_of(database)) as server:
             return server.execute(query.replace("POSITION", "notification_id")).fetchall()
@@ -213,7 +213,7 @@ def rows(database: Path, query: str) -> list[tuple[Any, ...]]:
 
 
 def differing(server: Server, responses: Iterable[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """The responses that are no longer the same, each as it was and as it is."""
+    """Return the responses that changed, each as (frozen, current)."""
     with Connection(server) as connection:
-        pairs = ((then, connection.get(then["url"])) for then in responses)
-        return [(then, now) for then, now in pairs if then != now]
+        pairs = ((frozen, connection.get(frozen["url"])) for frozen in responses)
+        return [(frozen, current) for frozen, current in pairs if frozen != current]

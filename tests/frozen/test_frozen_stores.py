@@ -1,4 +1,4 @@
-"""Stores of released versions, written then and never changed: this version serves, verifies and replays them."""
+"""Stores written by released versions: this version serves, verifies and replays them, with the same results."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NTH = {("plain", "sqlite"): 1, ("plain", "postgresql"): 3}
 
 
 class Store(NamedTuple):
-    """A frozen store, unpacked; `seen` is what the manifest says of it."""
+    """An unpacked frozen store; `seen` is its entry in the manifest."""
 
     name: str
     database: Path
@@ -49,17 +49,18 @@ def frozen(kind: str, version: Frozen, request: pytest.FixtureRequest, tmp_path_
 
 @pytest.fixture
 def store(frozen: Store, tmp_path: Path) -> Store:
-    """A copy of it, to be changed."""
+    """A copy that the test may change."""
     return frozen._replace(database=copied(frozen.database, tmp_path / "copy"))
 
 
 @pytest.fixture(scope="module")
 def server(frozen: Store, tmp_path_factory: Any) -> Iterator[Server]:
     database = copied(frozen.database, tmp_path_factory.mktemp("served") / "copy")
+    before = generations(database)
     with serving(database, **frozen.seen["settings"]) as server:
         yield server
         assert_no_traceback(server)
-        assert [line for line in server.log if line["event"] == "the read model is built again"] == []
+    assert generations(database) == before, "the read model was rebuilt"
 
 
 only_plain = pytest.mark.parametrize("frozen", ["plain"], indirect=True)
@@ -70,25 +71,25 @@ def test_every_response_is_the_same_byte_for_byte(version: Frozen, kind: str, fr
     assert differing(server, version.responses(frozen.seen["traffic"])[::nth]) == []
 
 
-def test_a_response_that_a_client_kept_is_still_current(version: Frozen, frozen: Store, server: Server) -> None:
-    kept = [response for response in version.responses(frozen.seen["traffic"]) if "ETag" in response["headers"]]
+def test_a_cached_response_is_still_current(version: Frozen, frozen: Store, server: Server) -> None:
+    cached = [response for response in version.responses(frozen.seen["traffic"]) if "ETag" in response["headers"]]
     with Connection(server) as connection:
-        for response in kept[::40]:
+        for response in cached[::40]:
             again = connection.get(response["url"], **{"If-None-Match": response["headers"]["ETag"]})
             assert (again["status"], again["body"]) == (304, "")
 
 
 @only_plain
-def test_the_description_of_the_api_is_the_same_but_for_its_texts(version: Frozen, server: Server) -> None:
-    then = json.loads((version.folder / "openapi.json").read_text())
+def test_the_openapi_document_is_the_same_except_for_its_texts(version: Frozen, server: Server) -> None:
+    frozen = json.loads((version.folder / "openapi.json").read_text())
     now = server.get("/openapi.json").json()
-    for document in (then, now):
+    for document in (frozen, now):
         del document["info"]["version"]
-    assert without_texts(now) == without_texts(then)
+    assert without_texts(now) == without_texts(frozen)
 
 
 def without_texts(document: Any) -> Any:
-    """Leave out texts for people; a property of a schema may have such a name, and stays."""
+    """Remove descriptions, summaries and titles, but not properties of schemas with these names."""
     if isinstance(document, list):
         return [without_texts(item) for item in document]
     if not isinstance(document, dict):
@@ -100,7 +101,7 @@ def without_texts(document: Any) -> Any:
     }
 
 
-def test_it_verifies_against_the_digest_of_then_and_a_fresh_read_model_is_the_same(store: Store) -> None:
+def test_it_verifies_against_the_frozen_digest_and_a_rebuilt_read_model_is_the_same(store: Store) -> None:
     before, head = generations(store.database), store.seen["head"]
     verified = store.cli("verify", "--expect", store.seen["digest"])
     assert verified.returncode == 0, verified.stdout
@@ -113,7 +114,7 @@ def test_it_verifies_against_the_digest_of_then_and_a_fresh_read_model_is_the_sa
 
 
 @only_plain
-def test_a_check_finds_no_difference_and_nothing_is_to_be_rebuilt(store: Store) -> None:
+def test_a_check_finds_no_difference_and_nothing_needs_to_be_rebuilt(store: Store) -> None:
     before = generations(store.database)
     checked = store.cli("replay", "--check", "--jobs", "2")
     assert (checked.returncode, checked.stdout.count("\n")) == (0, 1), checked.stdout
@@ -123,26 +124,26 @@ def test_a_check_finds_no_difference_and_nothing_is_to_be_rebuilt(store: Store) 
 
 
 @only_plain
-def test_a_rollback_goes_back_to_the_read_model_before_as_it_was_frozen(version: Frozen, store: Store) -> None:
-    there = generations(store.database)
-    assert len(there) == 2
+def test_a_rollback_returns_to_the_frozen_previous_read_model(version: Frozen, store: Store) -> None:
+    before = generations(store.database)
+    assert len(before) == 2
     back = store.cli("replay", "--rollback")
     assert back.returncode == 0, back.stderr
     assert back.stdout.startswith(f"position {store.seen['head']}: ")
-    assert generations(store.database) == there
+    assert generations(store.database) == before
     with serving(store.database) as server:
         assert differing(server, islice(version.responses("full"), 0, None, 30)) == []
     assert store.cli("replay", "--check").returncode == 0
 
 
 @only_plain
-def test_its_status_is_the_same(store: Store) -> None:
+def test_its_status_is_unchanged(store: Store) -> None:
     status = store.cli("status", "--json")
     assert status.returncode == 0, status.stdout
     assert store.seen["status"].items() <= json.loads(status.stdout).items()
 
 
-def test_what_is_in_its_quarantine_is_shown_and_tried_again(version: Frozen, kind: str, store: Store) -> None:
+def test_quarantined_callbacks_can_be_shown_and_retried(version: Frozen, kind: str, store: Store) -> None:
     entries = quarantined(store, kind)
     (readable,) = [entry for entry in entries if version.manifest["unreadable"] in entry[-1]]
     (truncated,) = [entry for entry in entries if entry[-1] == "not JSON: Input data was truncated"]
@@ -156,7 +157,7 @@ def test_what_is_in_its_quarantine_is_shown_and_tried_again(version: Frozen, kin
 
 
 @only_plain
-def test_its_quarantine_is_listed_and_dropped(kind: str, store: Store) -> None:
+def test_the_quarantine_can_be_listed_and_entries_dropped(kind: str, store: Store) -> None:
     entries = quarantined(store, kind)
     listed = store.cli("quarantine", "list").stdout.splitlines()
     assert [line.split("  ") for line in listed] == entries
@@ -169,7 +170,7 @@ def quarantined(store: Store, kind: str) -> list[list[str]]:
     return [line.split("  ") for line in store.seen["quarantine"][kind]]
 
 
-def test_its_spool_goes_into_the_store_with_pseudonyms_for_the_forgotten(
+def test_the_spool_is_forwarded_with_pseudonyms_for_forgotten_accounts(
     version: Frozen, frozen: Store, store: Store, tmp_path: Path
 ) -> None:
     spool = shutil.copytree(frozen.database.parent / "spool", tmp_path / "spool") / "projector.spool"
@@ -185,7 +186,7 @@ def test_its_spool_goes_into_the_store_with_pseudonyms_for_the_forgotten(
         assert [name in shown for name in (first, second, *store.seen["forgotten"])] == [True, True, False, False]
         with Connection(server) as connection:
             again = [connection.post(request) for request in spooled[:2]]
-        assert [request.position for request in again] == [head + 1, head + 2], "they are repeats"
+        assert [repeat.position for repeat in again] == [head + 1, head + 2]
         assert server.get("/v1/users/member-7/groups").status_code == 404
     quarantine = store.cli("quarantine", "list").stdout.splitlines()
     assert len(quarantine) == store.seen["status"]["quarantine"] + store.seen["spool"]["unreadable"]
@@ -194,7 +195,7 @@ def test_its_spool_goes_into_the_store_with_pseudonyms_for_the_forgotten(
 
 
 @only_plain
-def test_who_was_forgotten_is_recorded_by_the_same_pseudonym(store: Store) -> None:
+def test_a_forgotten_account_is_recorded_under_the_same_pseudonym(store: Store) -> None:
     account, pseudonym = next(iter(store.seen["forgotten"].items()))
     joined = {"CallbackCommand": "Group.CallbackAfterNewMemberJoin", "GroupId": "another"}
     with serving(store.database) as server:
@@ -209,8 +210,8 @@ def test_who_was_forgotten_is_recorded_by_the_same_pseudonym(store: Store) -> No
 
 @only_plain
 @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
-def test_an_append_by_the_statement_of_an_older_process_is_still_taken(store: Store) -> None:
-    assert store.cli("status").returncode == 0, "this version has opened the database"
+def test_an_append_with_the_sql_of_an_older_process_still_works(store: Store) -> None:
+    assert store.cli("status").returncode == 0, "this version must be able to open the database"
     statement = (
         "SELECT at_position, is_repeated FROM append_to_groups(%b::text[], %b::text[], %b::bytea[], %b::bytea[], %s)"
     )
@@ -221,7 +222,7 @@ def test_an_append_by_the_statement_of_an_older_process_is_still_taken(store: St
     head = store.seen["head"]
     twice = ([group_id] * 2, [topic] * 2, [bytes(state)] * 2, [b"an identity of its own", None])
     with psycopg.connect(url_of(store.database), autocommit=True) as server:
-        assert server.execute(statement, (*twice, 0)).fetchall() == [], "somebody was forgotten of whom it is not known"
+        assert server.execute(statement, (*twice, 0)).fetchall() == [], "the pseudonyms of the process are out of date"
         appended = server.execute(statement, (*twice, forgotten)).fetchall()
         assert appended == [(head + 1, False), (head + 2, False)]
         once = ([group_id], [topic], [bytes(state)], [b"an identity of its own"])

@@ -1,7 +1,7 @@
-"""For processes with this folder on their path: a clock that stands still, and nothing that is drawn at random.
+"""For processes with this folder on PYTHONPATH: a clock that is set by the test, and pseudonyms that are numbered.
 
-`CLOCK` is a file with the time in ms since 1970 UTC, in 13 digits. With `UNREADABLE`, a callback whose body holds this
-field cannot be read, as if it came from a later edition of the vendor's service.
+`CLOCK` is a file with the time in ms since 1970 UTC, in 13 digits. With `UNREADABLE`, a callback with this field cannot
+be read.
 """
 
 import itertools
