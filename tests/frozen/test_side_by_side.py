@@ -54,24 +54,24 @@ def test_servers_are_upgraded_and_downgraded_under_load_without_loss_or_repeated
     with ExitStack() as running:
         older = running.enter_context(serving(database, **old))
         with pouring(older, ledger=ledger, senders=4, name="old"):
-            ledger.wait_for(answers=60)
+            ledger.wait_for(acknowledged=60)
         before = generations(database)
 
         newer = running.enter_context(serving(database))
         with pouring(older, newer, ledger=ledger, senders=4, name="upgrade"):
-            ledger.wait_for(answers=100)
+            ledger.wait_for(acknowledged=100)
             assert older.stop() == 0
-            ledger.wait_for(answers=60)
+            ledger.wait_for(acknowledged=60)
         assert_served_by_all(newer, database=database)
 
         older = running.enter_context(serving(database, **old))
         with pouring(newer, older, ledger=ledger, senders=4, name="downgrade"):
-            ledger.wait_for(answers=100)
+            ledger.wait_for(acknowledged=100)
         assert_served_by_all(newer, older, database=database)
         with pouring(newer, older, ledger=ledger, senders=4, name="after a kill"):
-            ledger.wait_for(answers=60)
+            ledger.wait_for(acknowledged=60)
             newer.kill()
-            ledger.wait_for(answers=60)
+            ledger.wait_for(acknowledged=60)
         assert_served_by_all(older, database=database)
     assert generations(database) == before
     ledger.assert_kept(history(database))
@@ -92,15 +92,15 @@ def test_receivers_workers_and_query_servers_of_two_versions_replace_each_other(
         queries = [start("queries", settings) for settings in (old, {})]
         new_worker = start("projections", {})
         with pouring(*receivers, ledger=ledger, senders=4):
-            ledger.wait_for(answers=100)
+            ledger.wait_for(acknowledged=100)
             assert old_worker.stop() == 0
-            ledger.wait_for(answers=100)
+            ledger.wait_for(acknowledged=100)
             head = len(history(database))
             for server in queries:
                 until(lambda server=server, head=head: reached(server) >= head, of=server)
             old_worker = start("projections", old)
             new_worker.kill()
-            ledger.wait_for(answers=100)
+            ledger.wait_for(acknowledged=100)
         assert_served_by_all(*queries, database=database)
         for settings in ({}, old):
             before = generations(database)
@@ -109,7 +109,7 @@ def test_receivers_workers_and_query_servers_of_two_versions_replace_each_other(
             assert_served_by_all(*queries, database=database)
         before = generations(database)
         with pouring(*receivers, ledger=ledger, senders=4, name="replayed"):
-            ledger.wait_for(answers=60)
+            ledger.wait_for(acknowledged=60)
         assert_served_by_all(*queries, database=database)
         assert generations(database) == before
     ledger.assert_kept(history(database))
