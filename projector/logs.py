@@ -3,9 +3,11 @@
 import logging
 import logging.config
 import sys
-from typing import Final
+from typing import Any, Final
 
 import structlog
+
+from projector.printable import printable
 
 _tracebacks: Final = structlog.processors.ExceptionRenderer(
     structlog.tracebacks.ExceptionDictTransformer(show_locals=False)  # local variables hold tokens, bodies and accounts
@@ -20,7 +22,7 @@ def configure(*, level: str = "INFO") -> None:
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if on_terminal else "iso", utc=not on_terminal),
     ]
     renderers: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        [_escape, structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if on_terminal
         else [_tracebacks, structlog.processors.JSONRenderer(sort_keys=True)]
     )
@@ -50,3 +52,10 @@ def configure(*, level: str = "INFO") -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
+
+
+def _escape(_: Any, __: str, entry: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    return {
+        name: printable(value) if isinstance(value, str) and name != "exception" else value
+        for name, value in entry.items()
+    }

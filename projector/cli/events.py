@@ -11,6 +11,7 @@ import msgspec
 
 from projector.bootstrap import open_events
 from projector.cli.arguments import whole_number
+from projector.cli.output import say
 from projector.event_store.reading import group_history, history
 from projector.http.answers import event
 from projector.settings import Settings
@@ -34,6 +35,8 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
             of_group = group_history(store, options.group, 0, _BATCH_SIZE)
             events = (recorded for recorded in of_group if recorded.position > options.after)
         for recorded in events:
-            sys.stdout.buffer.write(msgspec.json.encode(event(recorded)) + b"\n")
-    sys.stdout.buffer.flush()
+            # Line breaks can only be between the tokens of a body: in its strings they are escaped.
+            line = msgspec.json.encode(event(recorded)).replace(b"\r", b" ").replace(b"\n", b" ")
+            say(line.decode())
+    sys.stdout.flush()
     return 0

@@ -2,13 +2,15 @@
 
 import sys
 
+from projector.printable import printable
+
 
 def say(line: str) -> None:
     """Write a line of a result."""
-    sys.stdout.write(line + "\n")
+    sys.stdout.write(printable(line) + "\n")
 
 
 def note(line: str) -> None:
     """Write a line about the command itself."""
-    sys.stderr.write(line + "\n")
+    sys.stderr.write(printable(line) + "\n")
     sys.stderr.flush()

@@ -50,7 +50,10 @@ def _show(options: argparse.Namespace, settings: Settings) -> int:
     if entry.position:
         say(f"released as the event at position {entry.position}")
     sys.stdout.flush()
-    sys.stdout.buffer.write(entry.body + b"\n")
+    if sys.stdout.isatty():
+        say(entry.body.decode(errors="replace"))
+    else:
+        sys.stdout.buffer.write(entry.body + b"\n")
     return 0
 
 

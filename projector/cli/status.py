@@ -29,7 +29,8 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
         health, counts = check_stores(stores, queries), _counts(queries)
     spool = spool_status(settings.spool_path) if settings.spool_path else SpoolStatus(0, 0)
     status = status_of(health, counts, spool, open_generations(settings).rebuild_progress())
-    say(msgspec.json.encode(status).decode() if options.json else _text(status))
+    for line in [msgspec.json.encode(status).decode()] if options.json else _lines(status):
+        say(line)
     return 1 if status.complaints else 0
 
 
@@ -41,7 +42,7 @@ def _counts(queries: Queries) -> Counts:
         return Counts(0, 0, 0, 0)
 
 
-def _text(status: Status) -> str:
+def _lines(status: Status) -> list[str]:
     lines = [f"events        {status.head}"]
     lines += [
         f"{name:<13} at {projection.position}, {projection.lag_events} behind, {projection.set_aside} set aside"
@@ -55,4 +56,4 @@ def _text(status: Status) -> str:
     if status.replay:
         progress = f", {status.replay.done} of {status.replay.total} events" if status.replay.total else ""
         lines.append(f"replay        in progress: {status.replay.phase}{progress}")
-    return "\n".join([*lines, *status.complaints])
+    return [*lines, *status.complaints]

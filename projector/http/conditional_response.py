@@ -12,6 +12,11 @@ class ConditionalResponse(NamedTuple):
     body: bytes
     headers: tuple[tuple[bytes, bytes], ...]
 
+    @property
+    def size(self) -> int:
+        """The number of bytes in body and headers."""
+        return len(self.body) + sum(len(name) + len(value) for name, value in self.headers)
+
     async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
         status, body, headers = 304, b"", self.headers
         if not self._is_known_to_client(scope):

@@ -2,6 +2,7 @@
 
 import hmac
 from collections.abc import Iterable
+from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -45,8 +46,12 @@ class CallbackPath:
         await (self._callbacks if is_callback else self._app)(scope, receive, send)
 
 
+OPEN_PATHS: Final = frozenset({"/livez", "/readyz", "/openapi.json"})
+"""All other paths need a token, whether or not they exist. `/readyz` shows details only to those who send one."""
+
+
 class BearerTokens:
-    """Requires one of the tokens for queries and metrics."""
+    """Requires one of the tokens, except for open paths, and notes in the scope whether one was sent."""
 
     def __init__(self, app: ASGIApp, tokens: Iterable[ReadToken]) -> None:
         self._app = app
@@ -54,14 +59,15 @@ class BearerTokens:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self._app
-        is_protected = is_query(scope) or (scope["type"] == "http" and scope["path"] == "/metrics")
-        if is_protected and not self._is_permitted(scope):
-            app = problem_response(
-                401, "Send one of PROJECTOR_READ_TOKENS as a bearer token.", {"WWW-Authenticate": "Bearer"}
-            )
+        if scope["type"] == "http":
+            scope["is_authorized"] = self._is_authorized(scope)
+            if not scope["is_authorized"] and scope["path"] not in OPEN_PATHS:
+                app = problem_response(
+                    401, "Send one of PROJECTOR_READ_TOKENS as a bearer token.", {"WWW-Authenticate": "Bearer"}
+                )
         await app(scope, receive, send)
 
-    def _is_permitted(self, scope: Scope) -> bool:
+    def _is_authorized(self, scope: Scope) -> bool:
         authorization = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
         scheme, _, token = authorization.partition(b" ")
         matches = [hmac.compare_digest(token.strip(), known) for known in self._tokens]

@@ -34,8 +34,11 @@ class Operations:
     async def livez(self, _: Request) -> Response:
         return _json(200, {"status": "alive"})
 
-    async def readyz(self, _: Request) -> Response:
-        """Return 200, or 503 with the reasons why the read model is not correct and current."""
+    async def readyz(self, request: Request) -> Response:
+        """Return 200, or 503 with the reasons why the read model is not correct and current.
+
+        Without a token, where tokens are set, only the status is shown: reasons may name hosts.
+        """
         readiness = Readiness(status="ready", complaints=[])
         try:
             if self._spooled:
@@ -43,7 +46,8 @@ class Operations:
             readiness.show(await to_thread.run_sync(self._health))
         except (StoreUnavailable, ReadModelUnavailable) as error:
             readiness.complain([str(error)])
-        return _json(503 if readiness.complaints else 200, readiness)
+        shown = readiness if request.scope.get("is_authorized", True) else {"status": readiness.status}
+        return _json(503 if readiness.complaints else 200, shown)
 
     async def metrics(self, _: Request) -> Response:
         exposition = await to_thread.run_sync(self._metrics.exposition)

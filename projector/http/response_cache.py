@@ -10,6 +10,8 @@ from projector.http.front_door import is_query
 from projector.http.large_responses import LargeResponses
 
 MAX_BYTES: Final = 16 * 1024 * 1024
+_ENTRY_BYTES: Final = 1_000
+"""The approximate size of the objects that hold a response, without its bytes."""
 
 
 class ResponseCache:
@@ -38,11 +40,15 @@ class ResponseCache:
         """Keep a response that was made from the read model at this version, or at a later one."""
         if version is None or scope["method"] != "GET":
             return
-        if version != self._kept_version or self._bytes + len(response.body) > self._max_bytes:
+        key = scope["raw_path"], scope["query_string"]
+        size = _ENTRY_BYTES + sum(map(len, key)) + response.size
+        if size > self._max_bytes:
+            return
+        if version != self._kept_version or self._bytes + size > self._max_bytes:
             self._clear()
         self._kept_version = version
-        self._bytes += len(response.body)
-        self._responses[scope["raw_path"], scope["query_string"]] = response
+        self._bytes += size
+        self._responses[key] = response
 
     def _clear(self) -> None:
         self._responses.clear()

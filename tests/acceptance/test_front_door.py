@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import http.client
+import re
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
 
+from projector.http.front_door import OPEN_PATHS
+from projector.http.routes import ROUTES
 from tests.processes.traffic import callback
 from tests.running import Server, run_cli, serving, signature
 
@@ -64,6 +70,53 @@ def test_each_reader_has_a_token_and_no_name_opens_the_door(tmp_path: Path) -> N
             ):
                 response = httpx2.get(f"{server.url}{path}", headers={"Authorization": f"Bearer {token}".strip()})
                 assert response.status_code == status, (path, token)
+
+
+def test_every_path_but_the_open_ones_needs_a_token_however_it_is_spelled(tmp_path: Path) -> None:
+    routes = [re.sub(r"{\w+}", "x", route.path) for route in ROUTES]
+    closed = [
+        *routes,
+        "/metrics",
+        "/metrics%0A",
+        "/metrics/",
+        "//metrics",
+        "/METRICS",
+        "/%6Detrics",
+        "/readyz%0A",
+        "/nothing",
+        "/",
+    ]
+    closed += [f"{path}{end}" for path in routes for end in ("%0A", "/", "%00", ";x")] + [
+        "/livez/../metrics",
+        "/v1",
+        "/v2/x",
+    ]
+    with serving(tmp_path / "events.db", PROJECTOR_READ_TOKENS="plain-secret") as server:
+        for path in closed:
+            for method in ("GET", "HEAD", "POST", "OPTIONS", "DELETE"):
+                assert bare_request(server, method, path) == 401, (method, path)
+        assert {path: bare_request(server, "GET", path) for path in OPEN_PATHS} == dict.fromkeys(OPEN_PATHS, 200)
+        assert bare_request(server, "GET", "/%6Detrics", "plain-secret") == 200
+        assert bare_request(server, "GET", "/nothing", "plain-secret") == 404
+
+
+def test_without_a_token_readiness_is_one_word(tmp_path: Path) -> None:
+    with serving(tmp_path / "events.db", PROJECTOR_READ_TOKENS="plain-secret") as server:
+        assert httpx2.get(f"{server.url}/readyz").json() == {"status": "ready"}
+        allowed = {"Authorization": "Bearer plain-secret"}
+        assert httpx2.get(f"{server.url}/readyz", headers=allowed).json()["head"] == 0
+
+
+def bare_request(server: Server, method: str, target: str, token: str | None = None) -> int:
+    """Send a request whose target no client library normalises; return the status."""
+    connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=30)
+    connection.putrequest(method, target, skip_accept_encoding=True)
+    if token:
+        connection.putheader("Authorization", f"Bearer {token}")
+    connection.endheaders()
+    with closing(connection), connection.getresponse() as response:
+        response.read()
+        return response.status
 
 
 def test_a_cached_response_is_not_sent_without_a_token(tmp_path: Path) -> None:

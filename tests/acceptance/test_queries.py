@@ -162,6 +162,22 @@ def test_a_wrong_query_is_refused_with_the_reason(town: Server, address: str) ->
     assert response.json().keys() == {"type", "title", "status", "detail"}
 
 
+@pytest.mark.parametrize(
+    ("path", "kind", "key"),
+    [
+        ("/v1/events", "events", "9" * 5_000),
+        ("/v1/events", "events", str(2**63)),
+        ("/v1/groups/g/events", "group_events", "9" * 5_000),
+        ("/v1/groups/g/members/u/history", "history", f"{'9' * 5_000},1"),
+        ("/v1/groups/g/members/u/history", "history", f"1,{'9' * 5_000}"),
+    ],
+)
+def test_a_cursor_of_a_number_beyond_all_positions_is_refused(town: Server, path: str, kind: str, key: str) -> None:
+    cursor = urlsafe_b64encode(f"{kind}:{key}".encode()).decode().rstrip("=")
+    response = town.get(path, cursor=cursor)
+    assert (response.status_code, response.json()["detail"]) == (400, "The cursor does not belong to this list.")
+
+
 def test_a_cursor_of_another_list_is_refused(town: Server) -> None:
     cursor = town.get("/v1/groups", limit=1).json()["next"]
     assert town.get(town.group_path("@TGS#24", "members"), cursor=cursor).status_code == 400

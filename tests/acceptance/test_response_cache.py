@@ -43,7 +43,7 @@ def model() -> Model:
 
 @pytest.fixture
 def cache(model: Model) -> ResponseCache:
-    return ResponseCache(lambda: model.version, max_bytes=100)
+    return ResponseCache(lambda: model.version, max_bytes=4_000)
 
 
 def test_a_response_is_found_by_its_whole_address_and_by_get_alone(cache: ResponseCache) -> None:
@@ -85,10 +85,21 @@ def test_of_a_model_without_a_version_nothing_is_cached(model: Model, cache: Res
 
 def test_no_more_is_cached_than_there_is_room_for(cache: ResponseCache) -> None:
     for number in range(1_000):
-        cache.keep(scope(f"/v1/{number}"), 1, response(30))
+        cache.keep(scope(f"/v1/{number}"), 1, response(200))
         kept = [other for other in range(number + 1) if cache.find(scope(f"/v1/{other}"))]
         assert len(kept) <= 3
         assert number in kept
+
+
+def test_paths_and_headers_count_as_much_as_bodies(cache: ResponseCache) -> None:
+    cache.keep(scope("/v1/a"), 1, response())
+    cache.keep(scope("/v1/b", "q=" + "x" * 2_500), 1, response())
+    assert cache.find(scope("/v1/a")) is None
+    cache.keep(scope("/v1/c"), 1, ConditionalResponse('"1"', b"", ((b"link", b"y" * 2_500),)))
+    assert cache.find(scope("/v1/b", "q=" + "x" * 2_500)) is None
+    cache.keep(scope("/v1/d"), 1, response(4_000))
+    assert cache.find(scope("/v1/d")) is None
+    assert cache.find(scope("/v1/c")) is not None, "nothing is dropped for a response that is never kept"
 
 
 def whole(server: Server, path: str, **headers: str) -> tuple[int, bytes, dict[str, str]]:
