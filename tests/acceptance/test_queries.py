@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from base64 import urlsafe_b64encode
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -163,7 +164,7 @@ def test_a_wrong_query_is_refused_with_the_reason(town: Server, address: str) ->
 
 
 @pytest.mark.parametrize(
-    ("path", "kind", "key"),
+    ("path", "name", "key"),
     [
         ("/v1/events", "events", "9" * 5_000),
         ("/v1/events", "events", str(2**63)),
@@ -172,8 +173,8 @@ def test_a_wrong_query_is_refused_with_the_reason(town: Server, address: str) ->
         ("/v1/groups/g/members/u/history", "history", f"1,{'9' * 5_000}"),
     ],
 )
-def test_a_cursor_of_a_number_beyond_all_positions_is_refused(town: Server, path: str, kind: str, key: str) -> None:
-    cursor = urlsafe_b64encode(f"{kind}:{key}".encode()).decode().rstrip("=")
+def test_a_cursor_of_a_number_beyond_all_positions_is_refused(town: Server, path: str, name: str, key: str) -> None:
+    cursor = urlsafe_b64encode(f"{name}:{key}".encode()).decode().rstrip("=")
     response = town.get(path, cursor=cursor)
     assert (response.status_code, response.json()["detail"]) == (400, "The cursor does not belong to this list.")
 
