@@ -121,4 +121,6 @@ def _database_path(url: str) -> str:
         raise WrongSetting(
             f"PROJECTOR_DATABASE_URL is {shown!r}; set it to sqlite:///path/to/file.db or to postgresql://…"
         )
+    if path == ":memory:" or path.startswith("file:"):
+        raise WrongSetting(f"PROJECTOR_DATABASE_URL is {url!r}; events must be in a file: sqlite:///path/to/file.db")
     return path

@@ -65,12 +65,12 @@ class Server:
     def logged(self, after: int, **fields: Any) -> list[dict[str, Any]]:
         """Return the log lines with these fields after the first `after` lines, as soon as there are any."""
 
-        def members() -> list[dict[str, Any]]:
+        def matching() -> list[dict[str, Any]]:
             return [line for line in self.log[after:] if fields.items() <= line.items()]
 
         with self.news:
-            assert self.news.wait_for(members, timeout=30), f"nothing was logged with {fields}"
-        return members()
+            assert self.news.wait_for(matching, timeout=30), f"nothing was logged with {fields}"
+        return matching()
 
     def post(
         self,

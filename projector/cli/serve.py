@@ -9,6 +9,7 @@ import resource
 import signal
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final, NamedTuple, get_args
 
 import structlog
@@ -65,6 +66,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     if not options.insecure:
         _require_tokens(addresses, settings, roles)
     _raise_file_limit()
+    _warn_of_readers(settings.database_path)
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(_listen(*address)) for address in addresses.distinct()]
         bound = [listening.getsockname()[:2] for listening in sockets]
@@ -95,6 +97,11 @@ def _raise_file_limit() -> None:
     limit = _MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < limit:
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+
+
+def _warn_of_readers(database_path: str) -> None:
+    if database_path and Path(database_path).exists() and Path(database_path).stat().st_mode & 0o077:
+        log.warning("the database can be read by other users", path=database_path)
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,11 +1,13 @@
 """SQLite files that several processes may open, and create, at the same moment."""
 
+import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from projector.database import Table
@@ -38,11 +40,24 @@ def errors_as(
         raise error_type(f"{name}: {error}") from error
 
 
+def create_private_file(path: str) -> None:
+    """Create an empty file that only its owner can read, unless the file exists. Raises sqlite3.OperationalError.
+
+    SQLite gives the files beside it the same mode.
+    """
+    if not Path(path).exists():
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            raise sqlite3.OperationalError(f"{path}: {error.strerror}") from error
+
+
 def switch_to_wal(path: str) -> None:
     """Create the file if it is missing, and put it into WAL mode for good. Raises sqlite3.Error.
 
     SQLite itself does not wait for locks while it switches.
     """
+    create_private_file(path)
     deadline = time.monotonic() + LOCK_TIMEOUT_S
     while True:
         connection = sqlite3.connect(path, timeout=LOCK_TIMEOUT_S, isolation_level=None)

@@ -8,7 +8,14 @@ from contextlib import closing, contextmanager
 from functools import partial
 from typing import Final
 
-from projector.database.sqlite import ROW_ERRORS, SQLiteConnection, create_statement, errors_as, switch_to_wal
+from projector.database.sqlite import (
+    ROW_ERRORS,
+    SQLiteConnection,
+    create_private_file,
+    create_statement,
+    errors_as,
+    switch_to_wal,
+)
 from projector.read_model import NoReadModel, ReadModelUnavailable
 from projector.read_model.query_session import QuerySession
 from projector.read_model.schema import INDEXES, OWNED, SCHEMA_VERSION, TABLES
@@ -111,6 +118,7 @@ class SQLiteQueries:
 
 
 def _create(path: str, versions: Mapping[str, int]) -> None:
+    create_private_file(path)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         for table in TABLES:
@@ -121,6 +129,7 @@ def _create(path: str, versions: Mapping[str, int]) -> None:
 
 
 def _copy(source: str, path: str, empty: Mapping[str, int]) -> None:
+    create_private_file(path)
     with closing(sqlite3.connect(source)) as live, closing(sqlite3.connect(path)) as connection:
         live.backup(connection)
         with connection:

@@ -8,6 +8,7 @@ projector.db.read-model.lock        locked during a rebuild, and holds its progr
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -92,7 +93,7 @@ class SQLiteGenerations:
         """Hold the right to rebuild. The system releases it when the process ends, in whatever way."""
         with ExitStack() as stack:
             with os_errors_as_unavailable():
-                file = stack.enter_context(self._lock.open("ab"))
+                file = stack.enter_context(open(self._lock, "ab", opener=_open_private))
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
@@ -100,3 +101,7 @@ class SQLiteGenerations:
                     fcntl.flock(file, fcntl.LOCK_EX)
                 file.truncate(0)
             yield
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import re
 import time
 from contextlib import closing
@@ -144,6 +145,31 @@ def test_no_token_no_body_and_no_account_is_logged(tmp_path: Path) -> None:
         assert server.stop() == 0
     log = "".join(server.raw_log)
     assert [secret for secret in (*SECRETS, "account-of-ann", signed["Sign"]) if secret in log] == []
+
+
+def test_the_files_of_a_history_can_be_read_by_their_owner_alone(tmp_path: Path) -> None:
+    database, spool = tmp_path / "events.db", tmp_path / "spool.db"
+    before = os.umask(0o022)
+    try:
+        with serving(database, PROJECTOR_SPOOL_PATH=str(spool)) as server:
+            assert post(server, "") == 200
+            assert run_cli(database, "replay").returncode == 0
+            assert run_cli(database, "replay", "--projection", "profile").returncode == 0
+            files = [file for file in tmp_path.iterdir() if not file.is_symlink()]
+            assert len(files) > 6
+            assert {file.name: oct(file.stat().st_mode & 0o777) for file in files} == {
+                file.name: "0o600" for file in files
+            }
+    finally:
+        os.umask(before)
+
+
+def test_a_database_that_others_can_read_is_named_at_the_start_and_left_as_it_is(tmp_path: Path) -> None:
+    database = tmp_path / "events.db"
+    database.touch(mode=0o644)
+    with serving(database) as server:
+        server.logged(0, event="the database can be read by other users", path=str(database))
+    assert database.stat().st_mode & 0o777 == 0o644
 
 
 def test_callbacks_can_have_an_address_of_their_own_that_serves_nothing_else(tmp_path: Path) -> None:
