@@ -4,9 +4,15 @@ Each event is stored with its `TOPIC`, which must never change; a class may be m
 reference cycles, so the garbage collector does not track them (`gc=False`).
 """
 
-from typing import ClassVar, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal, TypeAlias
 
 import msgspec
+
+Account: TypeAlias = Annotated[str, "account"]
+"""A user's id."""
+
+Text: TypeAlias = Annotated[str, "text"]
+"""Text that people write, which may mention users."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -22,7 +28,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     occurred_at: int
     recorded_at: int
     group_type: str | None = None
-    operator: str | None = None
+    operator: Account | None = None
     platform: str | None = None
     topic_id: str | None = None
     callback: str = "{}"
@@ -31,26 +37,26 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
 class ProfileFact(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A fact with profile fields: None means unchanged, an empty string means cleared."""
 
-    name: str | None = None
-    introduction: str | None = None
-    notification: str | None = None
-    face_url: str | None = None
-    owner: str | None = None
-    custom_fields: dict[str, str] = {}
+    name: Text | None = None
+    introduction: Text | None = None
+    notification: Text | None = None
+    face_url: Text | None = None
+    owner: Account | None = None
+    custom_fields: dict[Text, Text] = {}
 
 
 class GroupCreated(ProfileFact, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A group was created with these members, and with its owner, who may be missing from the list."""
 
     TOPIC = "GroupCreated"
-    members: tuple[str, ...] = ()
+    members: tuple[Account, ...] = ()
 
 
 class MembersJoined(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Users joined."""
 
     TOPIC = "MembersJoined"
-    members: tuple[str, ...]
+    members: tuple[Account, ...]
     join_type: Literal["Apply", "Invited"] | None = None
 
 
@@ -58,7 +64,7 @@ class MembersLeft(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False
     """Users left: they quit, or the operator removed them."""
 
     TOPIC = "MembersLeft"
-    members: tuple[str, ...]
+    members: tuple[Account, ...]
     exit_type: str | None = None
 
 
@@ -84,17 +90,17 @@ class MemberChanged(Event, frozen=True, kw_only=True, omit_defaults=True, gc=Fal
     """A member's role or name card changed; None means unchanged."""
 
     TOPIC = "MemberChanged"
-    member: str
+    member: Account
     role: str | None = None
-    name_card: str | None = None
+    name_card: Text | None = None
 
 
 class OwnerChanged(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The group has a new owner; an empty string means no owner."""
 
     TOPIC = "OwnerChanged"
-    owner: str
-    previous_owner: str | None = None
+    owner: Account
+    previous_owner: Account | None = None
 
 
 class AttributesChanged(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -102,7 +108,7 @@ class AttributesChanged(Event, frozen=True, kw_only=True, omit_defaults=True, gc
 
     TOPIC = "AttributesChanged"
     operation: Literal["set", "modify", "clear", "delete"]
-    attributes: dict[str, str] = {}
+    attributes: dict[Text, Text] = {}
 
 
 class TopicCreated(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False):

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from projector.callbacks import command_of, translate
 from projector.domain import events
 from projector.domain.redaction import mentioned, mentioned_in_unreadable, redact, redact_unreadable
+from tests.callbacks.payloads import RECORDED, Payload
 from tests.domain.strategies import any_event
 
 NAMES = {"alice": "forgotten-1"}
@@ -149,3 +151,61 @@ def test_an_event_is_changed_if_and_only_if_the_account_is_among_what_it_mention
 
 def test_what_rubbish_may_mention_is_every_string_and_every_word() -> None:
     assert {"alice", "a b", "x"} <= mentioned_in_unreadable(b'{"a b": "\\u0061lice", x')
+
+
+def accounts_in(value: Any) -> set[str]:
+    """The accounts in a documented callback: every string in a field whose name ends in `_Account`."""
+    if isinstance(value, list):
+        return {account for item in value for account in accounts_in(item)}
+    if not isinstance(value, dict):
+        return set()
+    named = {item for key, item in value.items() if key.endswith("_Account") and isinstance(item, str) and item}
+    return named | {account for item in value.values() for account in accounts_in(item)}
+
+
+@pytest.mark.parametrize("payload", RECORDED, ids=lambda payload: payload.name)
+def test_no_account_of_a_documented_callback_is_left_when_it_is_forgotten(payload: Payload) -> None:
+    command = command_of({name.lower(): value for name, value in payload.query.items()}, payload.body)
+    event = translate(command, payload.body, platform=None, received_at=1_700_000_000_000).event
+    document = json.loads(payload.body)
+    for account in accounts_in(document):
+        redacted = redact(event, {account: "forgotten-1"})
+        after = json.loads(redacted.callback)
+        assert account not in accounts_in(after), payload.name
+        assert len(accounts_in(after)) == len(accounts_in(document))
+        assert account in mentioned(event)
+        assert account not in mentioned(redacted)
+        fixed = ("CallbackCommand", "GroupId", "Type", "JoinType", "ExitType", "OptionType", "EventTime", "TopicId")
+        assert {field: after.get(field) for field in fixed} == {field: document.get(field) for field in fixed}
+
+
+def test_types_and_commands_stay_even_if_an_account_is_called_so() -> None:
+    body = (
+        '{"CallbackCommand":"Public","Type":"Public","JoinType":"Apply","GroupId":"Public","TopicIdList":["Public"],'
+        '"Operator_Account":"Public","Name":"Public","Unknown":["x",{"y":"Apply"}]}'
+    )
+    event = events.MembersJoined(group_id="Public", occurred_at=1, recorded_at=1, members=("Apply",), callback=body)
+    redacted = redact(event, {"Public": "f1", "Apply": "f2"})
+    assert redacted.callback == (
+        '{"CallbackCommand":"Public","Type":"Public","JoinType":"Apply","GroupId":"Public","TopicIdList":["Public"],'
+        '"Operator_Account":"f1","Name":"f1","Unknown":["x",{"y":"f2"}]}'
+    )
+    assert (redacted.group_id, redacted.members) == ("Public", ("f2",))
+
+
+@pytest.mark.parametrize("account", ["ann@example.com", "user.name", "@TGS#x", "a b", "7", "张三", "a:b", "x+y"])
+def test_an_id_of_other_characters_is_found_and_replaced_in_texts(account: str) -> None:
+    for text in (account, f"with {account}, and others", f"({account})", f"by {account}"):
+        event = events.GroupProfileChanged(group_id="g", occurred_at=1, recorded_at=1, introduction=text)
+        assert account in mentioned(event) or " " in account
+        assert redact(event, {account: "f1"}).introduction == text.replace(account, "f1")
+
+
+@pytest.mark.parametrize(
+    "text", ['"\\"' * 100_000, '["\\"' * 70_000, "{" * 150_000, '{"' * 100_000, '\\"' * 100_000, '["[\\"' * 50_000]
+)
+def test_text_made_to_be_slow_is_redacted(text: str) -> None:
+    assert redact_unreadable(f"{text} alice".encode(), NAMES).endswith(b"forgotten-1")
+    assert mentioned_in_unreadable(text.encode())
+    event = events.GroupProfileChanged(group_id="g", occurred_at=1, recorded_at=1, introduction=text, callback=text)
+    assert redact(event, NAMES).introduction == text
