@@ -4,7 +4,6 @@ Text is compared by code point, as Python compares it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 Type: TypeAlias = Literal["text", "integer", "bytes"]
@@ -84,6 +83,3 @@ class Connection(Protocol):
 
     def upsert(self, table: Table, rows: Iterable[Sequence[Any]], /) -> None:
         """Insert whole rows, or replace those that have the same key."""
-
-    def errors_as(self, error_type: type[Exception], /) -> AbstractContextManager[None]:
-        """Raise this type in place of the database's own errors, except for errors that a row caused."""

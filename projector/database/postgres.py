@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from itertools import count
 from typing import Any, Final
@@ -15,6 +14,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from projector.database import Table
+from projector.database.errors import ErrorsAs
 
 CONNECT_TIMEOUT_S: Final = 5
 _KEEPALIVES: Final = {"keepalives_idle": 1, "keepalives_interval": 1, "keepalives_count": 2}
@@ -63,18 +63,11 @@ def connect(url: str) -> psycopg.Connection[Any]:
     return psycopg.connect(connection_info(url), autocommit=True)
 
 
-@contextmanager
 def errors_as(
     error_type: type[Exception], *, but: tuple[type[Exception], ...] = (), also: tuple[type[Exception], ...] = ()
-) -> Iterator[None]:
+) -> ErrorsAs:
     """Raise `error_type`, its text in one line, in place of PostgreSQL's errors and `also`; errors in `but` stay."""
-    errors: tuple[type[Exception], ...] = (psycopg.Error, *also)
-    try:
-        yield
-    except but:
-        raise
-    except errors as error:
-        raise error_type("PostgreSQL: " + " ".join(str(error).split())) from error
+    return ErrorsAs(error_type, (psycopg.Error, *also), but=but, prefix="PostgreSQL")
 
 
 def escape_nul(value: Any) -> Any:
@@ -119,9 +112,6 @@ class PostgresConnection:
         by_key = {tuple(row[: table.width]): row for row in rows}
         if by_key:
             self._connection.execute(_upsert(table), _arrays(by_key.values()))
-
-    def errors_as(self, error_type: type[Exception]) -> AbstractContextManager[None]:
-        return errors_as(error_type, but=ROW_ERRORS)
 
 
 class BulkConnection(PostgresConnection):

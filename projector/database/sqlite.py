@@ -4,13 +4,13 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from projector.database import Table
+from projector.database.errors import ErrorsAs
 
 LOCK_TIMEOUT_S: Final = 5
 _RETRY_S: Final = 0.01
@@ -22,22 +22,15 @@ ROW_ERRORS: Final = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.Programm
 _Item = TypeVar("_Item")
 
 
-@contextmanager
 def errors_as(
     error_type: type[Exception],
     *,
     but: tuple[type[Exception], ...] = (),
     also: tuple[type[Exception], ...] = (),
     name: str = "SQLite",
-) -> Iterator[None]:
+) -> ErrorsAs:
     """Raise `error_type` in place of SQLite's errors and `also`; errors in `but` stay. `name` begins the text."""
-    errors: tuple[type[Exception], ...] = (sqlite3.Error, *also)
-    try:
-        yield
-    except but:
-        raise
-    except errors as error:
-        raise error_type(f"{name}: {error}") from error
+    return ErrorsAs(error_type, (sqlite3.Error, *also), but=but, prefix=name)
 
 
 def create_private_file(path: str) -> None:
@@ -94,9 +87,6 @@ class SQLiteConnection:
 
     def upsert(self, table: Table, rows: Iterable[Sequence[Any]]) -> None:
         self._connection.executemany(_upsert(table), rows)
-
-    def errors_as(self, error_type: type[Exception]) -> AbstractContextManager[None]:
-        return errors_as(error_type, but=ROW_ERRORS)
 
 
 def create_statement(table: Table, *, if_missing: bool = False) -> str:

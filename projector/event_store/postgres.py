@@ -71,7 +71,7 @@ class PostgresEventStore(SQLEventStore):
             condition += f" AND {_GROUP_ID} < %s"
             arguments.append(escape_nul(groups.end))
         query = f"SELECT {_COLUMNS} FROM stored_events WHERE {condition} ORDER BY {_GROUP_ID}, originator_version"
-        with unavailable(), connect(self._url) as connection:
+        with unavailable, connect(self._url) as connection:
             connection.execute("SET statement_timeout = 0")
             with connection.transaction(), connection.cursor("streams", row_factory=tuple_row) as cursor:
                 cursor.execute(query, arguments)
@@ -108,7 +108,7 @@ def open_postgres(
 
     Raises StoreUnavailable if these or the URL are wrong.
     """
-    with unavailable():
+    with unavailable:
         transactions = PostgresTransactions(url, pool_size)
     unused = ("POSTGRES_DBNAME", "POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_USER", "POSTGRES_PASSWORD")
     environment = {"MAPPER_TOPIC": MAPPER_TOPIC, **library_environment, **dict.fromkeys(unused, "unused")}

@@ -4,7 +4,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from importlib import resources
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -33,8 +32,8 @@ _SCHEMA_LOCK: Final = 0x70726F6A
 
 _HAS_FUNCTION: Final = "SELECT to_regprocedure('append_to_groups(text[],text[],bytea[],bytea[],bigint)') IS NOT NULL"
 
-unavailable: Final = partial(errors_as, StoreUnavailable, also=(PersistenceError,))
-"""Raise StoreUnavailable in place of the errors of PostgreSQL and of the event-sourcing library."""
+unavailable: Final = errors_as(StoreUnavailable, also=(PersistenceError,))
+"""Raises StoreUnavailable in place of the errors of PostgreSQL and of the event-sourcing library."""
 
 
 class Datastore(library.PostgresDatastore):
@@ -101,7 +100,7 @@ class PostgresTransactions:
     @contextmanager
     def connection(self) -> Iterator[psycopg.Connection[Any]]:
         """Take a connection from the pool. Raises StoreUnavailable."""
-        with unavailable():
+        with unavailable:
             if not self._is_ready:
                 self._prepare()
             with self._datastore.get_connection() as connection:
@@ -147,7 +146,7 @@ class PostgresTransactions:
 
     def _create_tables(self) -> None:
         try:
-            with unavailable(), connect(self._url) as connection:
+            with unavailable, connect(self._url) as connection:
                 if connection.info.server_version < _MIN_SERVER_VERSION:
                     version = connection.info.server_version // 10_000
                     raise StoreUnavailable(

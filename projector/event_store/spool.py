@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -29,7 +28,7 @@ _TABLE: Final = """CREATE TABLE IF NOT EXISTS spool (
     spooled_at INTEGER NOT NULL)"""
 _STATUS: Final = "SELECT COUNT(*), COALESCE(MIN(spooled_at), 0) FROM spool"
 
-_unavailable: Final = partial(errors_as, StoreUnavailable, name="the spool")
+_unavailable: Final = errors_as(StoreUnavailable, name="the spool")
 
 
 class SpoolStatus(NamedTuple):
@@ -53,7 +52,7 @@ class Spool:
         self._mapper = mapper
         self._capacity = capacity
         self._lock = threading.Lock()
-        with _unavailable():
+        with _unavailable:
             switch_to_wal(path)
             self._connection = sqlite3.connect(
                 path, isolation_level=None, check_same_thread=False, timeout=_LOCK_TIMEOUT_S
@@ -72,7 +71,7 @@ class Spool:
 
     def oldest(self, after: int, limit: int) -> list[tuple[int, Candidate | UnreadableRequest]]:
         """Return entries after an id, oldest first, with their ids; fewer if they are large."""
-        with _unavailable(), self._lock:
+        with _unavailable, self._lock:
             rows = take_batch(
                 self._connection.execute(
                     "SELECT id, topic, state, identity FROM spool WHERE id > ? ORDER BY id LIMIT ?", (after, limit)
@@ -86,12 +85,12 @@ class Spool:
 
     def remove(self, ids: Sequence[int]) -> None:
         """Delete entries that the store has taken."""
-        with _unavailable(), self._lock, self._connection:
+        with _unavailable, self._lock, self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
             self._connection.executemany("DELETE FROM spool WHERE id = ?", [(entry_id,) for entry_id in ids])
 
     def status(self) -> SpoolStatus:
-        with _unavailable(), self._lock:
+        with _unavailable, self._lock:
             return SpoolStatus(*self._connection.execute(_STATUS).fetchone())
 
     def close(self) -> None:
@@ -100,7 +99,7 @@ class Spool:
 
     def _insert(self, rows: Sequence[tuple[str, bytes, bytes | None]]) -> None:
         spooled_at = now_ms()
-        with _unavailable(), self._lock, self._connection:
+        with _unavailable, self._lock, self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
             (depth,) = self._connection.execute("SELECT COUNT(*) FROM spool").fetchone()
             if depth + len(rows) > self._capacity:
@@ -120,5 +119,5 @@ def spool_status(path: str) -> SpoolStatus:
     """Return the status of the spool at `path`, which need not exist. Raises StoreUnavailable."""
     if not Path(path).exists():
         return SpoolStatus(0, 0)
-    with _unavailable(), closing(sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True)) as spool:
+    with _unavailable, closing(sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True)) as spool:
         return SpoolStatus(*spool.execute(_STATUS).fetchone())

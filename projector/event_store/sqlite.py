@@ -35,36 +35,36 @@ class SQLiteEventStore(SQLEventStore):
         self._recorder = recorder
 
     def append(self, batch: Sequence[Candidate]) -> list[Appended]:
-        with unavailable():
+        with unavailable:
             while (appended := self._recorder.append(self._stored(batch), self._pseudonyms.through)) is None:
                 self._load_pseudonyms()
             return appended
 
     def read(self, after: int, limit: int) -> list[Recorded]:
-        with unavailable():
+        with unavailable:
             rows = self._recorder.select("rowid > ? ORDER BY rowid LIMIT ?", (after, limit))
         return self._recorded(rows)
 
     def read_group(self, group_id: str, after_version: int, limit: int) -> list[Recorded]:
         condition = "originator_id = ? AND originator_version > ? ORDER BY originator_version LIMIT ?"
-        with unavailable():
+        with unavailable:
             rows = self._recorder.select(condition, (group_id, after_version, limit))
         return self._recorded(rows)
 
     def read_streams(self, through: int, groups: GroupRange = ALL_GROUPS) -> Iterator[list[Recorded]]:
         scan = self._recorder.scan_streams(through, groups, STREAMS_BATCH_SIZE)
-        with unavailable():
+        with unavailable:
             for rows in scan if through >= SORTED_FROM else self._looked_up_streams(through, groups):
                 yield self._recorded(rows)
 
     def split(self, through: int, count: int) -> list[GroupRange]:
-        with unavailable():
+        with unavailable:
             return ranges_between(
                 self._recorder.select_group_at(through * number // count) for number in range(1, count)
             )
 
     def head(self) -> int:
-        with unavailable():
+        with unavailable:
             return self._recorder.max_notification_id() or 0
 
     @contextmanager
@@ -101,7 +101,7 @@ def open_sqlite(
             "ORIGINATOR_ID_TYPE": "text",
         }
     )
-    with unavailable():
+    with unavailable:
         switch_to_wal(path)
         recorder = factory.application_recorder()
     assert isinstance(recorder, GroupRecorder)

@@ -3,7 +3,6 @@
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from itertools import islice
 from typing import Any, Final, TypeAlias
 
@@ -34,8 +33,8 @@ _PRAGMAS: Final = (
 )
 _SELECT: Final = "SELECT rowid, originator_id, originator_version, topic, state FROM stored_events"
 
-unavailable: Final = partial(errors_as, StoreUnavailable, also=(PersistenceError,))
-"""Raise StoreUnavailable in place of the errors of SQLite and of the event-sourcing library."""
+unavailable: Final = errors_as(StoreUnavailable, also=(PersistenceError,))
+"""Raises StoreUnavailable in place of the errors of SQLite and of the event-sourcing library."""
 
 
 class DurablePool(library.SQLiteConnectionPool):
@@ -70,12 +69,12 @@ class GroupRecorder(library.SQLiteApplicationRecorder):
 
     @contextmanager
     def reading(self) -> Iterator[SQLiteConnection]:
-        with unavailable(), self._cursor(commit=False) as cursor:
+        with unavailable, self._cursor(commit=False) as cursor:
             yield SQLiteConnection(cursor.connection)
 
     @contextmanager
     def writing(self) -> Iterator[SQLiteConnection]:
-        with unavailable(), self._writing() as cursor:
+        with unavailable, self._writing() as cursor:
             yield SQLiteConnection(cursor.connection)
 
     exclusive = writing

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
@@ -29,8 +28,8 @@ _SELECT_LIVE: Final = (
     " FROM public.read_models WHERE name = %s"
 )
 
-unavailable: Final = partial(errors_as, ReadModelUnavailable, but=ROW_ERRORS)
-"""Raise ReadModelUnavailable in place of PostgreSQL's errors, except those that a row caused."""
+unavailable: Final = errors_as(ReadModelUnavailable, but=ROW_ERRORS)
+"""Raises ReadModelUnavailable in place of PostgreSQL's errors, except those that a row caused."""
 
 
 class GenerationConnection:
@@ -117,12 +116,12 @@ class PostgresReadModel:
 
     @contextmanager
     def transaction(self) -> Iterator[UnitOfWork]:
-        with unavailable(), commit_or_roll_back(self._begin()) as connection:
+        with unavailable, commit_or_roll_back(self._begin()) as connection:
             yield UnitOfWork(connection, unavailable)
 
     def try_lead(self) -> bool:
         # The lock belongs to the connection that also writes: they are lost together.
-        with unavailable():
+        with unavailable:
             connection = self._generation.connection()
             if self._leading is not connection:
                 ((is_ours,),) = connection.execute("SELECT pg_try_advisory_lock(%s)", (LEADING_LOCK,)).fetchall()
@@ -131,13 +130,13 @@ class PostgresReadModel:
 
     def step_down(self) -> None:
         if self._leading is not None:
-            with unavailable():
+            with unavailable:
                 self._leading.execute("SELECT pg_advisory_unlock(%s)", (LEADING_LOCK,))
             self._leading = None
 
     @contextmanager
     def read_transaction(self) -> Iterator[ReadTransaction]:
-        with unavailable(), commit_or_roll_back(_begin_reading(self._generation)) as connection:
+        with unavailable, commit_or_roll_back(_begin_reading(self._generation)) as connection:
             yield ReadTransaction(connection)
 
     def close(self) -> None:
@@ -157,7 +156,7 @@ class PostgresDraft(PostgresReadModel):
         pass  # all shards are in the same tables
 
     def finish(self) -> None:
-        with unavailable(), commit_or_roll_back(self._begin()) as connection:
+        with unavailable, commit_or_roll_back(self._begin()) as connection:
             for index in INDEXES:
                 connection.execute(index.statement)
             for table in TABLES:
@@ -183,7 +182,7 @@ class PostgresQueries:
         except Empty:
             generation = GenerationConnection(self._url)
         try:
-            with unavailable(), commit_or_roll_back(_begin_reading(generation)) as connection:
+            with unavailable, commit_or_roll_back(_begin_reading(generation)) as connection:
                 yield QuerySession(connection)
         finally:
             self._idle.put(generation)

@@ -57,7 +57,7 @@ class PostgresGeneration:
     def create(self, versions: Mapping[str, int], *, from_scratch: Collection[str]) -> PostgresDraft:
         if not self._is_shard:
             copied = set(versions) - set(from_scratch)
-            with unavailable(), connect(self._url) as connection:
+            with unavailable, connect(self._url) as connection:
                 connection.execute("SET statement_timeout = 0")
                 with connection.transaction():
                     # All tables are copied as of the same moment.
@@ -71,7 +71,7 @@ class PostgresGeneration:
         return PostgresReadModel(self._url, self._number)
 
     def promote(self) -> None:
-        with unavailable(), connect(self._url) as connection, connection.transaction():
+        with unavailable, connect(self._url) as connection, connection.transaction():
             if (live := _select_number(connection, LIVE)) is not None:
                 connection.execute(_UPSERT_NAME, (_PREVIOUS, live, SCHEMA_VERSION))
             connection.execute(_UPSERT_NAME, (LIVE, self._number, SCHEMA_VERSION))
@@ -105,7 +105,7 @@ class PostgresGenerations:
     @contextmanager
     def begin_rebuild(self, on_wait: Callable[[], None] = lambda: None) -> Iterator[PostgresGeneration]:
         with self._locked(on_wait) as connection:
-            with unavailable():
+            with unavailable:
                 _drop_unused(connection)
                 ((number,),) = connection.execute("SELECT nextval('public.read_model_generations')").fetchall()
             try:
@@ -115,20 +115,20 @@ class PostgresGenerations:
                     _drop_unused(connection)
 
     def previous(self) -> PostgresGeneration | None:
-        with unavailable(), connect(self._url) as connection:
+        with unavailable, connect(self._url) as connection:
             number = _select_number(connection, _PREVIOUS)
         return None if number is None else PostgresGeneration(self._url, number)
 
     def drop_previous(self) -> None:
-        with unavailable(), connect(self._url) as connection:
+        with unavailable, connect(self._url) as connection:
             connection.execute("DELETE FROM public.read_models WHERE name = %s", (_PREVIOUS,))
 
     def report_progress(self, progress: RebuildProgress) -> None:
-        with unavailable(), connect(self._url) as connection:
+        with unavailable, connect(self._url) as connection:
             _save_progress(connection, progress)
 
     def rebuild_progress(self) -> RebuildProgress | None:
-        with unavailable(), connect(self._url) as connection:
+        with unavailable, connect(self._url) as connection:
             ((is_free,),) = connection.execute("SELECT pg_try_advisory_lock_shared(%s)", (_BUILDING_LOCK,)).fetchall()
             if is_free:
                 return None
@@ -139,7 +139,7 @@ class PostgresGenerations:
     def _locked(self, on_wait: Callable[[], None]) -> Iterator[psycopg.Connection[Any]]:
         """Hold the right to rebuild. The server releases it with the connection, in whatever way the process ends."""
         with ExitStack() as stack:
-            with unavailable():
+            with unavailable:
                 connection = stack.enter_context(connect(self._url))
                 connection.execute("SET statement_timeout = 0")
                 connection.execute("SET lock_timeout = 0")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from functools import partial
 from typing import Final
 
 from projector.database.sqlite import (
@@ -25,8 +24,8 @@ from projector.read_model.unit_of_work import ReadTransaction, UnitOfWork, commi
 _PRAGMAS: Final = ("synchronous=NORMAL", "cache_size=-16000", "wal_autocheckpoint=4000")
 _DRAFT_PRAGMAS: Final = ("journal_mode=MEMORY", "synchronous=OFF", "locking_mode=EXCLUSIVE", "cache_size=-8000")
 
-unavailable: Final = partial(errors_as, ReadModelUnavailable, but=ROW_ERRORS)
-"""Raise ReadModelUnavailable in place of SQLite's errors, except those that a row caused."""
+unavailable: Final = errors_as(ReadModelUnavailable, but=ROW_ERRORS)
+"""Raises ReadModelUnavailable in place of SQLite's errors, except those that a row caused."""
 
 
 class SQLiteReadModel:
@@ -37,7 +36,7 @@ class SQLiteReadModel:
 
     @contextmanager
     def transaction(self) -> Iterator[UnitOfWork]:
-        with unavailable(), commit_or_roll_back(self._begin("BEGIN IMMEDIATE")) as connection:
+        with unavailable, commit_or_roll_back(self._begin("BEGIN IMMEDIATE")) as connection:
             yield UnitOfWork(connection, unavailable)
 
     def try_lead(self) -> bool:
@@ -48,7 +47,7 @@ class SQLiteReadModel:
 
     @contextmanager
     def read_transaction(self) -> Iterator[ReadTransaction]:
-        with unavailable(), commit_or_roll_back(self._begin("BEGIN")) as connection:
+        with unavailable, commit_or_roll_back(self._begin("BEGIN")) as connection:
             yield ReadTransaction(connection)
 
     def close(self) -> None:
@@ -71,7 +70,7 @@ class SQLiteDraft(SQLiteReadModel):
 
         Raises ReadModelUnavailable.
         """
-        with unavailable():
+        with unavailable:
             if copied_from is None:
                 _create(path, empty)
             else:
@@ -79,7 +78,7 @@ class SQLiteDraft(SQLiteReadModel):
         return cls(path)
 
     def append(self, shard: str, projections: Iterable[str]) -> None:
-        with unavailable():
+        with unavailable:
             connection = self._file.connection()
             connection.execute("ATTACH ? AS shard", (shard,))
             connection.execute("BEGIN")
@@ -89,7 +88,7 @@ class SQLiteDraft(SQLiteReadModel):
             connection.execute("DETACH shard")
 
     def finish(self) -> None:
-        with unavailable():
+        with unavailable:
             for index in INDEXES:
                 self._file.connection().execute(index.statement)
             self.close()
@@ -104,7 +103,7 @@ class SQLiteQueries:
 
     @contextmanager
     def session(self) -> Iterator[QuerySession]:
-        with unavailable(), commit_or_roll_back(SQLiteConnection(self._file.begin("BEGIN"))) as connection:
+        with unavailable, commit_or_roll_back(SQLiteConnection(self._file.begin("BEGIN"))) as connection:
             yield QuerySession(connection)
 
     def version(self) -> tuple[str, int] | None:

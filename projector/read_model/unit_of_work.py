@@ -1,6 +1,6 @@
 """Transactions on the read model, in SQL for both databases. Its tables change only together with a checkpoint."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from projector.database import Connection
@@ -50,7 +50,7 @@ class UnitOfWork(ReadTransaction):
     `unavailable` raises ReadModelUnavailable in place of the database's errors, except those that a row caused.
     """
 
-    def __init__(self, connection: Connection, unavailable: Callable[[], AbstractContextManager[None]]) -> None:
+    def __init__(self, connection: Connection, unavailable: AbstractContextManager[None]) -> None:
         super().__init__(connection)
         self._unavailable = unavailable
         self._tables = SQLTables(connection)
@@ -61,7 +61,7 @@ class UnitOfWork(ReadTransaction):
 
         A checkpoint that is above `through` stays: an event set aside is applied late.
         """
-        with self._unavailable(), _savepoint(self._connection):
+        with self._unavailable, _savepoint(self._connection):
             yield self._tables
             for projection in projections:
                 self._move_checkpoint(projection, through)
