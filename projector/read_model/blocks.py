@@ -1,15 +1,15 @@
-"""Blocks: a stream is cut into stretches of as many events each, at whose ends the folds' states are stored."""
+"""Blocks: runs of equally many events of a stream, numbered from 0. The state after each full block is stored."""
 
 from typing import Final, NamedTuple
 
-SPACING: Final = 512
-"""Events in a block. Answering for any moment means folding about so many, whatever the length of the stream."""
+SIZE: Final = 512
+"""Events in a block. A state as of any moment is folded from about as many events, however long the stream is."""
 
 
 class Block(NamedTuple):
-    """One stretch of a group's stream; `number` counts from 0, times are effective and in ms since 1970 UTC.
+    """The events of a block that exist so far: their earliest and latest effective time, in ms since 1970 UTC.
 
-    `last_version` and `last_position` are those of the newest event in it so far.
+    `last_version` and `last_position` are those of the newest event.
     """
 
     group_id: str
@@ -21,20 +21,19 @@ class Block(NamedTuple):
 
     @property
     def is_complete(self) -> bool:
-        """Whether no more events come into it."""
         return self.last_version == last_version(self.number)
 
     @property
     def before(self) -> int:
-        """The version after which it begins."""
-        return self.number * SPACING
+        """The version of the last event before the block, 0 for the first block."""
+        return self.number * SIZE
 
 
 def block_number(version: int) -> int:
-    """Return the block that an event of this version is in."""
-    return (version - 1) // SPACING
+    """Return the number of the block that contains the event of this version."""
+    return (version - 1) // SIZE
 
 
 def last_version(number: int) -> int:
-    """Return the version of the last event that comes into a block."""
-    return (number + 1) * SPACING
+    """Return the version of the last event of a full block."""
+    return (number + 1) * SIZE

@@ -1,4 +1,4 @@
-"""The filter of the list of groups, and the SQL for one page of the list, which reads an index in order of group id."""
+"""The filter of the list of groups, and the SQL for a page of the list."""
 
 import sys
 from collections.abc import Iterable
@@ -21,12 +21,15 @@ class GroupFilter(NamedTuple):
 
 
 def page_query(group_filter: GroupFilter, after: str, limit: int) -> tuple[str, list[str | int]]:
-    """Return a query for ids, and its arguments: the first `limit` matching ids after an id are among its results."""
+    """Return a query, and its arguments, for ids of groups that meet a filter, after the id `after`.
+
+    The first `limit` of these ids are among the results; there may be more, in any order.
+    """
     group_id = _id_column(group_filter)
     prefix = group_filter.prefix
     if not prefix:
         return _first_ids(group_filter, [(f"{group_id} > ?", after)], limit)
-    # Names and ids have an index each: a page by either is read, and the union of both contains the page wanted.
+    # A query for each of the two indexes, by id and by name. Both are limited to a page, since either may fill it.
     start = (f"{group_id} > ?", after) if after >= prefix else (f"{group_id} >= ?", prefix)
     by_id, id_arguments = _first_ids(group_filter, [start, *_below_end(group_id, prefix)], limit)
     named = [(f"{group_id} > ?", after), ("profiles.name >= ?", prefix), *_below_end("profiles.name", prefix)]
@@ -40,7 +43,10 @@ def page_query(group_filter: GroupFilter, after: str, limit: int) -> tuple[str, 
 def _first_ids(
     group_filter: GroupFilter, bounds: Iterable[_Condition], limit: int, *, hint: str = ""
 ) -> tuple[str, list[str | int]]:
-    """Return a query for the first `limit` ids within bounds that meet the filter except its prefix, and arguments."""
+    """Return a query, and its arguments, for the first ids within bounds that meet the filter, apart from its prefix.
+
+    `hint` names the index to use on `profiles`.
+    """
     group_id = _id_column(group_filter)
     if group_filter.is_full:
         source = "fullness INDEXED BY fullness_full CROSS JOIN profiles ON profiles.group_id = fullness.group_id"
@@ -61,12 +67,12 @@ def _first_ids(
 
 
 def _id_column(group_filter: GroupFilter) -> str:
-    """Return the column whose index gives ids in order."""
+    """Return the id of the table that is read first, in the order of its ids."""
     return "fullness.group_id" if group_filter.is_full else "profiles.group_id"
 
 
 def _below_end(column: str, prefix: str) -> list[_Condition]:
-    """Return the condition that a text is less than every text after those with a prefix; none if there are none."""
+    """Return the upper bound of the texts that start with a prefix, if they have one."""
     end = _end_of_prefix(prefix)
     return [] if end is None else [(f"{column} < ?", end)]
 

@@ -17,7 +17,7 @@ import psycopg
 from projector.database.postgres import PostgresConnection, connect, create_statement
 from projector.read_model.generations import STARTING, RebuildProgress
 from projector.read_model.postgres import LIVE, PostgresDraft, PostgresReadModel, unavailable
-from projector.read_model.schema import CHECKPOINTS, OWNED, SCHEMA_VERSION, TABLES
+from projector.read_model.schema import CHECKPOINTS, PROJECTION_TABLES, SCHEMA_VERSION, TABLES
 
 _PREVIOUS: Final = "previous"
 _BUILDING_LOCK: Final = 0x70726F62
@@ -84,7 +84,7 @@ class PostgresGeneration:
         PostgresConnection(connection).upsert(CHECKPOINTS, [(*version, 0) for version in empty.items()])
 
     def _copy(self, connection: psycopg.Connection[Any], source: str, projections: set[str]) -> None:
-        for table in ("mark", *(table.name for projection in projections for table in OWNED[projection])):
+        for table in ("mark", *(table.name for projection in projections for table in PROJECTION_TABLES[projection])):
             connection.execute(f"INSERT INTO {self.name}.{table} SELECT * FROM {source}.{table}")
         for table in ("checkpoints", "set_aside"):
             connection.execute(

@@ -1,11 +1,11 @@
-"""The tables of the read model, for every database it is kept in. Evidence is JSON text that only the folds read."""
+"""The tables of the read model, for both databases. Evidence is JSON text that SQL does not look into."""
 
 from typing import Final
 
 from projector.database import Column, Index, Table, integers, optional_text, text
 
 SCHEMA_VERSION: Final = 2
-"""Tables of another schema are not read; the read model is rebuilt from the events."""
+"""A read model of another schema version is not used; it is rebuilt from the events."""
 
 MARK: Final = Table("mark", 1, (*integers("id", "position"), Column("fingerprint", "bytes")))
 CHECKPOINTS: Final = Table("checkpoints", 1, (*text("projection"), *integers("version", "position")))
@@ -52,15 +52,15 @@ BLOCKS: Final = Table(
 )
 DISMISSALS: Final = Table("dismissals", 3, (*text("group_id"), *integers("at", "position")))
 
-OWNED: Final = {
+PROJECTION_TABLES: Final = {
     "membership": (MEMBERS, EARLIER_MEMBERS, ROSTERS, ROSTER_SNAPSHOTS, ROSTER_USERS),
     "profile": (PROFILES, PROFILE_SNAPSHOTS),
     "fullness": (FULLNESS, FULLNESS_SNAPSHOTS),
     "timeline": (BLOCKS, DISMISSALS),
 }
-"""The tables of each projection."""
+"""The tables that each projection writes."""
 
-TABLES: Final = (MARK, CHECKPOINTS, SET_ASIDE, *(table for tables in OWNED.values() for table in tables))
+TABLES: Final = (MARK, CHECKPOINTS, SET_ASIDE, *(table for tables in PROJECTION_TABLES.values() for table in tables))
 
 INDEXES: Final = (
     Index("members_present", "members", ("group_id", "user_id"), "standing = 1"),

@@ -17,7 +17,7 @@ from projector.database.sqlite import (
 )
 from projector.read_model import NoReadModel, ReadModelUnavailable
 from projector.read_model.query_session import QuerySession
-from projector.read_model.schema import INDEXES, OWNED, SCHEMA_VERSION, TABLES
+from projector.read_model.schema import INDEXES, PROJECTION_TABLES, SCHEMA_VERSION, TABLES
 from projector.read_model.sqlite_link import LinkedFile
 from projector.read_model.unit_of_work import ReadTransaction, UnitOfWork, commit_or_roll_back
 
@@ -82,7 +82,7 @@ class SQLiteDraft(SQLiteReadModel):
             connection = self._file.connection()
             connection.execute("ATTACH ? AS shard", (shard,))
             connection.execute("BEGIN")
-            for table in (table.name for projection in projections for table in OWNED[projection]):
+            for table in (table.name for projection in projections for table in PROJECTION_TABLES[projection]):
                 connection.execute(f"INSERT INTO main.{table} SELECT * FROM shard.{table}")
             connection.execute("COMMIT")
             connection.execute("DETACH shard")
@@ -132,7 +132,7 @@ def _copy(source: str, path: str, empty: Mapping[str, int]) -> None:
     with closing(sqlite3.connect(source)) as live, closing(sqlite3.connect(path)) as connection:
         live.backup(connection)
         with connection:
-            for table in (table.name for projection in empty for table in OWNED[projection]):
+            for table in (table.name for projection in empty for table in PROJECTION_TABLES[projection]):
                 connection.execute(f"DELETE FROM {table}")
             connection.executemany("INSERT OR REPLACE INTO checkpoints VALUES (?, ?, 0)", empty.items())
             connection.executemany("DELETE FROM set_aside WHERE projection = ?", [(name,) for name in empty])

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 from projector.database import Connection
 from projector.read_model.rows import Checkpoint, Mark, SetAside, TableRows
-from projector.read_model.schema import MARK, OWNED, SET_ASIDE
+from projector.read_model.schema import MARK, PROJECTION_TABLES, SET_ASIDE
 from projector.read_model.sql_tables import SQLTables
 
 
@@ -30,7 +30,7 @@ class ReadTransaction:
         return set_aside_events(self._connection)
 
     def rows(self, projection: str, group_id: str | None = None) -> list[TableRows]:
-        """Return each of a projection's tables with all rows, or one group's, which are read as they are consumed."""
+        """Return the rows of each of a projection's tables, of all groups or of one. They are read while iterated."""
         condition, arguments = ("", ()) if group_id is None else (" WHERE group_id = ?", (group_id,))
         return [
             TableRows(
@@ -40,7 +40,7 @@ class ReadTransaction:
                     f"SELECT * FROM {table.name}{condition} ORDER BY {', '.join(table.key)}", arguments
                 ),
             )
-            for table in sorted(OWNED[projection])
+            for table in sorted(PROJECTION_TABLES[projection])
         ]
 
 
@@ -57,9 +57,9 @@ class UnitOfWork(ReadTransaction):
 
     @contextmanager
     def advance(self, *projections: str, through: int) -> Iterator[SQLTables]:
-        """Give the tables and move these projections' checkpoints; on any exception, undo both.
+        """Give access to the tables, then move the checkpoints of these projections. Any exception undoes both.
 
-        A checkpoint that is above `through` stays: an event set aside is applied late.
+        A checkpoint above `through` stays where it is, for events set aside are applied late.
         """
         with self._unavailable, _savepoint(self._connection):
             yield self._tables
@@ -68,7 +68,7 @@ class UnitOfWork(ReadTransaction):
 
     def delete_group(self, projection: str, group_id: str) -> None:
         """Delete a group's rows of a projection, to write them again."""
-        for table in OWNED[projection]:
+        for table in PROJECTION_TABLES[projection]:
             self._connection.execute(f"DELETE FROM {table.name} WHERE group_id = ?", (group_id,))
 
     def save_mark(self, mark: Mark) -> None:
@@ -76,7 +76,7 @@ class UnitOfWork(ReadTransaction):
         self._connection.upsert(MARK, [(1, *mark)])
 
     def set_aside(self, projection: str, position: int, *, reason: str, at: int) -> None:
-        """Record that an event could not be applied, at a time in ms, and move the checkpoint to it."""
+        """Move the checkpoint past an event that could not be applied; record it with the time in ms since 1970 UTC."""
         self._connection.upsert(SET_ASIDE, [(position, projection, reason, at)])
         self._move_checkpoint(projection, position)
 

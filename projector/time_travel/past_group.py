@@ -168,7 +168,7 @@ class PastGroup:
 
     def _read_blocks(self, stream_blocks: Sequence[Block]) -> Iterator[Recorded]:
         for block in stream_blocks:
-            for recorded in self._read(block.before, block.before + blocks.SPACING):
+            for recorded in self._read(block.before, block.before + blocks.SIZE):
                 if recorded.position > self.cut.position:
                     return
                 yield recorded

@@ -17,7 +17,7 @@ from projector.projection.refold import refold
 from projector.projection.slices import slice_streams
 from projector.read_model.group_filter import GroupFilter
 from projector.read_model.rows import SetAside
-from projector.read_model.schema import OWNED
+from projector.read_model.schema import PROJECTION_TABLES
 from tests import shown
 from tests.domain import facts as f
 from tests.domain.strategies import any_history
@@ -195,8 +195,8 @@ def assert_as_if_never_happened(database: Path, victim: Projection, rest: Sequen
     with scratch("other") as other:
         with opened(other) as read_model:
             carry(read_model, rest, PROJECTIONS)
-        assert [rows(database)[table.name] for table in OWNED[victim.name]] == [
-            rows(other)[table.name] for table in OWNED[victim.name]
+        assert [rows(database)[table.name] for table in PROJECTION_TABLES[victim.name]] == [
+            rows(other)[table.name] for table in PROJECTION_TABLES[victim.name]
         ]
 
 

@@ -1,4 +1,4 @@
-"""What questions cost, counted in the steps SQLite takes: a page's size matters, the size of the whole does not."""
+"""The cost of queries in SQLite's steps depends on the size of the page and not on the size of the tables."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from projector.domain.events import Event
     from projector.read_model.query_session import QuerySession
 
-SCANS_OF_WHAT_IS_SHOWN = (
+SCANS_OF_THE_PAGE = (
     "SCAN by_",
     "SCAN part",
     "SCAN fullness USING INDEX fullness_full",
@@ -53,7 +53,7 @@ def users(first: int, count: int) -> tuple[str, ...]:
 
 @pytest.fixture(scope="module")
 def rosters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SQLiteQueries]:
-    """A small group, a large one, and one as small that 100,000 users have left."""
+    """A small group, a large one, and one that is small because 100,000 users have left it."""
     path = str(tmp_path_factory.mktemp("rosters") / "read_model.db")
     read_model = created(path)
     times = {"occurred_at": 1670574414123, "recorded_at": 1670574414123}
@@ -73,8 +73,8 @@ def rosters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SQLiteQueries]
     queries.close()
 
 
-def steps(queries: SQLiteQueries, question: Callable[[QuerySession], Any]) -> int:
-    """Return about how many virtual-machine steps a question takes, in tens."""
+def steps(queries: SQLiteQueries, query: Callable[[QuerySession], Any]) -> int:
+    """Return the approximate number of virtual-machine steps that a query takes, in tens."""
     count = 0
 
     def tick() -> int:
@@ -84,7 +84,7 @@ def steps(queries: SQLiteQueries, question: Callable[[QuerySession], Any]) -> in
 
     with queries.session() as session:
         queries._file.connection().set_progress_handler(tick, 10)
-        question(session)
+        query(session)
         queries._file.connection().set_progress_handler(None, 0)
     return count
 
@@ -102,11 +102,11 @@ def test_a_page_of_a_roster_costs_the_same_however_large_the_roster_is_or_was(
 
 @pytest.mark.slow
 def test_a_group_and_a_member_cost_the_same_however_large_the_roster_is(rosters: SQLiteQueries) -> None:
-    for question in (
+    for query in (
         lambda group_id: lambda session: session.group(group_id),
         lambda group_id: lambda session: session.member(group_id, "user0000007"),
     ):
-        assert steps(rosters, question("large")) <= steps(rosters, question("small")) * 1.1
+        assert steps(rosters, query("large")) <= steps(rosters, query("small")) * 1.1
 
 
 @pytest.mark.slow
@@ -149,7 +149,7 @@ def test_a_page_of_groups_costs_what_it_shows_whatever_it_is_filtered_by(tmp_pat
     assert not dearer
 
 
-def test_no_question_scans_a_table(tmp_path: Path) -> None:
+def test_no_query_scans_a_table(tmp_path: Path) -> None:
     path = str(tmp_path / "read_model.db")
     created(path).close()
     queries = SQLiteQueries(path)
@@ -178,12 +178,12 @@ def test_no_question_scans_a_table(tmp_path: Path) -> None:
     assert len(selects) >= 24 + 5 + 9
     for statement in selects:
         plan = [row[3] for row in queries._file.connection().execute(f"EXPLAIN QUERY PLAN {statement}")]
-        scans = [step for step in plan if step.startswith("SCAN") and not step.startswith(SCANS_OF_WHAT_IS_SHOWN)]
+        scans = [step for step in plan if step.startswith("SCAN") and not step.startswith(SCANS_OF_THE_PAGE)]
         assert not scans, (statement, plan)
     queries.close()
 
 
-def test_what_a_query_plan_shows_as_a_scan_is_one() -> None:
+def test_a_query_plan_shows_the_scan_of_a_table() -> None:
     connection = sqlite3.connect(":memory:")
     connection.execute("CREATE TABLE t (a)")
     assert connection.execute("EXPLAIN QUERY PLAN SELECT * FROM t").fetchone()[3].startswith("SCAN")

@@ -1,4 +1,4 @@
-"""What is SQLite's own about the read model: files that are missing, foreign or broken, and disks that fail."""
+"""The read model on SQLite: missing, foreign and broken files, and failing disks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def database(tmp_path: Path) -> Path:
     return database
 
 
-def test_what_was_applied_already_is_left_alone_and_costs_no_write(database: Path) -> None:
+def test_events_applied_before_change_nothing_and_cost_no_write(database: Path) -> None:
     history = f.recorded([f.created(0, "ann"), f.joined(1, "bob"), f.filled(2)])
     with opened(database) as read_model:
         carry(read_model, history, PROJECTIONS)
@@ -60,7 +60,7 @@ def test_a_fault_of_the_database_at_any_statement_is_never_blamed_on_an_event(da
 
 @contextmanager
 def failing_disk(read_model: SQLiteReadModel, statement: str) -> Iterator[None]:
-    """Let every statement that begins so fail as it does when the disk has an error."""
+    """Fail every statement that begins with this text as it fails when the disk has an error."""
     real = read_model._file.connection()
     read_model._file._connection = cast("sqlite3.Connection", FailingDisk(real, statement))
     try:
@@ -70,7 +70,7 @@ def failing_disk(read_model: SQLiteReadModel, statement: str) -> Iterator[None]:
 
 
 class FailingDisk:
-    """A connection on which one kind of statement meets a disk error."""
+    """A connection on which one kind of statement fails with a disk error."""
 
     def __init__(self, real: sqlite3.Connection, statement: str) -> None:
         self._real = real
@@ -92,7 +92,7 @@ class FailingDisk:
             raise sqlite3.OperationalError("disk I/O error")
 
 
-def test_a_full_disk_leaves_everything_as_before_and_the_work_goes_on_when_there_is_room_again(database: Path) -> None:
+def test_a_full_disk_changes_nothing_and_projecting_continues_once_there_is_room_again(database: Path) -> None:
     history = f.recorded([f.created(0, "ann"), f.joined(1, *(f"{number:0500d}" for number in range(500)))])
     with opened(database) as read_model:
         carry(read_model, history[:1], PROJECTIONS)
@@ -108,7 +108,7 @@ def test_a_full_disk_leaves_everything_as_before_and_the_work_goes_on_when_there
     assert_shows(database, history)
 
 
-def test_a_file_of_another_schema_is_as_good_as_none(database: Path) -> None:
+def test_a_file_of_another_schema_counts_as_no_read_model(database: Path) -> None:
     with opened(database) as read_model:
         carry(read_model, f.recorded([f.created(0, "ann")]), PROJECTIONS)
     with closing(sqlite3.connect(read_model_file(database))) as connection:
@@ -119,13 +119,13 @@ def test_a_file_of_another_schema_is_as_good_as_none(database: Path) -> None:
         pass
 
 
-def test_where_there_is_no_file_none_is_made_by_looking(tmp_path: Path) -> None:
+def test_reading_does_not_create_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(NoReadModel, match="there is no read model yet"), snapshot(tmp_path / "events.db"):
         pass
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_is_no_database_is_said_to_be_unavailable(database: Path) -> None:
+def test_a_file_that_is_not_a_database_is_reported_as_unavailable(database: Path) -> None:
     read_model_file(database).write_bytes(b"no database" * 1000)
     with pytest.raises(ReadModelUnavailable, match="SQLite"), snapshot(database):
         pass

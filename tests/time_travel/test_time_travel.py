@@ -80,8 +80,8 @@ def projected(history: Sequence[Recorded], batches: Sequence[int] = ()) -> Itera
 @pytest.fixture(params=[(1, 16), (2, 1), (3, 16), (5, 2)], ids=str)
 def small_blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of a few events, so that short histories have several; the users of rosters stored more or less often."""
-    spacing, share = request.param
-    monkeypatch.setattr(blocks, "SPACING", spacing)
+    size, share = request.param
+    monkeypatch.setattr(blocks, "SIZE", size)
     monkeypatch.setattr(membership_projection, "_ROSTER_SHARE", share)
 
 
@@ -218,7 +218,7 @@ def change_in(fact: dict[str, Any], user_id: str) -> str | None:
 
 def test_a_stream_of_many_blocks_with_late_events_in_each_is_right_at_every_boundary() -> None:
     events = [f.created(0, "u0", owner="u0", name="n0")]
-    for number in range(1, 3 * blocks.SPACING):
+    for number in range(1, 3 * blocks.SIZE):
         late = 40_000 if number % 97 == 0 else 0
         user = f"u{number % 50}"
         events.append((f.left if number % 3 == 0 else f.joined)(number * 10 - late, user))
@@ -251,7 +251,7 @@ class CountingStore:
 
 @pytest.mark.slow
 def test_whatever_the_length_of_a_stream_few_events_are_read_for_any_moment_of_it() -> None:
-    count = 12 * blocks.SPACING + 100
+    count = 12 * blocks.SIZE + 100
     # Each event arrives up to 20 events late, as callbacks do.
     events = [f.joined(10 * number - number * 7919 % 200, f"u{number % 400}") for number in range(1, count)]
     history = f.recorded(events)
@@ -262,4 +262,4 @@ def test_whatever_the_length_of_a_stream_few_events_are_read_for_any_moment_of_i
                 group = PastGroup(counting, opened.session.past, f.GROUP, cut)
                 assert group.state() is not None
                 group.members("", 100)
-                assert counting.read <= 3 * blocks.SPACING
+                assert counting.read <= 3 * blocks.SIZE
