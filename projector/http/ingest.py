@@ -26,7 +26,7 @@ from projector.http.metrics import Metrics
 from projector.settings import Settings
 
 MAX_BUFFERED_BODY_BYTES: Final = 16 * 1024 * 1024
-"""For the bodies of all requests in flight: those of some thirty thousand callbacks of the usual size."""
+"""The limit for the bodies of all requests in flight, enough for some 30,000 callbacks of the usual size."""
 
 _Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
 _ALLOW: Final = ((b"allow", b"POST"),)
@@ -50,7 +50,7 @@ class _Disconnected(Exception):
 
 
 class _BodySize:
-    """How many bytes of a body have arrived."""
+    """The number of bytes of a body received so far."""
 
     bytes = 0
 

@@ -19,7 +19,7 @@ _MAX_COMMAND_LENGTH: Final = 100
 
 
 class Metrics:
-    """The metrics of one process. `health` and `spooled` are called at each scrape; without a spool, it is None."""
+    """The metrics of one process. `health` and `spooled`, None without a spool, are called at each scrape."""
 
     def __init__(self, health: Callable[[], Health], spooled: Callable[[], SpoolStatus] | None = None) -> None:
         self.registry = CollectorRegistry()

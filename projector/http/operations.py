@@ -1,4 +1,4 @@
-"""What operators need of a process: whether it lives, whether it is ready, its metrics, and the OpenAPI document."""
+"""The endpoints for operators: liveness, readiness, metrics, and the OpenAPI document."""
 
 from collections.abc import Callable
 from typing import Any

@@ -67,7 +67,7 @@ PARAMETERS: Final[dict[str, dict[str, Any]]] = {
         "description": "The `ETag` of an earlier response.",
     },
 }
-"""Parameter objects of OpenAPI by name, without the name; those that do not say where they are in, are in the query."""
+"""OpenAPI parameter objects by name. They describe query parameters unless `in` says otherwise."""
 
 
 class Parameters(msgspec.Struct, frozen=True):

@@ -30,7 +30,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class Result(NamedTuple):
-    """An encoded answer, the cursor of the next page, and the position of the read model that it comes from."""
+    """An encoded answer, the cursor of the next page, and the position of the read model."""
 
     body: bytes
     following: str | None

@@ -15,9 +15,9 @@ _ENTRY_BYTES: Final = 1_000
 
 
 class ResponseCache:
-    """Responses by their path and query. All are dropped when the read model changes, or when they become too many.
+    """Responses by their path and query. All are dropped when the read model changes, or when they exceed `max_bytes`.
 
-    `version` identifies a state of the read model; None if it cannot be told, and nothing is kept.
+    `version` identifies a state of the read model; if it returns None, nothing is kept.
     """
 
     def __init__(self, version: Callable[[], Hashable | None], max_bytes: int = MAX_BYTES) -> None:
@@ -37,7 +37,7 @@ class ResponseCache:
         return self._responses.get((scope["raw_path"], scope["query_string"]))
 
     def keep(self, scope: Scope, version: Hashable | None, response: ConditionalResponse) -> None:
-        """Keep a response that was made from the read model at this version, or at a later one."""
+        """Keep a response that was made from the read model at this or a later version."""
         if version is None or scope["method"] != "GET":
             return
         key = scope["raw_path"], scope["query_string"]

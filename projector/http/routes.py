@@ -19,9 +19,9 @@ _SPAN: Final = ("from", "to")
 
 
 class Route(NamedTuple):
-    """A path, and how it is answered. Every route also accepts `wait_for`, and every path id is a parameter.
+    """A path and its endpoint. `parameters` are those of the query string; every route also accepts `wait_for`.
 
-    Responses are cached until the read model changes, unless the answer depends on newer events too.
+    `is_cached` is false if the answer also depends on events that the read model has not reached.
     """
 
     path: str
