@@ -11,7 +11,7 @@ import msgspec
 
 from projector.bootstrap import open_events
 from projector.cli.arguments import whole_number
-from projector.cli.output import say
+from projector.cli.output import note, say
 from projector.event_store.reading import group_history, history
 from projector.http.answers import event
 from projector.settings import Settings
@@ -27,11 +27,14 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
-    """Print an event per line, in order."""
+    """Print an event per line, in order; return 1 if there are no events for the group."""
     with closing(open_events(settings)) as store:
         if options.group is None:
             events = history(store, options.after, _BATCH_SIZE)
         else:
+            if not store.read_group(options.group, 0, 1):
+                note(f"projector: no events for group {options.group}")
+                return 1
             of_group = group_history(store, options.group, 0, _BATCH_SIZE)
             events = (recorded for recorded in of_group if recorded.position > options.after)
         for recorded in events:

@@ -59,9 +59,10 @@ def _show(options: argparse.Namespace, settings: Settings) -> int:
 
 def _drop(options: argparse.Namespace, settings: Settings) -> int:
     with _opened(settings) as stores:
-        for quarantine_id in options.ids:
-            stores.quarantine.drop(quarantine_id)
-    return 0
+        missing = [quarantine_id for quarantine_id in options.ids if not stores.quarantine.drop(quarantine_id)]
+    for quarantine_id in missing:
+        note(f"projector: no callback {quarantine_id} in the quarantine; see `projector quarantine list`")
+    return 1 if missing else 0
 
 
 def _retry(options: argparse.Namespace, settings: Settings) -> int:

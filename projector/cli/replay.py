@@ -35,7 +35,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     mode.add_argument("--if-needed", action="store_true", help="only what is missing or of another version")
     parser.add_argument("--check", action="store_true", help="compare without changing anything")
     add_jobs_to(parser)
-    parser.set_defaults(run=run, needs_database=True)
+    parser.set_defaults(run=run, needs_database=True, refuse=parser.error)
 
 
 def add_jobs_to(parser: argparse.ArgumentParser) -> None:
@@ -49,8 +49,14 @@ def add_jobs_to(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
-    """Replay and print each difference; return 1 if there is any."""
+    """Replay and print each difference; return 1 if there is any, 2 if there was nothing to compare with."""
+    for option in ("rollback", "if_needed"):
+        if getattr(options, option) and (options.check or options.projection):
+            options.refuse(f"--{option.replace('_', '-')} cannot be combined with --check or --projection")
     with closing(open_events(settings)) as store, _replay(options, settings, store) as replay:
+        if options.group is not None and not store.read_group(options.group, 0, 1):
+            note(f"projector: no events for group {options.group}")
+            return 1
         if options.rollback:
             say(f"position {replay.roll_back()}: rolled back to the previous read model")
             return 0
@@ -62,7 +68,10 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def check(options: argparse.Namespace, settings: Settings, store: EventStore) -> int:
-    """Compare the read model with the history and print each difference; return 1 if there is any."""
+    """Compare the read model with the history and print each difference.
+
+    Return 1 if there is any, 2 if there was nothing to compare with.
+    """
     with _replay(options, settings, store) as replay:
         return _report(replay.rebuild(check=True), check=True)
 
@@ -103,6 +112,8 @@ def _run(replay: Replay, options: argparse.Namespace) -> ReplayResult | None:
 
 def _report(result: ReplayResult, *, check: bool) -> int:
     say(f"position {result.position}: {_outcome(result, check=check)}")
+    if check and result.reasons_to_rebuild:
+        return 2
     return 1 if result.differences else 0
 
 

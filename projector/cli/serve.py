@@ -176,7 +176,7 @@ def _server(app: ASGIApp) -> _Server:
             timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT_S,
         )
     )
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, server.handle_exit)
     return server
 

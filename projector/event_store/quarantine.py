@@ -96,10 +96,11 @@ class Quarantine:
         with self._transactions.writing() as connection:
             connection.execute("UPDATE quarantine SET position = ? WHERE id = ?", (position, quarantine_id))
 
-    def drop(self, quarantine_id: int) -> None:
-        """Delete a request permanently."""
+    def drop(self, quarantine_id: int) -> bool:
+        """Delete a request permanently; return whether there was one."""
         with self._transactions.writing() as connection:
-            connection.execute("DELETE FROM quarantine WHERE id = ?", (quarantine_id,))
+            deleted = connection.execute("DELETE FROM quarantine WHERE id = ? RETURNING id", (quarantine_id,))
+            return bool([*deleted])
 
     def redact(self, pseudonyms: Mapping[str, str]) -> int:
         """Replace accounts by pseudonyms in all requests, waiting or released; return in how many."""

@@ -158,7 +158,6 @@ def test_events_prints_the_history_a_json_object_per_line_with_each_callback_as_
         (["--group", "g2"], [3, 5]),
         (["--group", "g2", "--after", "3"], [5]),
         (["--group", "g2", "--after", "5"], []),
-        (["--group", "unknown"], []),
     ],
     ids=str,
 )
@@ -166,6 +165,44 @@ def test_events_are_chosen_by_position_and_by_group(database: Path, arguments: l
     done = run_cli(database, "events", *arguments)
     assert (done.returncode, done.stderr) == (0, "")
     assert [json.loads(line)["position"] for line in done.stdout.splitlines()] == positions
+
+
+@pytest.mark.parametrize("command", ["events --group nosuch", "replay --group nosuch", "quarantine drop 999"])
+def test_a_group_or_a_callback_that_does_not_exist_is_reported_and_is_no_success(database: Path, command: str) -> None:
+    done = run_cli(database, *command.split())
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(r"projector: no (events for group nosuch|callback 999 .*)\n", done.stderr)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--rollback --check",
+        "--rollback --projection profile",
+        "--if-needed --check",
+        "--if-needed --projection profile",
+    ],
+)
+def test_options_of_a_replay_that_contradict_each_other_are_refused(database: Path, options: str) -> None:
+    done = run_cli(database, "replay", *options.split())
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "cannot be combined" in done.stderr.splitlines()[-1]
+
+
+def test_without_a_read_model_a_check_says_that_there_was_nothing_to_compare(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    quarantine(path)
+    for command in ("replay --check", "verify"):
+        done = run_cli(path, *command.split())
+        assert (done.returncode, "nothing to compare with" in done.stdout) == (2, True), command
+    assert run_cli(path, "verify", "--log-only").returncode == 0
+
+
+def test_the_digest_of_an_empty_history_is_accepted(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    quarantine(path)
+    digest = run_cli(path, "verify", "--log-only").stdout.splitlines()[-1].removeprefix("digest: ")
+    assert run_cli(path, "verify", "--log-only", "--expect", digest).returncode == 0
 
 
 def test_the_quarantine_is_listed_and_shown_with_each_body_as_received(database: Path) -> None:
