@@ -2,11 +2,38 @@
 
 import re
 from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Final, NamedTuple
 
 _DATABASE_URL: Final = "sqlite:///projector.db"
 _SPOOL_PATH: Final = "projector.spool"
 _LIBRARY_SETTINGS: Final = ("COMPRESSOR_TOPIC", "CIPHER_TOPIC", "CIPHER_KEY")
+_FROM_FILES: Final = (
+    "PROJECTOR_CALLBACK_TOKEN",
+    "PROJECTOR_READ_TOKENS",
+    "PROJECTOR_DATABASE_URL",
+    "PROJECTOR_QUERY_DATABASE_URL",
+    "CIPHER_KEY",
+)
+"""Settings that hold secrets; `…_FILE` names a file that contains one."""
+
+_NAMES: Final = frozenset(
+    {
+        *(
+            "PROJECTOR_SDK_APP_ID",
+            "PROJECTOR_CALLBACK_PATH",
+            "PROJECTOR_MAX_BODY_BYTES",
+            "PROJECTOR_QUARANTINE_CALLBACKS",
+        ),
+        *("PROJECTOR_SPOOL_PATH", "PROJECTOR_SPOOL_EVENTS", "PROJECTOR_POSTGRES_POOL_SIZE"),
+        *("PROJECTOR_POSTGRES_LOCK_TIMEOUT_MS", "PROJECTOR_POSTGRES_STATEMENT_TIMEOUT_MS"),
+        *_FROM_FILES,
+        *(f"{name}_FILE" for name in _FROM_FILES),
+    }
+)
+_PREFIX: Final = "PROJECTOR_"
+_MIN_SIMILARITY: Final = 0.75
 _CALLBACK_PATH: Final = re.compile(r"/[A-Za-z0-9._~/-]*[A-Za-z0-9_-]")
 _RESERVED_PREFIXES: Final = ("/v1", "/livez", "/readyz", "/metrics", "/openapi.json")
 _NAMED_TOKEN: Final = re.compile(r"([A-Za-z][A-Za-z0-9_-]*):(.+)")
@@ -46,6 +73,7 @@ class Settings(NamedTuple):
     spool_events: int = 1_000_000
     max_quarantined: int = 10_000
     library: tuple[tuple[str, str], ...] = ()
+    unknown_names: tuple[str, ...] = ()
 
     @property
     def read_model_path(self) -> str:
@@ -57,6 +85,7 @@ _DEFAULTS: Final = Settings()
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
     """Return the settings of an environment. Raises WrongSetting."""
+    environment = _with_files(environment)
     app_id = environment.get("PROJECTOR_SDK_APP_ID", "").strip()
     url = environment.get("PROJECTOR_DATABASE_URL") or _DATABASE_URL
     query_url = environment.get("PROJECTOR_QUERY_DATABASE_URL") or None
@@ -80,7 +109,33 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         spool_events=_number(environment, "PROJECTOR_SPOOL_EVENTS", _DEFAULTS.spool_events),
         max_quarantined=_number(environment, "PROJECTOR_QUARANTINE_CALLBACKS", _DEFAULTS.max_quarantined),
         library=tuple((name, environment[name]) for name in _LIBRARY_SETTINGS if environment.get(name)),
+        unknown_names=_unknown_names(environment),
     )
+
+
+def _with_files(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment with the contents of files in place of their names."""
+    result = dict(environment)
+    for name in _FROM_FILES:
+        if path := result.get(f"{name}_FILE"):
+            if result.get(name):
+                raise WrongSetting(f"{name} and {name}_FILE are both set; set one of them")
+            try:
+                result[name] = Path(path).read_text().strip()
+            except (OSError, UnicodeDecodeError) as error:
+                reason = error.strerror if isinstance(error, OSError) else "it is not text"
+                raise WrongSetting(f"{name}_FILE: cannot read {path}: {reason}") from None
+    return result
+
+
+def _unknown_names(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the names that look like settings and are not. Raises WrongSetting for what must be a typing error."""
+    unknown = sorted(name for name in environment if name.startswith(_PREFIX) and name not in _NAMES)
+    endings = {name.removeprefix(_PREFIX): name for name in _NAMES}
+    for name in unknown:
+        if similar := get_close_matches(name.removeprefix(_PREFIX), endings, n=1, cutoff=_MIN_SIMILARITY):
+            raise WrongSetting(f"there is no setting {name}; did you mean {endings[similar[0]]}?")
+    return tuple(unknown)
 
 
 def _split(text: str) -> tuple[str, ...]:

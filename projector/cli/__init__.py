@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import structlog
+
 from projector import __version__, logs
 from projector.cli import events, forget, quarantine, replay, serve, simulate, status, verify
 from projector.cli.output import note
@@ -13,6 +15,8 @@ from projector.event_store import StoreUnavailable
 from projector.read_model import ReadModelUnavailable
 from projector.replay.replay import CannotReplay
 from projector.settings import WrongSetting, read_settings
+
+log = structlog.get_logger("projector")
 
 _COMMANDS = (serve, replay, verify, status, quarantine, forget, simulate, events)
 
@@ -32,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logs.configure()
     try:
         settings = read_settings(os.environ)
+        for name in settings.unknown_names:
+            log.warning("ignoring an unknown setting", name=name)
         if options.needs_database and settings.database_path and not Path(settings.database_path).exists():
             raise WrongSetting(
                 f"no database at {settings.database_path}; set PROJECTOR_DATABASE_URL to the database of `serve`"

@@ -420,3 +420,34 @@ def test_without_the_key_the_missing_setting_is_reported_in_one_line(
 def test_a_wrong_key_is_reported_in_one_line(secret: tuple[Path, dict[str, str]], changed: dict[str, str]) -> None:
     database, key = secret
     assert_fails_with_one_line(run_cli(database, "events", **{**key, **changed}), "CIPHER_KEY")
+
+
+@pytest.mark.parametrize(
+    "name", ["PROJECTOR_CALLBACK_TOKN", "PROJECTOR_READ_TOKEN", "PROJECTOR_DATABASE_UR", "PROJECTOR_SPOOLPATH"]
+)
+def test_a_misspelt_setting_is_refused_with_the_right_name(tmp_path: Path, name: str) -> None:
+    done = run_cli(tmp_path / "events.db", "serve", "--port", "0", **{name: "x"})
+    assert_fails_with_one_line(done, name, "did you mean PROJECTOR_")
+
+
+def test_another_unknown_setting_is_named_once_and_ignored(database: Path) -> None:
+    done = run_cli(database, "status", PROJECTOR_SERVICE_HOST="10.0.0.1", PROJECTOR_PORT_8000_TCP_ADDR="10.0.0.1")
+    assert done.returncode == 0
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [(line["level"], line["name"]) for line in lines] == [
+        ("warning", "PROJECTOR_PORT_8000_TCP_ADDR"),
+        ("warning", "PROJECTOR_SERVICE_HOST"),
+    ]
+
+
+def test_a_secret_is_read_from_a_file(database: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "url"
+    secret.write_text(f"sqlite:///{database}\n")
+    named = {"PROJECTOR_DATABASE_URL_FILE": str(secret)}
+    done = run_cli(tmp_path / "another.db", "status", "--json", PROJECTOR_DATABASE_URL="", **named)
+    assert json.loads(done.stdout)["head"] == 6
+    assert_fails_with_one_line(run_cli(database, "status", **named), "PROJECTOR_DATABASE_URL_FILE are both set")
+    missing = {"PROJECTOR_CALLBACK_TOKEN_FILE": str(tmp_path / "missing")}
+    assert_fails_with_one_line(
+        run_cli(database, "status", **missing), "PROJECTOR_CALLBACK_TOKEN_FILE", "missing: No such file or directory"
+    )
