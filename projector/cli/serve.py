@@ -66,13 +66,13 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     if not options.insecure:
         _require_tokens(addresses, settings, roles)
     _raise_file_limit()
-    _warn_of_readers(settings.database_path)
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(_listen(*address)) for address in addresses.distinct()]
         bound = [listening.getsockname()[:2] for listening in sockets]
         if len({port for _, port in bound}) < len(bound):
             raise WrongSetting("callbacks and queries have the same port; give one of them another")
         server = _server(create_server_app(settings, roles, bound[1][1] if len(bound) > 1 else None))
+        _warn_of_readers(settings.database_path)
         address, *others = [
             f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}" for host, port in bound
         ]
