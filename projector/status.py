@@ -25,11 +25,12 @@ class SetAsideEvent(msgspec.Struct):
     at: int
 
 
-class Spooled(msgspec.Struct):
-    """The number of events in the spool, and the age of the oldest in seconds."""
+class Spooled(msgspec.Struct, omit_defaults=True):
+    """The number of events in the spool, the age of the oldest in seconds, and how many cannot be decoded, if any."""
 
     events: int
     seconds: float
+    set_aside: int = 0
 
 
 class ReplayProgress(msgspec.Struct):
@@ -68,8 +69,13 @@ class Readiness(msgspec.Struct, kw_only=True):
         self.head, self.positions, self.lag_seconds = health.head, health.positions, health.lag_ms / 1000
         self.complain(health.complaints())
 
+    def show_spool(self, spool: SpoolStatus) -> None:
+        self.spool = spooled(spool)
+        self.complain(spool.complaints())
+
     def complain(self, complaints: list[str]) -> None:
-        self.status, self.complaints = "not ready" if complaints else "ready", complaints
+        self.complaints = self.complaints + complaints
+        self.status = "not ready" if self.complaints else "ready"
 
 
 def status_of(health: Health, counts: Counts, spool: SpoolStatus, replay: RebuildProgress | None) -> Status:
@@ -85,9 +91,9 @@ def status_of(health: Health, counts: Counts, spool: SpoolStatus, replay: Rebuil
         spool=spooled(spool),
         set_aside=[SetAsideEvent(*event) for event in health.set_aside],
         replay=ReplayProgress(*replay) if replay else None,
-        complaints=health.complaints(),
+        complaints=health.complaints() + spool.complaints(),
     )
 
 
 def spooled(spool: SpoolStatus) -> Spooled:
-    return Spooled(spool.depth, spool.age_s())
+    return Spooled(spool.depth, spool.age_s(), spool.set_aside)

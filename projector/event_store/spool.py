@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
-from eventsourcing.persistence import MapperDeserialisationError
+import structlog
 
 from projector.clock import now_ms
 from projector.database.sqlite import errors_as, switch_to_wal
@@ -26,24 +26,46 @@ _PRAGMAS: Final = ("PRAGMA synchronous=FULL", "PRAGMA fullfsync=ON", "PRAGMA sec
 _TABLE: Final = """CREATE TABLE IF NOT EXISTS spool (
     id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, state BLOB NOT NULL, identity BLOB NOT NULL,
     spooled_at INTEGER NOT NULL)"""
+_SET_ASIDE: Final = """CREATE TABLE IF NOT EXISTS set_aside (
+    id INTEGER PRIMARY KEY, topic TEXT NOT NULL, state BLOB NOT NULL, identity BLOB NOT NULL,
+    spooled_at INTEGER NOT NULL, reason TEXT NOT NULL)"""
+_COLUMNS: Final = "id, topic, state, identity, spooled_at"
 _STATUS: Final = "SELECT COUNT(*), COALESCE(MIN(spooled_at), 0) FROM spool"
+_SET_ASIDE_STATUS: Final = "SELECT COUNT(*), COALESCE(MIN(reason), '') FROM set_aside"
+_HAS_SET_ASIDE: Final = "SELECT 1 FROM sqlite_master WHERE name = 'set_aside'"
 
+log = structlog.get_logger(__name__)
 _unavailable: Final = errors_as(StoreUnavailable, name="the spool")
 
 
 class SpoolStatus(NamedTuple):
-    """How many entries wait in a spool, and since when the oldest does, in ms since 1970 UTC; 0 if there is none."""
+    """How many entries wait in a spool, and since when the oldest does, in ms since 1970 UTC; 0 if there is none.
+
+    `set_aside` counts, apart from them, the entries that cannot be decoded; `reason` is that of one of them.
+    """
 
     depth: int
     oldest_at: int
+    set_aside: int = 0
+    reason: str = ""
 
     def age_s(self) -> float:
         """Return for how many seconds the oldest entry has waited."""
         return max(0.0, time.time() - self.oldest_at / 1000) if self.depth else 0.0
 
+    def complaints(self) -> list[str]:
+        """Return the reasons, a sentence each, why acknowledged callbacks do not reach the store."""
+        if not self.set_aside:
+            return []
+        count = f"{self.set_aside} callback{'s' * (self.set_aside != 1)}"
+        hint = "is CIPHER_KEY the one they were written with?"
+        return [f"the spool has set aside {count} that cannot be decoded ({self.reason}); {hint}"]
+
 
 class Spool:
     """Events and unreadable requests in an SQLite file, synced at every commit; at most `capacity` of both.
+
+    Entries that cannot be decoded are set aside, in a table of their own, and tried again when the file is next opened.
 
     All methods may be called from any thread, and raise StoreUnavailable.
     """
@@ -57,8 +79,9 @@ class Spool:
             self._connection = sqlite3.connect(
                 path, isolation_level=None, check_same_thread=False, timeout=_LOCK_TIMEOUT_S
             )
-            for statement in (*_PRAGMAS, _TABLE):
+            for statement in (*_PRAGMAS, _TABLE, _SET_ASIDE):
                 self._connection.execute(statement)
+            self._restore()
 
     def keep(self, batch: Sequence[Candidate]) -> None:
         """Make events durable. Raises StoreUnavailable if there is no room."""
@@ -70,18 +93,19 @@ class Spool:
         self._insert([(_UNREADABLE, self._mapper.seal(msgspec.json.encode(request)), b"")])
 
     def oldest(self, after: int, limit: int) -> list[tuple[int, Candidate | UnreadableRequest]]:
-        """Return entries after an id, oldest first, with their ids; fewer if they are large."""
-        with _unavailable, self._lock:
-            rows = take_batch(
-                self._connection.execute(
-                    "SELECT id, topic, state, identity FROM spool WHERE id > ? ORDER BY id LIMIT ?", (after, limit)
-                ),
-                lambda row: len(row[2]),
-            )
-        try:
-            return [(entry_id, self._decoded(topic, state, identity)) for entry_id, topic, state, identity in rows]
-        except (MapperDeserialisationError, msgspec.DecodeError) as error:
-            raise StoreUnavailable(f"the spool cannot be read: {error}") from error
+        """Return entries after an id, oldest first, with their ids; fewer if they are large, or are set aside now."""
+        while rows := self._rows(after, limit):
+            entries, undecodable = [], []
+            for entry_id, topic, state, identity in rows:
+                try:
+                    entries.append((entry_id, self._decoded(topic.decode(), state, identity)))
+                except Exception as error:  # noqa: BLE001 - ciphers and compressors raise errors of any type
+                    undecodable.append((" ".join(f"{error}".split()) or type(error).__name__, entry_id))
+            if undecodable:
+                self._set_aside(undecodable)
+            if entries:
+                return entries
+        return []
 
     def remove(self, ids: Sequence[int]) -> None:
         """Delete entries that the store has taken."""
@@ -91,7 +115,7 @@ class Spool:
 
     def status(self) -> SpoolStatus:
         with _unavailable, self._lock:
-            return SpoolStatus(*self._connection.execute(_STATUS).fetchone())
+            return _status(self._connection)
 
     def close(self) -> None:
         with self._lock:
@@ -109,6 +133,31 @@ class Spool:
                 [(*row, spooled_at) for row in rows],
             )
 
+    def _rows(self, after: int, limit: int) -> list[tuple[int, bytes, bytes, bytes]]:
+        """Return rows after an id as bytes, whatever is stored in them."""
+        columns = ", ".join(f"CAST({column} AS BLOB)" for column in ("topic", "state", "identity"))
+        query = f"SELECT id, {columns} FROM spool WHERE id > ? ORDER BY id LIMIT ?"
+        with _unavailable, self._lock:
+            return take_batch(self._connection.execute(query, (after, limit)), lambda row: len(row[2]))
+
+    def _set_aside(self, undecodable: Sequence[tuple[str, int]]) -> None:
+        ids = [(entry_id,) for _, entry_id in undecodable]
+        with _unavailable, self._lock, self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.executemany(
+                f"INSERT OR REPLACE INTO set_aside SELECT {_COLUMNS}, ? FROM spool WHERE id = ?", undecodable
+            )
+            self._connection.executemany("DELETE FROM spool WHERE id = ?", ids)
+        log.error("set aside callbacks in the spool that cannot be decoded", count=len(ids), reason=undecodable[0][0])
+
+    def _restore(self) -> None:
+        """Try again what was set aside, now that the key may be the right one."""
+        if self._connection.execute("SELECT 1 FROM set_aside").fetchone():
+            with self._connection:
+                self._connection.execute("BEGIN IMMEDIATE")
+                self._connection.execute(f"INSERT OR IGNORE INTO spool ({_COLUMNS}) SELECT {_COLUMNS} FROM set_aside")
+                self._connection.execute("DELETE FROM set_aside")
+
     def _decoded(self, topic: str, state: bytes, identity: bytes) -> Candidate | UnreadableRequest:
         if topic == _UNREADABLE:
             return msgspec.json.decode(self._mapper.unseal(state), type=UnreadableRequest)
@@ -120,4 +169,13 @@ def spool_status(path: str) -> SpoolStatus:
     if not Path(path).exists():
         return SpoolStatus(0, 0)
     with _unavailable, closing(sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True)) as spool:
-        return SpoolStatus(*spool.execute(_STATUS).fetchone())
+        return _status(spool)
+
+
+def _status(connection: sqlite3.Connection) -> SpoolStatus:
+    """Return the status of a spool, which an earlier version may have written."""
+    waiting = connection.execute(_STATUS).fetchone()
+    set_aside = (
+        connection.execute(_SET_ASIDE_STATUS).fetchone() if connection.execute(_HAS_SET_ASIDE).fetchone() else ()
+    )
+    return SpoolStatus(*waiting, *set_aside)

@@ -51,6 +51,7 @@ class StoreAndForward:
         self._keep: Future[int] | None = None
         self._keep_lock = threading.Lock()
         self._refused: set[int] = set()
+        self._failure: str | None = None
         self._stopping = threading.Event()
         self._spooled = threading.Event()
         self._thread = threading.Thread(target=self._run, name="forward")
@@ -117,7 +118,11 @@ class StoreAndForward:
                 self._forward()
             except StoreUnavailable:
                 self._stopping.wait(_POLL_S)
+            except Exception as error:  # noqa: BLE001 - the thread must outlive every error, or the spool fills up
+                self._note_failure(error)
+                self._stopping.wait(_POLL_S)
             else:
+                self._failure = None
                 self._spooled.wait(_POLL_S)
 
     def _forward(self) -> None:
@@ -141,7 +146,7 @@ class StoreAndForward:
         taken = [entry_id for entry_id, request in requests if self._quarantines(entry_id, request)]
         try:
             self._store.append([*events.values()])
-        except StoreUnavailable:
+        except Exception:  # noqa: BLE001 - one by one, each event shows whether it is at fault
             return taken + [entry_id for entry_id, candidate in events.items() if self._appends(entry_id, candidate)]
         return [*taken, *events]
 
@@ -157,14 +162,20 @@ class StoreAndForward:
     def _appends(self, entry_id: int, candidate: Candidate) -> bool:
         try:
             self._store.append([candidate])
-        except StoreUnavailable as error:
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one event must not hold up the others
             self._store.head()  # raises if the store is away, so that only this event is at fault
             self._note_refusal(entry_id, error)
             return False
         self._refused.discard(entry_id)
         return True
 
-    def _note_refusal(self, entry_id: int, error: StoreUnavailable) -> None:
+    def _note_failure(self, error: Exception) -> None:
+        reason = f"{type(error).__name__}: {error}"
+        if reason != self._failure:
+            self._failure = reason
+            log.error("cannot forward callbacks from the spool; trying again", reason=reason)
+
+    def _note_refusal(self, entry_id: int, error: Exception) -> None:
         if entry_id not in self._refused:
             self._refused.add(entry_id)
             log.warning("the database refuses an entry, which stays in the spool", reason=str(error))

@@ -79,6 +79,9 @@ class _HealthCollector(Collector):
             yield GaugeMetricFamily(
                 "projector_spool_seconds", "Age of the oldest entry in the spool, in seconds.", value=spooled.age_s()
             )
+            yield GaugeMetricFamily(
+                "projector_spool_set_aside", "Entries in the spool that cannot be decoded.", value=spooled.set_aside
+            )
         try:
             health = self._health()
         except (StoreUnavailable, ReadModelUnavailable):

@@ -15,7 +15,7 @@ from projector.health import Health
 from projector.http import openapi
 from projector.http.metrics import Metrics
 from projector.read_model import ReadModelUnavailable
-from projector.status import Readiness, spooled
+from projector.status import Readiness
 
 
 class Operations:
@@ -42,7 +42,7 @@ class Operations:
         readiness = Readiness(status="ready", complaints=[])
         try:
             if self._spooled:
-                readiness.spool = spooled(self._spooled())
+                readiness.show_spool(self._spooled())
             readiness.show(await to_thread.run_sync(self._health))
         except (StoreUnavailable, ReadModelUnavailable) as error:
             readiness.complain([str(error)])

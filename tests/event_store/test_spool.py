@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import sqlite3
 import threading
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 from eventsourcing.persistence import JSONTranscoder
+from structlog.testing import capture_logs
 
 from projector.event_store import Appended, Candidate, StoreUnavailable
 from projector.event_store.mapper import EventMapper
@@ -211,6 +214,103 @@ def test_what_waits_is_there_after_a_restart_and_is_no_plain_text_where_events_a
         ((_, candidate),) = again.oldest(0, 10)
         assert candidate == Candidate(f.joined(1, "secretive"), b"1" * 16)
         again.close()
+
+
+KEYS = ("MDEyMzQ1Njc4OWFiY2RlZg==", "ZmVkY2JhOTg3NjU0MzIxMA==")
+
+
+def environment(key: str) -> dict[str, str]:
+    return {"CIPHER_TOPIC": "eventsourcing.cipher:AESCipher", "CIPHER_KEY": key}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "state = x'ff00'",
+        "state = 7",
+        "state = CAST(x'ff' AS TEXT)",
+        "topic = CAST(x'ff' AS TEXT)",
+        "topic = 'NeverHeardOf'",
+        "topic = 'unread'",
+    ],
+)
+@pytest.mark.parametrize("settings", [{}, environment(KEYS[0])], ids=["plain", "cipher"])
+def test_an_entry_that_cannot_be_decoded_is_set_aside_and_those_behind_it_are_forwarded(
+    tmp_path: Path, settings: dict[str, str], damage: str
+) -> None:
+    store, quarantine = open_sqlite(str(tmp_path / "events.db"), settings)
+    path = str(tmp_path / "spool")
+    with closing(store):
+        spool = Spool(path, store.mapper, 10)
+        spool.keep([Candidate(candidate.event, bytes([at])) for at, candidate in enumerate(candidates("ann", "bad"))])
+        spool.keep_unreadable(unreadable(b"1"))
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute(f"UPDATE spool SET {damage} WHERE id = 2")
+        moody = MoodyStore(store, quarantine)
+        both = StoreAndForward(moody, moody, spool, moody.forwarded.release)
+        with capture_logs() as logs:
+            both.start()
+            assert moody.forwarded.acquire(timeout=30)
+            status = both.status()
+            both.stop()
+        assert (status.depth, status.set_aside) == (0, 1)
+        assert (spool_status(path).depth, spool_status(path).set_aside) == (0, 1)
+        assert re.match(r"the spool has set aside 1 callback that cannot be decoded \(.+\)", *status.complaints())
+        assert users(store) == ["ann"]
+        assert [entry.body for entry in quarantine.waiting()] == [b"1"]
+        assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == [
+            "set aside callbacks in the spool that cannot be decoded"
+        ]
+
+
+def test_entries_of_another_key_are_set_aside_and_forwarded_after_a_start_with_their_own(tmp_path: Path) -> None:
+    path = str(tmp_path / "spool")
+    for at, (key, expected) in enumerate([(KEYS[1], ["dan"]), (KEYS[0], ["ann", "bob"])]):
+        store, quarantine = open_sqlite(str(tmp_path / f"{at}.db"), environment(key))
+        if not at:
+            first, _ = open_sqlite(str(tmp_path / "first.db"), environment(KEYS[0]))
+            with closing(first):
+                before = Spool(path, first.mapper, 10)
+                before.keep([Candidate(joined.event, b"%d" % at) for at, joined in enumerate(candidates("ann", "bob"))])
+                before.keep_unreadable(unreadable(b"1"))
+                before.close()
+        with closing(store):
+            spool = Spool(path, store.mapper, 10)
+            if not at:
+                spool.keep([Candidate(f.joined(5, "dan"), b"5")])
+            moody = MoodyStore(store, quarantine)
+            both = StoreAndForward(moody, moody, spool, moody.forwarded.release)
+            both.start()
+            assert moody.forwarded.acquire(timeout=30)
+            assert (both.status().depth, both.status().set_aside) == (0, 0 if at else 3)
+            assert users(store) == expected
+            assert [entry.body for entry in quarantine.waiting()] == [b"1"] * at
+            both.stop()
+
+
+def test_an_unexpected_error_of_the_store_does_not_end_the_forwarding(tmp_path: Path) -> None:
+    with forwarding(tmp_path) as (both, moody, store):
+        failed = threading.Semaphore(0)
+
+        def failing_head() -> int:
+            failed.release()
+            raise ValueError("odd")
+
+        moody.away, moody.head = True, failing_head  # type: ignore[method-assign]
+        both.append(candidates("ann"))
+        assert all(failed.acquire(timeout=30) for _ in range(2))
+        moody.away = False
+        assert moody.forwarded.acquire(timeout=30)
+        assert users(store) == ["ann"]
+
+
+def test_the_status_of_a_spool_that_an_earlier_version_wrote_is_read(tmp_path: Path) -> None:
+    with forwarding(tmp_path) as (both, moody, _):
+        moody.away = True
+        both.append(candidates("ann"))
+        with closing(sqlite3.connect(tmp_path / "spool")) as connection:
+            connection.execute("DROP TABLE set_aside")
+        assert spool_status(str(tmp_path / "spool")).depth == 1
 
 
 def test_a_spool_that_cannot_be_written_or_read_is_said_so(tmp_path: Path) -> None:
