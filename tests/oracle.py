@@ -96,6 +96,15 @@ def groups_of(known: list[Fact], user_id: str) -> list[Answer]:
     ]
 
 
+def knows_user(known: list[Fact], user_id: str) -> bool:
+    """Tell whether any fact about a group names the user as somebody who is, was or may be in it."""
+    return any(
+        user_id in [*mentioned(fact), *(fact["members"] if fact["what"] == "MembersLeft" else ())]
+        for group_id in {fact["group_id"] for fact in known}
+        for fact in timeline(known, group_id)
+    )
+
+
 def member_of(story: list[Fact], user: str) -> Answer | None:
     created, dismissed = newest(story, is_creation), newest(story, is_dismissal)
     joined = newest(story, lambda fact: user in joiners(fact))

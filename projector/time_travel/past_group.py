@@ -97,6 +97,12 @@ class PastGroup:
             known = membership.evolve(known, recorded)
         return known
 
+    def names(self, user_id: str) -> bool:
+        """Tell whether any event is about the user, even one that is no evidence of membership."""
+        if user_id in self._events_by_user:
+            return True
+        return bool(self._past.members_until(self._group_id, [user_id], self._snapshot.position))
+
     def candidates(self, after: str) -> Iterator[str]:
         """Yield, in order and after a user id, every user who can be a member.
 

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
-from projector.domain.membership import Member
 from projector.event_store import EventStore
 from projector.read_model.groups import GroupState, Membership
 from projector.read_model.past import Past
@@ -12,7 +11,6 @@ from projector.time_travel.cut import Cut
 from projector.time_travel.past_group import PastGroup
 
 _BATCH_SIZE: Final = 100
-_NO_EVIDENCE: Final = Member()
 
 
 class PastGroups:
@@ -34,7 +32,7 @@ class PastGroups:
         return self._past_group(group_id).member(user_id)
 
     def knows_user(self, user_id: str) -> bool:
-        return any(group.evidence(user_id) != _NO_EVIDENCE for group in self._groups_of(user_id, ""))
+        return any(group.names(user_id) for group in self._groups_of(user_id, ""))
 
     def groups_of(self, user_id: str, after: str, limit: int) -> list[Membership]:
         memberships = (group.member(user_id) for group in self._groups_of(user_id, after))

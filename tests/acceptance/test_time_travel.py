@@ -43,6 +43,7 @@ STORY = [
     sent("GroupInfoChanged", 4, Operator_Account="ann", Name="green tea"),
     sent("NewMemberJoin", 5, JoinType="Apply", Operator_Account="bob", **accounts("NewMemberList", "bob")),
     sent("GroupDestroyed", 6, Operator_Account="ann"),
+    {**sent("MemberFieldChanged", 7, Operator_Account="ann", Member_Account="gil"), "GroupId": "other"},
     {**sent("CreateGroup", 9, Owner_Account="bob", Operator_Account="bob", Name="other"), "GroupId": "other"},
 ]
 HEAD = len(STORY)
@@ -173,6 +174,18 @@ def test_before_its_first_event_a_group_is_404(server: Server) -> None:
         404,
         "This user was not a member of this group at the requested moment.",
     )
+
+
+def test_a_user_is_known_from_the_first_event_that_names_them_on_whatever_it_says(server: Server) -> None:
+    path = "/v1/users/gil/groups"
+    for moment in ({}, {"at": at(7)}, {"at": at(60)}, {"position": HEAD - 1}, {"position": HEAD}):
+        assert server.get(path, **moment).raise_for_status().json() == {"user_id": "gil", "groups": [], "next": None}
+    for moment in ({"at": at(7) - 1}, {"position": HEAD - 2}):
+        response = server.get(path, **moment)
+        assert (response.status_code, response.json()["detail"]) == (
+            404,
+            "No events for this user up to the requested moment.",
+        )
 
 
 @pytest.mark.slow

@@ -125,6 +125,7 @@ def assert_as_the_oracle_says(opened: Opened, cut: Cut, limit: int) -> None:
             assert (member and shown.member(member)) == members.get(user_id)
     for user_id in (*USERS, UNKNOWN_USER):
         memberships = opened.groups(cut).groups_of(user_id, "", 10)
+        assert opened.groups(cut).knows_user(user_id) == oracle.knows_user(known, user_id)
         expected_ids = [group["group_id"] for group in oracle.groups_of(known, user_id)]
         assert [membership.group_id for membership in memberships] == expected_ids
 
@@ -149,6 +150,9 @@ def test_at_the_head_and_after_all_times_it_is_as_it_is_now(history: list[Record
     with projected(history) as opened:
         for cut in (Cut(len(history)), Cut(len(history), EPOCH + 10**9)):
             assert_as_the_oracle_says(opened, cut, 2)
+        known = oracle.facts(history)
+        for user_id in (*USERS, UNKNOWN_USER):
+            assert opened.session.knows_user(user_id) == oracle.knows_user(known, user_id)
 
 
 @pytest.mark.slow
