@@ -87,7 +87,7 @@ def _retry_entry(stores: Stores, entry: Quarantined) -> bool:
 
 
 def _release(stores: Stores, entry: Quarantined) -> int:
-    """Append the event with its original time of receipt; after a crash in between, the next try is a repeat."""
+    """Append the event with its time of receipt; a retry after a crash is a repeat if there is an `EventTime`."""
     command = command_of({"callbackcommand": entry.command or ""}, entry.body)
     if not carries_group_state(command):
         raise Unreadable(f"{command} is not recorded")

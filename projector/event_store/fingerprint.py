@@ -1,4 +1,4 @@
-"""Hashes that tell one event from any other that might stand at its position."""
+"""Hashes that show whether a stored event was changed or replaced."""
 
 from hashlib import blake2b
 
