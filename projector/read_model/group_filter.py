@@ -4,6 +4,8 @@ import sys
 from collections.abc import Iterable
 from typing import NamedTuple, TypeAlias
 
+from projector.read_model.schema import INDEXED_LENGTH, indexed_part
+
 _Condition: TypeAlias = tuple[str, str]
 """An SQL expression with one placeholder, and the argument for it."""
 
@@ -32,7 +34,9 @@ def page_query(group_filter: GroupFilter, after: str, limit: int) -> tuple[str, 
     # A query for each of the two indexes, by id and by name. Both are limited to a page, since either may fill it.
     start = (f"{group_id} > ?", after) if after >= prefix else (f"{group_id} >= ?", prefix)
     by_id, id_arguments = _first_ids(group_filter, [start, *_below_end(group_id, prefix)], limit)
-    named = [(f"{group_id} > ?", after), ("profiles.name >= ?", prefix), *_below_end("profiles.name", prefix)]
+    named = [(f"{group_id} > ?", after), *_with_prefix("profiles.name", prefix)]
+    if part := _always_indexed(prefix):
+        named += _with_prefix(indexed_part("profiles.name"), part)
     by_name, name_arguments = _first_ids(group_filter, named, limit, hint=" INDEXED BY profiles_by_name")
     return (
         f"SELECT * FROM ({by_id}) AS by_id UNION SELECT * FROM ({by_name}) AS by_name",
@@ -55,6 +59,8 @@ def _first_ids(
     conditions = [*bounds]
     if group_filter.type is not None:
         conditions.append(("profiles.type = ?", group_filter.type))
+        if _always_indexed(group_filter.type) == group_filter.type:
+            conditions.append((f"{indexed_part('profiles.type')} = ?", group_filter.type))
     if group_filter.status is not None:
         conditions.append(("profiles.status = ?", group_filter.status))
     expressions = [expression for expression, _ in conditions]
@@ -69,6 +75,18 @@ def _first_ids(
 def _id_column(group_filter: GroupFilter) -> str:
     """Return the id of the table that is read first, in the order of its ids."""
     return "fullness.group_id" if group_filter.is_full else "profiles.group_id"
+
+
+def _always_indexed(text: str) -> str:
+    """Return the beginning of a text that the indexed part of every value with this beginning contains.
+
+    PostgreSQL stores some characters as two, and SQLite's functions stop at NUL.
+    """
+    return text.partition("\x00")[0][: INDEXED_LENGTH // 2]
+
+
+def _with_prefix(column: str, prefix: str) -> list[_Condition]:
+    return [(f"{column} >= ?", prefix), *_below_end(column, prefix)]
 
 
 def _below_end(column: str, prefix: str) -> list[_Condition]:

@@ -11,7 +11,7 @@ from projector.database.postgres import ROW_ERRORS, BulkConnection, PostgresConn
 from projector.read_model import NoReadModel, ReadModelUnavailable
 from projector.read_model.generations import MISSING, require_schema
 from projector.read_model.query_session import QuerySession
-from projector.read_model.schema import INDEXES, TABLES
+from projector.read_model.schema import POSTGRES_INDEXES, REPLACED_POSTGRES_INDEXES, TABLES
 from projector.read_model.unit_of_work import ReadTransaction, UnitOfWork, commit_or_roll_back
 
 LIVE: Final = "live"
@@ -70,8 +70,8 @@ class GenerationConnection:
             raise
         return connection, self._number
 
-    def begin_exclusive(self) -> psycopg.Connection[Any]:
-        """Begin a transaction that excludes other writers and a change of the live generation.
+    def begin_exclusive(self) -> tuple[psycopg.Connection[Any], int]:
+        """Begin a transaction that excludes other writers and a change of the live generation; return its number too.
 
         Raises ReadModelUnavailable and psycopg.Error.
         """
@@ -80,7 +80,7 @@ class GenerationConnection:
             try:
                 connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", (WRITING_LOCK, number))
                 if self._number is not None or self._select_live(connection) == number:
-                    return connection
+                    return connection, number
             except BaseException:
                 _roll_back(connection)
                 raise
@@ -113,6 +113,7 @@ class PostgresReadModel:
     ) -> None:
         self._generation = GenerationConnection(url, number, timeout_s=timeout_s, settings=settings)
         self._leading: psycopg.Connection[Any] | None = None
+        self._checked: int | None = None
 
     @contextmanager
     def transaction(self) -> Iterator[UnitOfWork]:
@@ -143,7 +144,15 @@ class PostgresReadModel:
         self._generation.close()
 
     def _begin(self) -> PostgresConnection:
-        return PostgresConnection(self._generation.begin_exclusive())
+        connection, number = self._generation.begin_exclusive()
+        if number != self._checked:
+            try:
+                replaced = _replace_indexes(connection)
+            except BaseException:
+                _roll_back(connection)
+                raise
+            self._checked = None if replaced else number
+        return PostgresConnection(connection)
 
 
 class PostgresDraft(PostgresReadModel):
@@ -157,7 +166,7 @@ class PostgresDraft(PostgresReadModel):
 
     def finish(self) -> None:
         with unavailable, commit_or_roll_back(self._begin()) as connection:
-            for index in INDEXES:
+            for index in POSTGRES_INDEXES:
                 connection.execute(index.statement)
             for table in TABLES:
                 connection.execute(f"ANALYZE {table.name}")
@@ -197,6 +206,20 @@ class PostgresQueries:
 
 def _begin_reading(generation: GenerationConnection) -> PostgresConnection:
     return PostgresConnection(generation.begin(_READ_ONLY)[0])
+
+
+def _replace_indexes(connection: psycopg.Connection[Any]) -> bool:
+    """Replace the indexes that an earlier version created; return whether there were any."""
+    names = ", ".join(f"to_regclass('{name}')" for name in REPLACED_POSTGRES_INDEXES)
+    (replaced,) = connection.execute(f"SELECT {names}").fetchall()
+    if not any(replaced):
+        return False
+    connection.execute("SET LOCAL statement_timeout = 0")
+    for name in REPLACED_POSTGRES_INDEXES:
+        connection.execute(f"DROP INDEX IF EXISTS {name}")
+    for index in POSTGRES_INDEXES:
+        connection.execute(index.statement)
+    return True
 
 
 def _roll_back(connection: psycopg.Connection[Any]) -> None:

@@ -62,12 +62,31 @@ PROJECTION_TABLES: Final = {
 
 TABLES: Final = (MARK, CHECKPOINTS, SET_ASIDE, *(table for tables in PROJECTION_TABLES.values() for table in tables))
 
-INDEXES: Final = (
+INDEXED_LENGTH: Final = 200
+"""Characters of a text in an index of PostgreSQL, whose index rows must fit into a third of a page, 2.7 KB."""
+
+
+def indexed_part(column: str) -> str:
+    """Return the expression for the part of a text that PostgreSQL has in an index."""
+    return f"substr({column}, 1, {INDEXED_LENGTH})"
+
+
+_INDEXES: Final = (
     Index("members_present", "members", ("group_id", "user_id"), "standing = 1"),
     Index("members_awaiting", "members", ("group_id", "user_id"), "standing = 2"),
     Index("members_by_user", "members", ("user_id", "standing", "group_id")),
-    Index("profiles_by_type", "profiles", ("type", "status", "group_id")),
     Index("profiles_by_status", "profiles", ("status", "group_id")),
-    Index("profiles_by_name", "profiles", ("name", "group_id", "type", "status")),
     Index("fullness_full", "fullness", ("group_id",), "is_full = 1"),
 )
+SQLITE_INDEXES: Final = (
+    *_INDEXES,
+    Index("profiles_by_type", "profiles", ("type", "status", "group_id")),
+    Index("profiles_by_name", "profiles", ("name", "group_id", "type", "status")),
+)
+POSTGRES_INDEXES: Final = (
+    *_INDEXES,
+    Index("profiles_by_type_part", "profiles", (indexed_part("type"), "status", "group_id")),
+    Index("profiles_by_name_part", "profiles", (indexed_part("name"), "group_id", "status")),
+)
+REPLACED_POSTGRES_INDEXES: Final = ("profiles_by_type", "profiles_by_name")
+"""Indexes that version 0.1.0 created on PostgreSQL, over whole texts: no row with a longer text can be inserted."""

@@ -17,7 +17,7 @@ from projector.database.sqlite import (
 )
 from projector.read_model import NoReadModel, ReadModelUnavailable
 from projector.read_model.query_session import QuerySession
-from projector.read_model.schema import INDEXES, PROJECTION_TABLES, SCHEMA_VERSION, TABLES
+from projector.read_model.schema import PROJECTION_TABLES, SCHEMA_VERSION, SQLITE_INDEXES, TABLES
 from projector.read_model.sqlite_link import LinkedFile
 from projector.read_model.unit_of_work import ReadTransaction, UnitOfWork, commit_or_roll_back
 
@@ -89,7 +89,7 @@ class SQLiteDraft(SQLiteReadModel):
 
     def finish(self) -> None:
         with unavailable:
-            for index in INDEXES:
+            for index in SQLITE_INDEXES:
                 self._file.connection().execute(index.statement)
             self.close()
             switch_to_wal(self._path)
