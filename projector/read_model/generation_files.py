@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from projector.clock import now_ms
 from projector.read_model import ReadModelUnavailable
 
 _SUFFIXES: Final = ("", "-wal", "-shm", "-journal")
@@ -41,9 +42,12 @@ class GenerationFiles:
             self._previous.unlink(missing_ok=True)
 
     def next(self) -> Path:
-        """Return an unused path, above all others. Readers cannot know it: the newest that was live is still linked."""
+        """Return a path above all others and never used before, even if earlier files were deleted.
+
+        A connection to a deleted file deletes, when it is closed, the log of whichever file has its name.
+        """
         newest = max((int(path.suffix[1:]) for path in self._files()), default=0)
-        return Path(f"{self._live}.{newest + 1}")
+        return Path(f"{self._live}.{max(newest + 1, now_ms())}")
 
     def delete_unused(self) -> None:
         """Delete every file that is neither live nor previous."""

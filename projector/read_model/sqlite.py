@@ -106,7 +106,7 @@ class SQLiteQueries:
         with unavailable, commit_or_roll_back(SQLiteConnection(self._file.begin("BEGIN"))) as connection:
             yield QuerySession(connection)
 
-    def version(self) -> tuple[str, int] | None:
+    def version(self) -> tuple[tuple[int, int], int] | None:
         try:
             return self._file.version()
         except (NoReadModel, sqlite3.Error):

@@ -1,15 +1,22 @@
-"""A connection to the SQLite file that a symbolic link names, which may name another one at the next transaction."""
+"""A connection to the SQLite file that a symbolic link names, which may name another one at the next transaction.
+
+Files are told apart by device and inode: a file may be deleted, and another one created under its name. While a file is
+open, its inode is not used again.
+"""
 
 import os
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from projector.read_model import NoReadModel, ReadModelUnavailable
 from projector.read_model.generations import MISSING, require_schema
 
 _MAX_TRIES: Final = 10
+
+_Identity: TypeAlias = tuple[int, int]
+"""The device and the inode of a file."""
 
 
 class LinkedFile:
@@ -24,15 +31,17 @@ class LinkedFile:
         # Used for each transaction, and therefore plain strings: pathlib takes ten times as long.
         self._path = os.path.abspath(path)  # noqa: PTH100
         self._folder = os.path.dirname(self._path)  # noqa: PTH120
-        self._connected_to: str | None = None
+        self._connected_to: _Identity | None = None
         self._connection: sqlite3.Connection | None = None
 
     def connection(self) -> sqlite3.Connection:
         """Return the connection to the file that is linked now. Raises NoReadModel and sqlite3.Error."""
-        target = self._target()
-        if self._connection is None or target != self._connected_to:
+        identity = self._identity()
+        if self._connection is None or identity != self._connected_to:
             self.close()
-            self._connection, self._connected_to = self._connect(target), target
+            if identity is None:
+                raise NoReadModel(MISSING)
+            self._connection, self._connected_to = self._connect(self._target()), identity
         return self._connection
 
     def begin(self, statement: str) -> sqlite3.Connection:
@@ -43,12 +52,12 @@ class LinkedFile:
         for _ in range(_MAX_TRIES):
             connection = self.connection()
             connection.execute(statement)
-            if self._target() == self._connected_to:
+            if self._identity() == self._connected_to:
                 return connection
             connection.execute("ROLLBACK")
         raise ReadModelUnavailable("the read model is replaced faster than it can be opened")
 
-    def version(self) -> tuple[str, int]:
+    def version(self) -> tuple[_Identity, int]:
         """Return the file that is linked now, and a number that changes with every commit of other connections.
 
         Raises NoReadModel and sqlite3.Error.
@@ -61,6 +70,14 @@ class LinkedFile:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def _identity(self) -> _Identity | None:
+        """Return the identity of the file that is linked now, None if there is none."""
+        try:
+            status = os.stat(self._path)  # noqa: PTH116
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
 
     def _target(self) -> str:
         try:

@@ -26,6 +26,7 @@ from tests.processes.databases import (
     write,
 )
 from tests.processes.traffic import GROUPS, Ledger, callback, pouring
+from tests.processes.waiting import until
 from tests.running import environment, run_cli, serving
 
 if TYPE_CHECKING:
@@ -127,6 +128,18 @@ def test_a_read_model_that_is_deleted_or_of_another_schema_is_rebuilt_at_the_nex
     with serving(database) as server:
         assert_served_as_recorded(server, database)
     assert rows(database) == correct
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+def test_read_model_files_deleted_under_a_running_server_are_built_again_and_served(database: Path) -> None:
+    with serving(database) as server:
+        assert_served_as_recorded(server, database)
+        for file in database.parent.glob(f"{database.name}.read-model*"):
+            file.unlink()
+        assert (server.get("/readyz").status_code, server.get("/v1/groups").status_code) == (503, 503)
+        until(lambda: server.get("/readyz").status_code == 200, of=server)
+        server.post(callback(COUNT + 1, SEED)).raise_for_status()
+        assert_served_as_recorded(server, database)
 
 
 @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)  # PostgreSQL keeps, and so restores, both together

@@ -16,7 +16,7 @@ import pytest
 
 from projector.bootstrap import PROJECTIONS, open_stores
 from projector.subscription import Subscription
-from tests.kinds import settings
+from tests.kinds import generations, settings
 from tests.processes.databases import assert_served_as_recorded, begin_read_model, checkpoints, history, write
 from tests.processes.traffic import Ledger, callback, pouring
 from tests.processes.waiting import until
@@ -83,7 +83,7 @@ def test_stopped_under_load_it_has_acknowledged_and_projected_every_recorded_cal
         assert {file.name for file in tmp_path.iterdir()} == {
             "events.db",
             "events.db.read-model",
-            "events.db.read-model.1",
+            *generations(database),
             "events.db.read-model.lock",
         }, "no WAL is left"
         recorded = history(database)
@@ -155,7 +155,7 @@ def test_signalled_twice_it_does_not_wait_for_a_sender_that_never_finishes(tmp_p
     assert {file.name for file in tmp_path.iterdir()} == {
         "events.db",
         "events.db.read-model",
-        "events.db.read-model.1",
+        *generations(tmp_path / "events.db"),
         "events.db.read-model.lock",
     }
     assert history(tmp_path / "events.db") == []

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from projector.bootstrap import PROJECTIONS
+from projector.bootstrap import PROJECTIONS, open_queries
 from projector.read_model import NoReadModel, ReadModelUnavailable
 from tests.domain import facts as f
+from tests.kinds import generations, settings
 from tests.processes.databases import begin_read_model, rows
 from tests.processes.databases import read_model as read_model_file
 from tests.projection.carrying import assert_shows, carry, notes, opened, snapshot
@@ -117,6 +119,48 @@ def test_a_file_of_another_schema_counts_as_no_read_model(database: Path) -> Non
         notes(read_model)
     with pytest.raises(NoReadModel), snapshot(database):
         pass
+
+
+def test_a_file_deleted_and_built_again_is_the_one_that_open_connections_read_and_write(database: Path) -> None:
+    history = f.recorded([f.created(0, "ann"), f.joined(1, "bob")])
+    with opened(database) as read_model, closing(open_queries(settings(database))) as queries:
+        carry(read_model, history, PROJECTIONS)
+        with queries.session() as session:
+            assert set(session.positions().values()) == {2}
+        versions, names = {queries.version()}, set(generations(database))
+        for file in database.parent.glob(f"{database.name}.read-model*"):
+            file.unlink()
+        with pytest.raises(NoReadModel), queries.session():
+            pass
+        with pytest.raises(NoReadModel):
+            notes(read_model)
+        assert queries.version() is None
+        begin_read_model(database).close()
+        assert names.isdisjoint(generations(database)), "a name is never used again"
+        with queries.session() as session:
+            assert set(session.positions().values()) == {0}
+        carry(read_model, history[:1], PROJECTIONS)
+        with queries.session() as session:
+            assert set(session.positions().values()) == {1}
+        assert queries.version() not in versions
+
+
+def test_another_file_put_under_the_same_name_is_opened(database: Path) -> None:
+    history = f.recorded([f.created(0, "ann"), f.joined(1, "bob")])
+    file = read_model_file(database).resolve()
+    copy = file.with_name("copy")
+    shutil.copy(file, copy)
+    with opened(database) as read_model, closing(open_queries(settings(database))) as queries:
+        carry(read_model, history, PROJECTIONS)
+        with queries.session() as session:
+            assert set(session.positions().values()) == {2}
+        version = queries.version()
+        read_model.close()
+        file.with_name(f"{file.name}-wal").unlink()
+        copy.replace(file)
+        with queries.session() as session:
+            assert set(session.positions().values()) == {0}
+        assert queries.version() != version
 
 
 def test_reading_does_not_create_a_missing_file(tmp_path: Path) -> None:
