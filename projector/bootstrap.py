@@ -26,6 +26,7 @@ from projector.http.query_runner import QueryRunner
 from projector.projection import Projection
 from projector.projection.fullness import FullnessProjection
 from projector.projection.membership import MembershipProjection
+from projector.projection.origin import QueriesOfStore
 from projector.projection.profile import ProfileProjection
 from projector.projection.timeline import TimelineProjection
 from projector.read_model import Queries
@@ -164,7 +165,9 @@ def create_server_app(settings: Settings, roles: Sequence[Role], callbacks_port:
             metrics=metrics,
             running=partial(_running, worker, commit, forwarding, open_resources),
             ingest=Ingest(settings, commit, forwarding or stores.quarantine, metrics) if "callbacks" in roles else None,
-            queries=QueryRunner(stores.events, queries, threads) if "queries" in roles else None,
+            queries=QueryRunner(stores.events, QueriesOfStore(queries, stores.events), threads)
+            if "queries" in roles
+            else None,
             spooled=spool_status,
             read_tokens=settings.read_tokens,
             callbacks_port=callbacks_port,

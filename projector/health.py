@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 from projector.clock import now_ms
 from projector.event_store import EventStore
 from projector.event_store.quarantine import Quarantine
+from projector.projection.origin import require_built_from
 from projector.read_model import NoReadModel, Queries
 from projector.read_model.rows import SetAside
 
@@ -61,6 +62,7 @@ def check_health(
     positions, set_aside = dict.fromkeys(projections, 0), list[SetAside]()
     try:
         with queries.session() as session:
+            require_built_from(store, session.mark())
             positions, set_aside = positions | session.positions(), session.set_aside_events()
     except NoReadModel as error:
         failure = str(error)

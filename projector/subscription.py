@@ -11,6 +11,7 @@ import structlog
 from projector.clock import now_ms
 from projector.event_store import EventStore, StoreUnavailable
 from projector.projection import Projection, of_same_version, project
+from projector.projection.origin import require_built_from
 from projector.projection.refold import retry_set_aside
 from projector.read_model import NoReadModel, ReadModel, ReadModelUnavailable
 from projector.read_model.unit_of_work import ReadTransaction
@@ -52,6 +53,7 @@ class Subscription:
         self._new_events = threading.Event()
         self._stopping = threading.Event()
         self._has_retried = False
+        self._is_checked = False
         self._versions_checked_at = 0.0
         self.failure: str | None = None
         """Why the last batch could not be read or applied; None after success."""
@@ -110,12 +112,20 @@ class Subscription:
         """Catch up if this process has the right to project; tell whether it has."""
         if not self._read_model.try_lead():
             return False
+        self._require_own_events()
         if not self._has_retried:
             retry_set_aside(self._store, self._read_model, self._projections)
             self._has_retried = True
         self.catch_up()
         self._step_down_if_outdated()
         return True
+
+    def _require_own_events(self) -> None:
+        """Raise NoReadModel if the read model was built from other events: new ones would hide that."""
+        if not self._is_checked:
+            with self._read_model.read_transaction() as now:
+                require_built_from(self._store, now.mark())
+            self._is_checked = True
 
     def _step_down_if_outdated(self) -> None:
         """Let a process of another version lead if that version has written some of the rows."""
@@ -150,6 +160,7 @@ class Subscription:
         deadline = time.monotonic() + _DRAIN_S
         try:
             if self._read_model.try_lead():
+                self._require_own_events()
                 while time.monotonic() < deadline and self._project_batch():
                     pass
         except (StoreUnavailable, ReadModelUnavailable) as error:

@@ -75,5 +75,5 @@ class Worker:
                     reasons = reasons_to_rebuild(self._store, live, self._projections) if self._is_starting else []
             except NoReadModel as error:
                 return [str(error)]
-        self._is_starting = False
+        self._is_starting = bool(reasons)  # until a rebuild has succeeded
         return reasons

@@ -9,8 +9,8 @@ from projector.read_model.evidence import decode_fullness, decode_lives, decode_
 from projector.read_model.group_filter import GroupFilter, page_query
 from projector.read_model.groups import GroupState, Membership
 from projector.read_model.past import Past
-from projector.read_model.rows import Roster, SetAside
-from projector.read_model.unit_of_work import set_aside_events
+from projector.read_model.rows import Mark, Roster, SetAside
+from projector.read_model.unit_of_work import read_mark, set_aside_events
 
 _SELECT_GROUPS: Final = (
     "SELECT profiles.group_id, profiles.evidence, member_count, lives, fullness.evidence, members.evidence"
@@ -57,6 +57,10 @@ class QuerySession:
     def positions(self) -> dict[str, int]:
         """Return the position that each projection has reached."""
         return dict(iter(self._connection.execute("SELECT projection, position FROM checkpoints")))
+
+    def mark(self) -> Mark | None:
+        """Return the newest event in the read model, None before the first."""
+        return read_mark(self._connection)
 
     def group(self, group_id: str) -> GroupState | None:
         row = self._connection.execute(_SELECT_GROUPS + " = ?", (group_id,)).fetchone()

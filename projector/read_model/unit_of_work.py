@@ -22,8 +22,7 @@ class ReadTransaction:
 
     def mark(self) -> Mark | None:
         """Return the newest event in the read model, None before the first."""
-        row = self._connection.execute("SELECT position, fingerprint FROM mark").fetchone()
-        return Mark(*row) if row else None
+        return read_mark(self._connection)
 
     def set_aside_events(self) -> list[SetAside]:
         """Return the events set aside, by position."""
@@ -88,6 +87,12 @@ class UnitOfWork(ReadTransaction):
         self._connection.execute(
             "UPDATE checkpoints SET position = ? WHERE projection = ? AND position < ?", (through, projection, through)
         )
+
+
+def read_mark(connection: Connection) -> Mark | None:
+    """Return the newest event in the read model, None before the first."""
+    row = connection.execute("SELECT position, fingerprint FROM mark").fetchone()
+    return Mark(*row) if row else None
 
 
 def set_aside_events(connection: Connection) -> list[SetAside]:

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from projector.event_store import EventStore
-from projector.projection import Projection, mark_of
+from projector.projection import Projection
+from projector.projection.origin import OTHER_EVENTS, is_built_from
 from projector.read_model.rows import Checkpoint
 from projector.read_model.unit_of_work import ReadTransaction
 
@@ -15,8 +16,8 @@ def reasons_to_rebuild(store: EventStore, read_model: ReadTransaction, projectio
     """
     checkpoints = read_model.checkpoints()
     reasons = [_reason(projection, checkpoints.get(projection.name)) for projection in projections]
-    if (mark := read_model.mark()) and mark not in map(mark_of, store.read(mark.position - 1, 1)):
-        reasons.append("it was built from other events: the event store was restored from a backup")
+    if not is_built_from(store, read_model.mark()):
+        reasons.append(OTHER_EVENTS)
     return [reason for reason in reasons if reason]
 
 
