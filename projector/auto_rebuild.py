@@ -12,6 +12,9 @@ from projector.event_store import StoreUnavailable
 from projector.read_model import ReadModelUnavailable
 
 _POLL_S: Final = 1.0
+_MAX_START_S: Final = 1.0
+"""How long a start waits for the first build: callbacks wait meanwhile, and the vendor gives up after two seconds."""
+
 _MAX_BACKOFF_S: Final = 60.0
 
 log = structlog.get_logger(__name__)
@@ -20,18 +23,25 @@ log = structlog.get_logger(__name__)
 class AutoRebuild:
     """Runs `projector replay --if-needed` in a process of its own while there is a reason to.
 
-    `reasons` returns why the live read model cannot be used. It may raise StoreUnavailable and ReadModelUnavailable.
+    `reasons` returns why the live read model cannot be used. `build_at_once`, called once before, builds a read model
+    of few events in this process. Both may raise StoreUnavailable and ReadModelUnavailable.
     """
 
-    def __init__(self, reasons: Callable[[], list[str]], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, reasons: Callable[[], list[str]], environment: Mapping[str, str], build_at_once: Callable[[], None]
+    ) -> None:
         self._reasons = reasons
+        self._build_at_once = build_at_once
+        self._has_built = threading.Event()
         self._environment = environment
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="rebuild")
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        """Start, and wait a moment for the first build."""
         self._thread.start()
+        self._has_built.wait(_MAX_START_S)
 
     def stop(self) -> None:
         """Stop, and end a rebuild that is under way; the next start begins it again."""
@@ -41,11 +51,20 @@ class AutoRebuild:
         self._thread.join()
 
     def _run(self) -> None:
+        self._build_first()
         backoff = _POLL_S
         while not self._stopping.is_set():
             failed = (reasons := self._check()) and self._rebuild(reasons) != 0
             backoff = min(backoff * 2, _MAX_BACKOFF_S) if failed else _POLL_S
             self._stopping.wait(backoff)
+
+    def _build_first(self) -> None:
+        try:
+            self._build_at_once()
+        except Exception as error:  # noqa: BLE001 - the rebuild in another process is tried next, and reports again
+            log.warning("the read model is not built yet; trying again", reason=str(error))
+        finally:
+            self._has_built.set()
 
     def _check(self) -> list[str]:
         try:

@@ -197,15 +197,13 @@ async def _running(
 def _worker(settings: Settings, stores: Stores) -> Worker:
     url = settings.postgres_url or f"sqlite:///{settings.database_path}"
     without_file = {name: value for name, value in os.environ.items() if name != "PROJECTOR_DATABASE_URL_FILE"}
-    worker = Worker(
+    return Worker(
         stores.events,
         open_generations(settings),
         PROJECTIONS,
         linger_s=_REMOTE_LINGER_S if settings.postgres_url else LINGER_S,
         environment={**without_file, "PROJECTOR_DATABASE_URL": url},
     )
-    worker.prepare()
-    return worker
 
 
 def _forwarding(settings: Settings, stores: Stores, on_forward: Callable[[], None]) -> StoreAndForward | None:

@@ -8,14 +8,14 @@ from typing import Final
 from projector.auto_rebuild import AutoRebuild
 from projector.event_store import EventStore
 from projector.projection import Projection
-from projector.read_model import NoReadModel
+from projector.read_model import NoReadModel, ReadModelUnavailable
 from projector.read_model.generations import Generations
 from projector.replay.replay import Replay
 from projector.replay.staleness import reasons_to_rebuild
 from projector.subscription import Subscription
 
 _MAX_FIRST_BUILD_EVENTS: Final = 10_000
-"""A read model of at most so many events is built before the process serves, a larger one meanwhile."""
+"""A read model of at most so many events is built in this process, a larger one in another."""
 
 
 class Worker:
@@ -37,7 +37,7 @@ class Worker:
         self._subscription = Subscription(store, self._read_model, projections, linger_s=linger_s)
         self._thread = threading.Thread(target=self._subscription.run, name="projections")
         self._watching = contextlib.ExitStack()
-        self._auto_rebuild = AutoRebuild(self._reasons_to_rebuild, environment)
+        self._auto_rebuild = AutoRebuild(self._reasons_to_rebuild, environment, self._build_if_small)
         self._is_starting = True
 
     @property
@@ -49,15 +49,10 @@ class Worker:
         """Project new events now."""
         self._subscription.wake()
 
-    def prepare(self) -> None:
-        """Build a missing or outdated read model of few events. Raises StoreUnavailable and ReadModelUnavailable."""
-        if self._store.head() <= _MAX_FIRST_BUILD_EVENTS:
-            Replay(self._store, self._generations, self._projections).rebuild_if_needed()
-
     def __enter__(self) -> None:
         self._watching.enter_context(self._store.watching(self.wake))
-        self._thread.start()
         self._auto_rebuild.start()
+        self._thread.start()
 
     def __exit__(self, *_: object) -> None:
         self._watching.close()
@@ -65,6 +60,11 @@ class Worker:
         self._subscription.stop()
         self._thread.join()
         self._read_model.close()
+
+    def _build_if_small(self) -> None:
+        """Build a missing or outdated read model of few events, unless another rebuild is under way."""
+        if self._store.head() <= _MAX_FIRST_BUILD_EVENTS:
+            Replay(self._store, self._generations, self._projections, on_wait=_refuse_to_wait).rebuild_if_needed()
 
     def _reasons_to_rebuild(self) -> list[str]:
         # At the start any reason counts, later only a missing read model: servers of two versions would otherwise
@@ -77,3 +77,7 @@ class Worker:
                 return [str(error)]
         self._is_starting = bool(reasons)  # until a rebuild has succeeded
         return reasons
+
+
+def _refuse_to_wait() -> None:
+    raise ReadModelUnavailable("another replay of this database is under way")

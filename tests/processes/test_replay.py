@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -237,6 +238,39 @@ def test_status_shows_a_replay_in_progress_and_a_second_replay_reports_that_it_w
     second.communicate(timeout=60)
     assert second.returncode == 0
     assert json.loads(run_cli(database, "status", "--json").stdout)["replay"] is None
+
+
+_HOLD = """
+import os, sys, time
+from projector.bootstrap import open_generations
+from projector.settings import read_settings
+with open_generations(read_settings(os.environ)).begin_rebuild():
+    print("begun", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_while_a_replay_is_suspended_a_server_starts_and_takes_callbacks_and_builds_when_it_can(tmp_path: Path) -> None:
+    database = tmp_path / "events.db"
+    write(database, range(1, 51), SEED)
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLD], env=environment(database), stdout=subprocess.PIPE, text=True
+    ) as suspended:
+        try:
+            assert suspended.stdout is not None
+            assert suspended.stdout.readline() == "begun\n"
+            suspended.send_signal(signal.SIGSTOP)
+            with serving(database) as server:
+                assert server.post(callback(51, SEED)).headers["Projector-Position"] == "51"
+                assert server.get("/readyz").status_code == 503
+                assert server.get("/v1/groups").status_code == 503
+                assert server.stop() == 0
+            with serving(database) as server:
+                suspended.kill()
+                until(lambda: server.get("/readyz").status_code == 200, of=server)
+                assert_served_as_recorded(server, database)
+        finally:
+            suspended.kill()
 
 
 class Reader(threading.Thread):
