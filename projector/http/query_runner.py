@@ -19,7 +19,7 @@ from projector.http.problems import Problem
 from projector.http.queries import QueryEndpoints, reached_position
 from projector.http.response_cache import ResponseCache
 from projector.http.routes import Route
-from projector.read_model import Queries
+from projector.read_model import NoReadModel, Queries
 
 _MAX_WAIT_S: Final = 2.0
 _POLL_S: Final = 0.005
@@ -69,7 +69,7 @@ class QueryRunner:
         if not position:
             return
         deadline = time.monotonic() + _MAX_WAIT_S
-        while (reached := await self._in_thread(self._position)) < position:
+        while (reached := await self._reached(is_last=time.monotonic() > deadline)) < position:
             if time.monotonic() > deadline:
                 raise Problem(
                     503,
@@ -77,6 +77,18 @@ class QueryRunner:
                     {"Retry-After": "1", "Projector-Position": str(reached)},
                 )
             await asyncio.sleep(_POLL_S)
+
+    async def _reached(self, *, is_last: bool) -> int:
+        """Return the position reached, 0 while there is no read model, which may be under construction.
+
+        Raises NoReadModel if this is the last try.
+        """
+        try:
+            return await self._in_thread(self._position)
+        except NoReadModel:
+            if is_last:
+                raise
+            return 0
 
     def _position(self) -> int:
         with self._queries.session() as session:

@@ -152,6 +152,7 @@ def test_when_only_the_read_model_has_no_space_callbacks_are_accepted_and_it_cat
     database = tmp_path / "events.db"
     write(database, range(1, 3_001), SEED)
     with serving(database, "--only", "callbacks") as receiver, serving(database, "--only", "projections") as worker:
+        until(lambda: worker.get("/readyz").status_code == 200, of=worker)
         with full_disk(worker, 200_000):
             write(database, range(3_001, 6_001), SEED)
             until(lambda: "projections are halted: SQLite: " in worker.get("/readyz").text, of=worker)
