@@ -16,7 +16,7 @@ from projector.replay.replay import Replay
 from projector.subscription import Subscription
 from tests import kinds
 from tests.domain import facts as f
-from tests.kinds import on_postgresql, settings
+from tests.kinds import settings
 from tests.processes.databases import begin_read_model, checkpoints
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from projector.read_model.rows import SetAside
 
 pytestmark = pytest.mark.usefixtures("kind")
+only_postgresql = pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
 
 _random = random.Random(7)
 
@@ -105,11 +106,10 @@ def test_names_and_types_of_any_length_are_projected_rebuilt_and_found_exactly(t
         assert replay(database) == 0
 
 
+@only_postgresql
 def test_indexes_of_an_earlier_version_are_replaced_before_they_refuse_a_row(tmp_path: Path) -> None:
     database = tmp_path / "events.db"
     begin_read_model(database).close()
-    if not on_postgresql():
-        pytest.skip("SQLite has no limit")
     outdate_indexes(database)
     store_events(database, f.created(0, name=LONG, group_type=LONG))
     assert project_all(database) == []
@@ -117,11 +117,10 @@ def test_indexes_of_an_earlier_version_are_replaced_before_they_refuse_a_row(tmp
     assert replay(database) == 0
 
 
+@only_postgresql
 def test_a_text_is_looked_up_in_an_index(tmp_path: Path) -> None:
     database = tmp_path / "events.db"
     begin_read_model(database).close()
-    if not on_postgresql():
-        pytest.skip("shown for SQLite by the tests of costs")
     with kinds.read_model(database) as connection:
         connection.execute("SET enable_seqscan = off")
         for condition, index in (
@@ -132,11 +131,10 @@ def test_a_text_is_looked_up_in_an_index(tmp_path: Path) -> None:
             assert any(index in line for (line,) in plan), plan
 
 
+@only_postgresql
 def test_an_event_whose_row_the_database_refuses_is_set_aside_and_the_rest_goes_on(tmp_path: Path) -> None:
     database = tmp_path / "events.db"
     begin_read_model(database).close()
-    if not on_postgresql():
-        pytest.skip("SQLite refuses no row of this size")
     with kinds.read_model(database) as connection:
         connection.execute("CREATE INDEX narrow ON profiles (evidence)")
     store_events(database, f.created(0, name="before"), f.profile(1, name=LONG), f.created(2, group_id="after"))
