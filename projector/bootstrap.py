@@ -111,6 +111,13 @@ def open_events(settings: Settings) -> EventStore:
     return open_stores(settings).events
 
 
+def open_spool(settings: Settings, store: EventStore) -> Spool | None:
+    """Open the spool of a receiver on this machine, None if there is none. Raises StoreUnavailable."""
+    if settings.spool_path is None or not Path(settings.spool_path).exists():
+        return None
+    return Spool(settings.spool_path, store.mapper, settings.spool_events)
+
+
 def open_generations(settings: Settings) -> Generations:
     """Return the generations of the read model, none of which need exist."""
     if settings.postgres_url is None:

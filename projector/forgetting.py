@@ -1,6 +1,7 @@
-"""Forgetting users: pseudonyms replace their ids in the history and in the quarantine.
+"""Forgetting users: pseudonyms replace their ids in everything that is stored.
 
-Events and requests that arrive later get the pseudonyms too. `Replay.replace_all` rebuilds the read models.
+Each step can be repeated, and rosters are right after any of them: `RenamedEvents` gives every read model the names it
+was built with.
 """
 
 import time
@@ -8,51 +9,123 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Final, NamedTuple, TypeVar
 
-from projector.domain.events import UndecodableEvent
+from projector.domain.events import Event, UndecodableEvent
 from projector.domain.redaction import redact
 from projector.event_store import EventStore, StoreUnavailable
-from projector.event_store.quarantine import Quarantine
+from projector.event_store.pseudonyms import Pseudonyms, redact_request
+from projector.event_store.quarantine import Quarantine, UnreadableRequest
+from projector.event_store.spool import Spool
 
 _BATCH_SIZE: Final = 2_000
 _TIMEOUT_S: Final = 30
+_RETRY_S: Final = 0.1
 
 _T = TypeVar("_T")
 
 
-class Mentions(NamedTuple):
-    """The numbers of events, of their groups, and of requests in the quarantine that mention the users.
+class TracesRemain(Exception):
+    """Ids are still in a log file that others use. The text says where, and what to do."""
 
-    `undecodable` is the number of events that cannot be searched.
+
+class Mentions(NamedTuple):
+    """The numbers of events, of their groups, and of callbacks in the quarantine and the spool that mention the users.
+
+    `undecodable` is the number of those that cannot be searched.
     """
 
     events: int
     groups: int
     undecodable: int
     quarantined: int = 0
+    spooled: int = 0
 
 
 def find_mentions(store: EventStore, accounts: Iterable[str], *, on_progress: Callable[[int], None]) -> Mentions:
-    """Search the history for accounts, and change nothing. Raises StoreUnavailable."""
-    return _search(store, dict.fromkeys(accounts, ""), on_progress, lambda _: None)
+    """Search the history for accounts, and change nothing. Raises StoreUnavailable.
 
-
-def forget(
-    store: EventStore, quarantine: Quarantine, accounts: Iterable[str], *, on_progress: Callable[[int], None]
-) -> tuple[Mentions, dict[str, str]]:
-    """Replace accounts by pseudonyms, beside running servers; return the mentions and the pseudonyms.
-
-    `on_progress` is called with the number of events of each batch. After an interruption at any point, forgetting
-    again completes it.
-
-    Raises StoreUnavailable.
+    `on_progress` is called with the number of events of each batch.
     """
-    pseudonyms = {account: _retry(partial(store.forget, account)) for account in accounts}
+    redacted = partial(redact, pseudonyms=dict.fromkeys(accounts, ""))
+    return _search(store, redacted, on_progress, lambda _: None)
 
+
+def finish(
+    store: EventStore,
+    quarantine: Quarantine,
+    spool: Spool | None,
+    *,
+    rebuild: Callable[[], None],
+    on_progress: Callable[[int], None],
+) -> Mentions:
+    """Complete all forgettings that have begun, beside running servers; return what was redacted.
+
+    `rebuild` replaces every read model built before by one that knows the pseudonyms only.
+
+    Raises StoreUnavailable, TracesRemain, and what `rebuild` raises; finishing again then continues.
+    """
+    _retry(store.forgotten.adopt_earlier)
+    forgettings = store.forgotten.unfinished()
+    pseudonyms = {forgetting.account: forgetting.pseudonym for forgetting in forgettings if forgetting.account}
+    has_unknown = len(pseudonyms) < len(forgettings)
+    redaction = _Redaction(pseudonyms, store.forgotten.pseudonyms() if has_unknown else Pseudonyms())
+    mentions = _redact_everything(store, quarantine, spool, redaction, on_progress)
+    rebuild()
+    erase = partial(_erase_traces, store, spool)
+    erase()
+    _retry(partial(store.forgotten.finish, forgettings))
+    erase()
+    return mentions
+
+
+class _Redaction(NamedTuple):
+    """The accounts to replace, by id and, where the id is not known any more, by hash."""
+
+    pseudonyms: Mapping[str, str]
+    hashed: Pseudonyms
+
+    def event(self, event: Event) -> Event:
+        return self.hashed.redacted(redact(event, self.pseudonyms))
+
+    def request(self, request: UnreadableRequest) -> UnreadableRequest:
+        return self.hashed.redacted_request(redact_request(request, self.pseudonyms))
+
+
+def _redact_everything(
+    store: EventStore,
+    quarantine: Quarantine,
+    spool: Spool | None,
+    redaction: _Redaction,
+    on_progress: Callable[[int], None],
+) -> Mentions:
     def redact_events(positions: list[int]) -> None:
-        _retry(partial(store.redact, positions, pseudonyms))
+        _retry(partial(store.redact, positions, redaction.event))
 
-    mentions = _search(store, pseudonyms, on_progress, redact_events)
-    return mentions._replace(quarantined=_retry(partial(quarantine.redact, pseudonyms))), pseudonyms
+    mentions = _search(store, redaction.event, on_progress, redact_events)
+    quarantined = _retry(partial(quarantine.redact, redaction.request))
+    undecodable = mentions.undecodable + quarantined.undecodable
+    if spool is None:
+        return mentions._replace(quarantined=quarantined.redacted, undecodable=undecodable)
+    spooled = _retry(partial(spool.redact, redaction.event, redaction.request))
+    return Mentions(
+        mentions.events,
+        mentions.groups,
+        undecodable + spooled.undecodable,
+        quarantined.redacted,
+        spooled.redacted,
+    )
+
+
+def _erase_traces(store: EventStore, spool: Spool | None) -> None:
+    """Remove the ids from log files too. Raises StoreUnavailable and TracesRemain."""
+    deadline = time.monotonic() + _TIMEOUT_S
+    for name, erase in (("database", store.erase_traces), *((("spool", spool.erase_traces),) if spool else ())):
+        while not erase():
+            if time.monotonic() > deadline:
+                raise TracesRemain(
+                    f"another process reads the {name}, so its log file may still contain the ids; end it,"
+                    " and run `projector forget` again"
+                )
+            time.sleep(_RETRY_S)
 
 
 def _retry(act: Callable[[], _T]) -> _T:
@@ -68,15 +141,15 @@ def _retry(act: Callable[[], _T]) -> _T:
 
 def _search(
     store: EventStore,
-    pseudonyms: Mapping[str, str],
+    redacted: Callable[[Event], Event],
     on_progress: Callable[[int], None],
     on_mentions: Callable[[list[int]], None],
 ) -> Mentions:
-    """Search all events up to the head; call `on_mentions` with the positions of those that mention an account."""
+    """Search all events up to the head; call `on_mentions` with the positions of those that redaction changes."""
     head, position, events, undecodable = store.head(), 0, 0, 0
     groups: set[str] = set()
     while position < head and (batch := store.read(position, _BATCH_SIZE)):
-        mentioning = [recorded for recorded in batch if redact(recorded.event, pseudonyms) is not recorded.event]
+        mentioning = [recorded for recorded in batch if redacted(recorded.event) is not recorded.event]
         if mentioning:
             on_mentions([recorded.position for recorded in mentioning])
         events += len(mentioning)

@@ -25,6 +25,7 @@ class Health(NamedTuple):
     lag_ms: int
     set_aside: list[SetAside]
     quarantined: int
+    unfinished_forgettings: int
     failure: str | None
 
     def set_aside_by(self, projection: str) -> list[SetAside]:
@@ -72,4 +73,4 @@ def check_health(
     oldest = store.read(position, 1) if position < head else []
     received_at = oldest[0].event.recorded_at if oldest else now
     lag_ms = max(0, now - received_at) if received_at else 0
-    return Health(head, positions, lag_ms, set_aside, quarantine.count(), failure)
+    return Health(head, positions, lag_ms, set_aside, quarantine.count(), store.forgotten.unfinished_count(), failure)

@@ -52,6 +52,7 @@ class Status(msgspec.Struct):
     spool: Spooled
     set_aside: list[SetAsideEvent]
     replay: ReplayProgress | None
+    unfinished_forgettings: int
     complaints: list[str]
 
 
@@ -63,10 +64,12 @@ class Readiness(msgspec.Struct, kw_only=True):
     head: int | msgspec.UnsetType = msgspec.UNSET
     positions: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
     lag_seconds: float | msgspec.UnsetType = msgspec.UNSET
+    unfinished_forgettings: int | msgspec.UnsetType = msgspec.UNSET
     complaints: list[str]
 
     def show(self, health: Health) -> None:
         self.head, self.positions, self.lag_seconds = health.head, health.positions, health.lag_ms / 1000
+        self.unfinished_forgettings = health.unfinished_forgettings or msgspec.UNSET
         self.complain(health.complaints())
 
     def show_spool(self, spool: SpoolStatus) -> None:
@@ -91,6 +94,7 @@ def status_of(health: Health, counts: Counts, spool: SpoolStatus, replay: Rebuil
         spool=spooled(spool),
         set_aside=[SetAsideEvent(*event) for event in health.set_aside],
         replay=ReplayProgress(*replay) if replay else None,
+        unfinished_forgettings=health.unfinished_forgettings,
         complaints=health.complaints() + spool.complaints(),
     )
 

@@ -10,6 +10,7 @@ import structlog
 
 from projector.clock import now_ms
 from projector.event_store import EventStore, StoreUnavailable
+from projector.event_store.renamed_events import RenamedEvents
 from projector.projection import Projection, of_same_version, project
 from projector.projection.origin import require_built_from
 from projector.projection.refold import retry_set_aside
@@ -152,7 +153,8 @@ class Subscription:
                 if reached != self.position:
                     self.position = reached  # another read model was made live
                     return len(batch)
-                project(work, self._projections, batch, now_ms=now_ms())
+                events = RenamedEvents(self._store, work.forgotten_through).renamed(batch)
+                project(work, self._projections, events, now_ms=now_ms())
             self.position = batch[-1].position
         return len(batch)
 

@@ -73,6 +73,8 @@ class Worker:
             try:
                 with read_model.read_transaction() as live:
                     reasons = reasons_to_rebuild(self._store, live, self._projections) if self._is_starting else []
+                    if self._is_starting and self._store.forgotten.unfinished_count():
+                        reasons.append("forgetting was interrupted")
             except NoReadModel as error:
                 return [str(error)]
         self._is_starting = bool(reasons)  # until a rebuild has succeeded

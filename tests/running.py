@@ -48,6 +48,16 @@ def run_cli(database: Path, *arguments: str, **settings: str) -> subprocess.Comp
     )
 
 
+def start_cli(database: Path, *arguments: str, **settings: str) -> subprocess.Popen[str]:
+    """Start a `projector` command, whose output is not read."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "projector", *arguments],
+        env=environment(database, **settings),
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+
+
 @dataclass
 class Server:
     """A `projector serve` process. Its log lines gather in `log` as they come."""

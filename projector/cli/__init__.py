@@ -12,6 +12,7 @@ from projector import __version__, logs
 from projector.cli import events, forget, quarantine, replay, serve, simulate, status, verify
 from projector.cli.output import note
 from projector.event_store import StoreUnavailable
+from projector.forgetting import TracesRemain
 from projector.read_model import ReadModelUnavailable
 from projector.replay.replay import CannotReplay
 from projector.settings import WrongSetting, read_settings
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         status = int(options.run(options, settings))
         sys.stdout.flush()
-    except (WrongSetting, StoreUnavailable, ReadModelUnavailable, CannotReplay) as error:
+    except (WrongSetting, StoreUnavailable, ReadModelUnavailable, CannotReplay, TracesRemain) as error:
         note(f"projector: {error}")
         return 2
     except BrokenPipeError:

@@ -10,11 +10,12 @@ from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from typing import Final, Self
 
-from projector.bootstrap import PROJECTIONS, open_events, open_generations
+from projector.bootstrap import PROJECTIONS, Stores, open_events, open_generations, open_spool, open_stores
 from projector.cli.arguments import whole_number
 from projector.cli.output import note, say
 from projector.cli.progress import Progress
 from projector.event_store import EventStore
+from projector.forgetting import Mentions, finish
 from projector.read_model.generations import Generations, RebuildProgress
 from projector.replay.build import Jobs
 from projector.replay.compare import Difference
@@ -53,7 +54,11 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     for option in ("rollback", "if_needed"):
         if getattr(options, option) and (options.check or options.projection):
             options.refuse(f"--{option.replace('_', '-')} cannot be combined with --check or --projection")
-    with closing(open_events(settings)) as store, _replay(options, settings, store) as replay:
+    stores = open_stores(settings)
+    store = stores.events
+    with closing(store), _replay(options, settings, store) as replay:
+        if options.if_needed and store.forgotten.unfinished_count():
+            return 1 if finish_forgetting(options, settings, stores).undecodable else 0
         if options.group is not None and not store.read_group(options.group, 0, 1):
             note(f"projector: no events for group {options.group}")
             return 1
@@ -76,10 +81,23 @@ def check(options: argparse.Namespace, settings: Settings, store: EventStore) ->
         return _report(replay.rebuild(check=True), check=True)
 
 
-def replace_all(options: argparse.Namespace, settings: Settings, store: EventStore) -> None:
-    """Rebuild the read model, and delete all earlier ones."""
-    with _replay(options, settings, store) as replay:
-        say(f"position {replay.replace_all()}: read model rebuilt; earlier copies deleted")
+def finish_forgetting(options: argparse.Namespace, settings: Settings, stores: Stores) -> Mentions:
+    """Complete all forgettings that have begun, and print what was redacted."""
+
+    def rebuild() -> None:
+        say(f"position {replay.replace_outdated()}: read model rebuilt; earlier copies deleted")
+
+    with ExitStack() as stack:
+        replay = stack.enter_context(_replay(options, settings, stores.events))
+        progress = stack.enter_context(Progress("forget", "events", stores.events.head()))
+        if spool := open_spool(settings, stores.events):
+            stack.callback(spool.close)
+        mentions = finish(stores.events, stores.quarantine, spool, rebuild=rebuild, on_progress=progress.advance)
+    say(
+        f"redacted {mentions.events} events of {mentions.groups} groups, {mentions.quarantined} callbacks in the"
+        f" quarantine and {mentions.spooled} in the spool"
+    )
+    return mentions
 
 
 @contextmanager

@@ -75,6 +75,8 @@ class Connection(Protocol):
 
     def execute(self, statement: str, arguments: Sequence[Any] = (), /) -> Result: ...
 
+    def has_table(self, name: str, /) -> bool: ...
+
     def stream(self, query: str, arguments: Sequence[Any] = (), /) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of a result that may be larger than memory."""
 

@@ -101,6 +101,9 @@ class PostgresConnection:
         cursor = self._connection.cursor(row_factory=tuple_row)
         return _Result(cursor.execute(_to_postgres(statement), list(map(escape_nul, arguments))))
 
+    def has_table(self, name: str) -> bool:
+        return bool(self.execute("SELECT to_regclass(?) IS NOT NULL", (name,)).fetchone()[0])
+
     def stream(self, query: str, arguments: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
         with self._connection.cursor(f"stream{next(self._numbers)}") as cursor:
             cursor.itersize = _STREAM_BATCH_SIZE

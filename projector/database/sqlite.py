@@ -78,6 +78,9 @@ class SQLiteConnection:
     def in_transaction(self) -> bool:
         return self._connection.in_transaction
 
+    def has_table(self, name: str) -> bool:
+        return self.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (name,)).fetchone() is not None
+
     def find(self, columns: str, table: Table, keys: Iterable[Sequence[Any]]) -> Iterator[tuple[Any, ...]]:
         # Keys are padded with NULL to a power of two, so that few different statements have to be prepared.
         for batch in _batches(keys, _MAX_KEYS):
@@ -87,6 +90,12 @@ class SQLiteConnection:
 
     def upsert(self, table: Table, rows: Iterable[Sequence[Any]]) -> None:
         self._connection.executemany(_upsert(table), rows)
+
+
+def empty_log(connection: SQLiteConnection) -> bool:
+    """Move the write-ahead log into the file and truncate it; return False if a reader or writer prevents that."""
+    (is_busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return not is_busy
 
 
 def create_statement(table: Table, *, if_missing: bool = False) -> str:

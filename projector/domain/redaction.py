@@ -54,6 +54,8 @@ TEXT_FIELDS: Final = _fields_of(Text)
 
 def redact(event: _E, pseudonyms: Mapping[str, str]) -> _E:
     """Return the event with accounts replaced by their pseudonyms, or the event itself if it mentions none of them."""
+    if not pseudonyms:
+        return event
     replacing = _Replacing(
         pseudonyms, frozenset({*_accounts(event), event.group_id, event.topic_id} - pseudonyms.keys())
     )

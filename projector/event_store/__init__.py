@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from projector.domain.events import Event, Recorded
 
 if TYPE_CHECKING:
+    from projector.event_store.forgotten import Forgotten
     from projector.event_store.mapper import EventMapper
 
 
@@ -47,18 +48,8 @@ class GroupRange(NamedTuple):
 ALL_GROUPS: Final = GroupRange()
 
 
-class EventStore(Protocol):
-    """The methods of every store. All may be called from any thread, and raise StoreUnavailable."""
-
-    @property
-    def mapper(self) -> EventMapper:
-        """Maps events to their stored form, and back."""
-
-    def require_decodable(self) -> None:
-        """Raise StoreUnreadable if neither the first nor the last event can be decoded."""
-
-    def append(self, batch: Sequence[Candidate]) -> list[Appended]:
-        """Make the batch durable in one transaction; positions are contiguous, in the given order."""
+class EventReader(Protocol):
+    """Reads events. All methods raise StoreUnavailable."""
 
     def read(self, after: int, limit: int) -> list[Recorded]:
         """Return up to `limit` events of all groups after a position, in order; fewer if they are large."""
@@ -72,26 +63,44 @@ class EventStore(Protocol):
         They come in batches of some thousand; a batch may end, and begin, in the middle of a stream.
         """
 
+
+class EventStore(EventReader, Protocol):
+    """The methods of every store. All may be called from any thread, and raise StoreUnavailable."""
+
+    @property
+    def mapper(self) -> EventMapper:
+        """Maps events to their stored form, and back."""
+
+    def require_decodable(self) -> None:
+        """Raise StoreUnreadable if neither the first nor the last event can be decoded."""
+
+    def append(self, batch: Sequence[Candidate]) -> list[Appended]:
+        """Make the batch durable in one transaction; positions are contiguous, in the given order."""
+
     def split(self, through: int, count: int) -> list[GroupRange]:
         """Return at most `count` ranges of group ids, each with about as many events up to a position."""
 
     def dangling_identities(self) -> int:
         """Return how many identities refer to no event, or to one to which another identity refers."""
 
-    def forget(self, account: str) -> str:
-        """Use a pseudonym in place of an account in everything stored from now on; return it.
+    @property
+    def forgotten(self) -> Forgotten:
+        """The forgotten accounts; whatever is appended names them by their pseudonyms."""
 
-        What is stored already is left to `redact`. The same account always has the same pseudonym.
+    def redact(self, positions: Sequence[int], redacted: Callable[[Event], Event]) -> None:
+        """Replace the events at these positions by what `redacted` returns for them.
+
+        The fingerprints that the events had are kept. `redacted` is not called inside a transaction.
         """
 
-    def redact(self, positions: Sequence[int], pseudonyms: Mapping[str, str]) -> None:
-        """Replace accounts by pseudonyms in the events at these positions, in one transaction.
-
-        The fingerprints that the events had are kept.
-        """
+    def is_redacted(self, position: int) -> bool:
+        """Return whether the event at a position was redacted after it was appended."""
 
     def redactions(self) -> dict[int, bytes]:
         """Return the fingerprints that redacted events had, by position."""
+
+    def erase_traces(self) -> bool:
+        """Remove what was redacted from the database's files; return False if others use them at the moment."""
 
     def head(self) -> int:
         """Return the position of the newest event, 0 if there is none."""

@@ -1,106 +1,115 @@
-"""Forgotten accounts and their pseudonyms. Accounts are stored as keyed hashes, so that their ids cannot be read."""
+"""Forgotten accounts: their pseudonyms, and the forgettings that are still under way.
+
+A forgetting is under way until no event, no quarantined request and no read model names the account. Until then its id
+is stored, encrypted as events are; afterwards only a keyed hash of it.
+"""
 
 from __future__ import annotations
 
 import os
-import secrets
-from collections.abc import Iterable, Mapping
-from collections.abc import Set as AbstractSet
-from hashlib import blake2b
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Iterable
+from typing import Final, NamedTuple
 
 from projector.database import Connection
-from projector.domain.events import Event
-from projector.domain.redaction import mentioned, mentioned_in_unreadable, redact, redact_unreadable
+from projector.event_store.mapper import EventMapper
+from projector.event_store.pseudonyms import LIFTED, Pseudonyms, pseudonyms_in
+from projector.event_store.tables import Transactions
 
-if TYPE_CHECKING:
-    from projector.event_store.quarantine import UnreadableRequest
+_UNFINISHED: Final = "SELECT id, account, pseudonym FROM forgettings WHERE account IS NOT NULL ORDER BY id"
+_NOT_BEGUN: Final = (
+    "SELECT pseudonym FROM forgotten WHERE pseudonym NOT IN (SELECT pseudonym FROM forgettings)"
+    " AND pseudonym NOT LIKE ? ORDER BY id"
+)
+_UNKNOWN: Final = b""
+_INSERT: Final = "INSERT INTO forgettings (account, pseudonym) VALUES (?, ?)"
 
-_KEY_BYTES: Final = 16
-_MAX_CACHED: Final = 20_000
-_MAX_CACHED_LENGTH: Final = 64
-"""Texts up to this length, and not more than `_MAX_CACHED`, are cached as not forgotten: hashing takes longer."""
 
+class Forgetting(NamedTuple):
+    """An account that is being replaced by its pseudonym; ids of forgettings grow.
 
-class ForgottenAccount(NamedTuple):
-    """A row of the table: the hash of an account's id, the key of all hashes, and the account's pseudonym."""
+    The account is empty if it is known only by its hash.
+    """
 
-    digest: bytes
-    key: bytes
+    id: int
+    account: str
     pseudonym: str
 
 
-class Pseudonyms:
-    """The pseudonyms of all forgotten accounts, from the rows (id, digest, key, pseudonym) of the table.
+class Forgotten:
+    """The tables `forgotten` and `forgettings` beside the events. All methods raise StoreUnavailable."""
 
-    `through` is the newest row's id, 0 if nobody is forgotten.
-    """
+    def __init__(self, transactions: Transactions, mapper: EventMapper) -> None:
+        self._transactions = transactions
+        self._mapper = mapper
 
-    def __init__(self, rows: Iterable[tuple[int, bytes, bytes, str]] = ()) -> None:
-        accounts = {
-            row_id: ForgottenAccount(bytes(digest), bytes(key), pseudonym) for row_id, digest, key, pseudonym in rows
-        }
-        self.through = max(accounts, default=0)
-        self._key = next((account.key for account in accounts.values()), b"")
-        self._by_digest = {account.digest: account.pseudonym for account in accounts.values()}
-        self._not_forgotten: set[str] = set()
+    def begin(self, account: str) -> str:
+        """Use a pseudonym in place of an account in everything stored from now on; return it.
 
-    def of(self, candidates: AbstractSet[str]) -> dict[str, str]:
-        """Return the pseudonyms of the candidates that are forgotten accounts."""
-        unknown = candidates - self._not_forgotten
-        pseudonyms = {
-            candidate: pseudonym
-            for candidate in unknown
-            if (pseudonym := self._by_digest.get(_keyed_hash(candidate, self._key)))
-        }
-        if len(self._not_forgotten) > _MAX_CACHED:
-            self._not_forgotten = set()
-        self._not_forgotten |= {
-            candidate for candidate in unknown - pseudonyms.keys() if len(candidate) <= _MAX_CACHED_LENGTH
-        }
-        return pseudonyms
+        The same account always has the same pseudonym, until it is lifted.
+        """
+        with self._transactions.exclusive() as connection:
+            known = pseudonyms_in(connection)
+            if (pseudonym := known.of({account}).get(account)) is None:
+                row = known.new_account(account)
+                connection.execute("INSERT INTO forgotten (digest, key, pseudonym) VALUES (?, ?, ?)", row)
+                pseudonym = row.pseudonym
+            if all(forgetting.pseudonym != pseudonym for forgetting in self._unfinished(connection)):
+                connection.execute(_INSERT, (self._mapper.seal(account.encode(errors="surrogatepass")), pseudonym))
+            return pseudonym
 
-    def new_account(self, account: str) -> ForgottenAccount:
-        """Return the row that forgets another account, under a pseudonym never used before."""
-        key = self._key or os.urandom(_KEY_BYTES)
-        return ForgottenAccount(_keyed_hash(account, key), key, f"forgotten-{secrets.token_hex(8)}")
+    def unfinished(self) -> list[Forgetting]:
+        """Return the forgettings under way, in this process, in another, or in none since one was interrupted."""
+        with self._transactions.reading() as connection:
+            return self._unfinished(connection)
 
-    def redacted(self, event: Event) -> Event:
-        """Return the event to store: the same object if it mentions no forgotten account."""
-        pseudonyms = self.of(mentioned(event)) if self._by_digest else None
-        return redact(event, pseudonyms) if pseudonyms else event
+    def unfinished_count(self) -> int:
+        """Return how many they are, with those that version 0.1.0 left for `adopt_earlier`."""
+        with self._transactions.reading() as connection:
+            return len([*connection.execute(_UNFINISHED)]) + len(_not_begun(connection))
 
-    def redacted_request(self, request: UnreadableRequest) -> UnreadableRequest:
-        """Return the unreadable request to store."""
-        if not self._by_digest:
-            return request
-        texts = [request.body, *(_bytes(text) for text in (request.reason, request.command, request.platform) if text)]
-        pseudonyms = self.of({word for text in texts for word in mentioned_in_unreadable(text)})
-        return redact_request(request, pseudonyms) if pseudonyms else request
+    def adopt_earlier(self) -> None:
+        """Begin again what version 0.1.0 finished, since it left the ids in some events stored later."""
+        with self._transactions.exclusive() as connection:
+            for pseudonym in _not_begun(connection):
+                connection.execute(_INSERT, (self._mapper.seal(_UNKNOWN), pseudonym))
+
+    def all(self) -> list[tuple[str, bool]]:
+        """Return every pseudonym, in the order of forgetting, and whether it is lifted."""
+        with self._transactions.reading() as connection:
+            rows = [pseudonym for (pseudonym,) in connection.execute("SELECT pseudonym FROM forgotten ORDER BY id")]
+        return [(pseudonym.removeprefix(LIFTED), pseudonym.startswith(LIFTED)) for pseudonym in rows]
+
+    def newest(self) -> int:
+        """Return the id of the newest forgetting, finished or not, 0 if there is none."""
+        with self._transactions.reading() as connection:
+            return int(connection.execute("SELECT COALESCE(MAX(id), 0) FROM forgettings").fetchone()[0])
+
+    def finish(self, forgettings: Iterable[Forgetting]) -> None:
+        """Erase the ids of accounts that are stored nowhere else any more."""
+        with self._transactions.writing() as connection:
+            for forgetting in forgettings:
+                connection.execute("UPDATE forgettings SET account = NULL WHERE id = ?", (forgetting.id,))
+
+    def pseudonyms(self) -> Pseudonyms:
+        """Return the pseudonyms of all forgotten accounts."""
+        with self._transactions.reading() as connection:
+            return pseudonyms_in(connection)
+
+    def lift(self, pseudonym: str) -> None:
+        """Store the account of a pseudonym under its own id again, from now on; the history keeps the pseudonym."""
+        with self._transactions.exclusive() as connection:
+            # A row with a higher id tells receivers that the list has changed; its digest is no account's.
+            (key,) = connection.execute("SELECT key FROM forgotten WHERE pseudonym = ?", (pseudonym,)).fetchone()
+            row = (os.urandom(16), bytes(key), LIFTED + pseudonym)
+            connection.execute("INSERT INTO forgotten (digest, key, pseudonym) VALUES (?, ?, ?)", row)
+            connection.execute("DELETE FROM forgotten WHERE pseudonym = ?", (pseudonym,))
+
+    def _unfinished(self, connection: Connection) -> list[Forgetting]:
+        return [
+            Forgetting(row_id, self._mapper.unseal(bytes(account)).decode(errors="surrogatepass"), pseudonym)
+            for row_id, account, pseudonym in connection.execute(_UNFINISHED)
+        ]
 
 
-def pseudonyms_in(connection: Connection) -> Pseudonyms:
-    """Return the pseudonyms as a transaction sees them."""
-    return Pseudonyms(map(tuple, connection.execute("SELECT id, digest, key, pseudonym FROM forgotten ORDER BY id")))
-
-
-def redact_request(request: UnreadableRequest, pseudonyms: Mapping[str, str]) -> UnreadableRequest:
-    """Replace accounts by pseudonyms in an unreadable request and in what is kept with it."""
-
-    def redacted(text: str) -> str:
-        return redact_unreadable(_bytes(text), pseudonyms).decode(errors="surrogatepass")
-
-    return request._replace(
-        body=redact_unreadable(request.body, pseudonyms),
-        reason=redacted(request.reason),
-        command=request.command and redacted(request.command),
-        platform=request.platform and redacted(request.platform),
-    )
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode(errors="surrogatepass")
-
-
-def _keyed_hash(account: str, key: bytes) -> bytes:
-    return blake2b(account.encode(errors="surrogatepass"), key=key, digest_size=16).digest()
+def _not_begun(connection: Connection) -> list[str]:
+    return [pseudonym for (pseudonym,) in connection.execute(_NOT_BEGUN, (f"{LIFTED}%",))]

@@ -1,13 +1,14 @@
 """The quarantine: authentic requests that could not be read as callbacks, kept until they can or are dropped."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from projector.database import Connection
 from projector.event_store import StoreUnavailable
-from projector.event_store.forgotten import pseudonyms_in, redact_request
+from projector.event_store.forgotten import Forgotten
 from projector.event_store.mapper import EventMapper
+from projector.event_store.pseudonyms import Pseudonyms, newest_pseudonym
 from projector.event_store.tables import Transactions
 
 _COLUMNS = "id, received_at, times, reason, command, platform, body, position"
@@ -47,6 +48,13 @@ class Quarantined(NamedTuple):
     position: int | None
 
 
+class Redacted(NamedTuple):
+    """The numbers of entries that were redacted, and of those that cannot be decoded and so not be searched."""
+
+    redacted: int
+    undecodable: int
+
+
 class Quarantine:
     """A table beside the events, of at most `capacity` waiting requests. Bodies are compressed and encrypted as events.
 
@@ -57,6 +65,8 @@ class Quarantine:
         self._transactions = transactions
         self._mapper = mapper
         self._capacity = capacity
+        self._forgotten = Forgotten(transactions, mapper)
+        self._pseudonyms = Pseudonyms()
 
     def keep(self, request: UnreadableRequest) -> int:
         """Make a request durable and return its id; the same bytes again are counted, not kept twice.
@@ -64,24 +74,9 @@ class Quarantine:
         Raises QuarantineFull.
         """
         digest = _digest(request)
-        with self._transactions.exclusive() as connection:
-            self._require_room(connection, digest)
-            redacted = pseudonyms_in(connection).redacted_request(request)
-            rows = connection.execute(
-                "INSERT INTO quarantine (digest, received_at, times, reason, command, platform, body)"
-                " VALUES (?, ?, 1, ?, ?, ?, ?)"
-                " ON CONFLICT (digest) DO UPDATE SET times = quarantine.times + 1 RETURNING id",
-                (
-                    digest,
-                    redacted.received_at,
-                    redacted.reason,
-                    redacted.command,
-                    redacted.platform,
-                    self._mapper.seal(redacted.body),
-                ),
-            )
-            ((quarantine_id,),) = rows
-            return int(quarantine_id)
+        while (quarantine_id := self._keep(digest, self._pseudonyms.redacted_request(request))) is None:
+            self._pseudonyms = self._forgotten.pseudonyms()
+        return quarantine_id
 
     def waiting(self, after: int = 0, limit: int = 100) -> list[Quarantined]:
         """Return waiting requests whose id is greater than `after`, by id."""
@@ -102,30 +97,53 @@ class Quarantine:
             deleted = connection.execute("DELETE FROM quarantine WHERE id = ? RETURNING id", (quarantine_id,))
             return bool([*deleted])
 
-    def redact(self, pseudonyms: Mapping[str, str]) -> int:
-        """Replace accounts by pseudonyms in all requests, waiting or released; return in how many."""
-        with self._transactions.exclusive() as connection:
+    def redact(self, redacted: Callable[[UnreadableRequest], UnreadableRequest]) -> Redacted:
+        """Replace requests, waiting or released, by what `redacted` returns for them, one by one."""
+        with self._transactions.reading() as connection:
             ids = [quarantine_id for (quarantine_id,) in connection.execute("SELECT id FROM quarantine")]
-            count = sum(self._redact(connection, quarantine_id, pseudonyms) for quarantine_id in ids)
-        self._transactions.erase_traces()
-        return count
+        outcomes = [self._redact(quarantine_id, redacted) for quarantine_id in ids]
+        return Redacted(outcomes.count(True), outcomes.count(None))
 
     def count(self) -> int:
         """Return how many requests wait."""
         with self._transactions.reading() as connection:
             return _waiting_count(connection)
 
-    def _redact(self, connection: Connection, quarantine_id: int, pseudonyms: Mapping[str, str]) -> bool:
+    def _keep(self, digest: bytes, request: UnreadableRequest) -> int | None:
+        """Insert or count a request; return None, and change nothing, if more accounts are forgotten by now."""
+        with self._transactions.exclusive() as connection:
+            if newest_pseudonym(connection) != self._pseudonyms.through:
+                return None
+            self._require_room(connection, digest)
+            row = (request.received_at, request.reason, request.command, request.platform)
+            rows = connection.execute(
+                "INSERT INTO quarantine (digest, received_at, times, reason, command, platform, body)"
+                " VALUES (?, ?, 1, ?, ?, ?, ?)"
+                " ON CONFLICT (digest) DO UPDATE SET times = quarantine.times + 1 RETURNING id",
+                (digest, *row, self._mapper.seal(request.body)),
+            )
+            ((quarantine_id,),) = rows
+            return int(quarantine_id)
+
+    def _redact(self, quarantine_id: int, redacted: Callable[[UnreadableRequest], UnreadableRequest]) -> bool | None:
+        """Redact a request; return whether it changed, None if its body cannot be decoded."""
         query = "SELECT body, reason, command, platform, received_at FROM quarantine WHERE id = ?"
-        ((sealed, *texts),) = connection.execute(query, (quarantine_id,))
-        request = UnreadableRequest(self._mapper.unseal(bytes(sealed)), *texts)
-        redacted = redact_request(request, pseudonyms)
-        if redacted == request:
+        with self._transactions.reading() as connection:
+            row = connection.execute(query, (quarantine_id,)).fetchone()
+        if row is None:
             return False
-        connection.execute(
-            "UPDATE quarantine SET body = ?, reason = ?, command = ?, platform = ? WHERE id = ?",
-            (self._mapper.seal(redacted.body), redacted.reason, redacted.command, redacted.platform, quarantine_id),
-        )
+        sealed, *texts = row
+        try:
+            request = UnreadableRequest(self._mapper.unseal(bytes(sealed)), *texts)
+        except Exception:  # noqa: BLE001 - ciphers and compressors raise errors of any type
+            return None
+        if (changed := redacted(request)) == request:
+            return False
+        with self._transactions.writing() as connection:
+            connection.execute(
+                "UPDATE quarantine SET body = ?, reason = ?, command = ?, platform = ? WHERE id = ?",
+                (self._mapper.seal(changed.body), changed.reason, changed.command, changed.platform, quarantine_id),
+            )
         return True
 
     def _require_room(self, connection: Connection, digest: bytes) -> None:

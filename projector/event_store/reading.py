@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TypeVar
 
 from projector.domain.events import Recorded
-from projector.event_store import EventStore
+from projector.event_store import EventReader
 
 MAX_BATCH_BYTES: Final = 4 * 1024 * 1024
 """A thousand events of the usual size take less than one mebibyte; a single event may be larger than this."""
@@ -25,22 +25,22 @@ def take_batch(items: Iterable[_Item], size_of: Callable[[_Item], int]) -> list[
     return batch
 
 
-def history(store: EventStore, after: int, batch_size: int) -> Iterator[Recorded]:
+def history(events: EventReader, after: int, batch_size: int) -> Iterator[Recorded]:
     """Yield all events after a position, in order. Raises StoreUnavailable."""
-    while batch := store.read(after, batch_size):
+    while batch := events.read(after, batch_size):
         yield from batch
         after = batch[-1].position
 
 
-def group_history(store: EventStore, group_id: str, after_version: int, batch_size: int) -> Iterator[Recorded]:
+def group_history(events: EventReader, group_id: str, after_version: int, batch_size: int) -> Iterator[Recorded]:
     """Yield one group's events after a version, in order. Raises StoreUnavailable."""
-    for batch in _group_batches(store, group_id, after_version, batch_size):
+    for batch in _group_batches(events, group_id, after_version, batch_size):
         yield from batch
 
 
-def stream(store: EventStore, group_id: str, through: int) -> Iterator[list[Recorded]]:
+def stream(events: EventReader, group_id: str, through: int) -> Iterator[list[Recorded]]:
     """Yield one group's events up to a position, in order, in batches. Raises StoreUnavailable."""
-    for batch in _group_batches(store, group_id, 0, _STREAM_BATCH_SIZE):
+    for batch in _group_batches(events, group_id, 0, _STREAM_BATCH_SIZE):
         if batch[-1].position <= through:
             yield batch
             continue
@@ -49,7 +49,7 @@ def stream(store: EventStore, group_id: str, through: int) -> Iterator[list[Reco
         return
 
 
-def _group_batches(store: EventStore, group_id: str, after_version: int, batch_size: int) -> Iterator[list[Recorded]]:
-    while batch := store.read_group(group_id, after_version, batch_size):
+def _group_batches(events: EventReader, group_id: str, after_version: int, batch_size: int) -> Iterator[list[Recorded]]:
+    while batch := events.read_group(group_id, after_version, batch_size):
         yield batch
         after_version = batch[-1].version

@@ -3,7 +3,7 @@
 import sqlite3
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -12,16 +12,18 @@ import msgspec
 import structlog
 
 from projector.clock import now_ms
-from projector.database.sqlite import errors_as, switch_to_wal
+from projector.database.sqlite import SQLiteConnection, empty_log, errors_as, switch_to_wal
+from projector.domain.events import Event
 from projector.event_store import Candidate, StoreUnavailable
 from projector.event_store.mapper import EventMapper
-from projector.event_store.quarantine import UnreadableRequest
+from projector.event_store.quarantine import Redacted, UnreadableRequest
 from projector.event_store.reading import take_batch
 
 _UNREADABLE: Final = "unread"
 """The topic of unreadable requests, as every released version stores it."""
 
 _LOCK_TIMEOUT_S: Final = 0.5
+_REDACTED_AT_ONCE: Final = 100
 _PRAGMAS: Final = ("PRAGMA synchronous=FULL", "PRAGMA fullfsync=ON", "PRAGMA secure_delete=ON")
 _TABLE: Final = """CREATE TABLE IF NOT EXISTS spool (
     id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, state BLOB NOT NULL, identity BLOB NOT NULL,
@@ -85,12 +87,11 @@ class Spool:
 
     def keep(self, batch: Sequence[Candidate]) -> None:
         """Make events durable. Raises StoreUnavailable if there is no room."""
-        stored = [(self._mapper.to_stored_event(event), identity) for event, identity in batch]
-        self._insert([(event.topic, event.state, identity) for event, identity in stored])
+        self._insert([(*self._encoded(candidate), candidate.identity) for candidate in batch])
 
     def keep_unreadable(self, request: UnreadableRequest) -> None:
         """Make an unreadable request durable. Raises StoreUnavailable if there is no room."""
-        self._insert([(_UNREADABLE, self._mapper.seal(msgspec.json.encode(request)), b"")])
+        self._insert([(*self._encoded(request), b"")])
 
     def oldest(self, after: int, limit: int) -> list[tuple[int, Candidate | UnreadableRequest]]:
         """Return entries after an id, oldest first, with their ids; fewer if they are large, or are set aside now."""
@@ -112,6 +113,32 @@ class Spool:
         with _unavailable, self._lock, self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
             self._connection.executemany("DELETE FROM spool WHERE id = ?", [(entry_id,) for entry_id in ids])
+
+    def redact(
+        self, redacted: Callable[[Event], Event], redacted_request: Callable[[UnreadableRequest], UnreadableRequest]
+    ) -> Redacted:
+        """Replace entries by what these functions return for them, some at a time."""
+        last_id = count = 0
+        while entries := self.oldest(last_id, _REDACTED_AT_ONCE):
+            last_id = entries[-1][0]
+            changes = []
+            for entry_id, entry in entries:
+                if isinstance(entry, UnreadableRequest):
+                    changed: Candidate | UnreadableRequest = redacted_request(entry)
+                else:
+                    changed = entry._replace(event=redacted(entry.event))
+                if changed != entry:
+                    changes.append((self._encoded(changed)[1], entry_id))
+            with _unavailable, self._lock, self._connection:
+                self._connection.execute("BEGIN IMMEDIATE")
+                self._connection.executemany("UPDATE spool SET state = ? WHERE id = ?", changes)
+            count += len(changes)
+        return Redacted(count, self.status().set_aside)
+
+    def erase_traces(self) -> bool:
+        """Remove what was redacted from the files; return False if others use them at the moment."""
+        with _unavailable, self._lock:
+            return empty_log(SQLiteConnection(self._connection))
 
     def status(self) -> SpoolStatus:
         with _unavailable, self._lock:
@@ -157,6 +184,13 @@ class Spool:
                 self._connection.execute("BEGIN IMMEDIATE")
                 self._connection.execute(f"INSERT OR IGNORE INTO spool ({_COLUMNS}) SELECT {_COLUMNS} FROM set_aside")
                 self._connection.execute("DELETE FROM set_aside")
+
+    def _encoded(self, entry: Candidate | UnreadableRequest) -> tuple[str, bytes]:
+        """Return the topic and the state of an entry."""
+        if isinstance(entry, UnreadableRequest):
+            return _UNREADABLE, self._mapper.seal(msgspec.json.encode(entry))
+        stored = self._mapper.to_stored_event(entry.event)
+        return stored.topic, stored.state
 
     def _decoded(self, topic: str, state: bytes, identity: bytes) -> Candidate | UnreadableRequest:
         if topic == _UNREADABLE:

@@ -1,18 +1,29 @@
 """What the event stores on both databases share: everything but appending and reading."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from eventsourcing.persistence import StoredEvent
 
 from projector.database import Connection
-from projector.domain.events import Recorded, UndecodableEvent
-from projector.domain.redaction import redact
+from projector.domain.events import Event, Recorded, UndecodableEvent
 from projector.event_store import Candidate, EventStore, StoreUnreadable
 from projector.event_store.fingerprint import fingerprint
-from projector.event_store.forgotten import Pseudonyms, pseudonyms_in
+from projector.event_store.forgotten import Forgotten
 from projector.event_store.mapper import EventMapper
+from projector.event_store.pseudonyms import Pseudonyms
 from projector.event_store.tables import Transactions
+
+
+class _Change(NamedTuple):
+    """The stored form of an event, before and after its redaction, and the fingerprint that it had."""
+
+    position: int
+    state_before: bytes
+    state: bytes
+    fingerprint: bytes
 
 
 class SQLEventStore(EventStore):
@@ -23,6 +34,7 @@ class SQLEventStore(EventStore):
         self._mapper = mapper
         self._position = position
         self._pseudonyms = Pseudonyms()
+        self._forgotten = Forgotten(transactions, mapper)
         self._is_decodable = False
 
     @property
@@ -47,37 +59,54 @@ class SQLEventStore(EventStore):
             ).fetchone()
         return int(row[0])
 
-    def forget(self, account: str) -> str:
-        with self._transactions.exclusive() as connection:
-            known = pseudonyms_in(connection)
-            if pseudonym := known.of({account}).get(account):
-                return pseudonym
-            row = known.new_account(account)
-            connection.execute("INSERT INTO forgotten (digest, key, pseudonym) VALUES (?, ?, ?)", row)
-            return row.pseudonym
+    @property
+    def forgotten(self) -> Forgotten:
+        return self._forgotten
 
-    def redact(self, positions: Sequence[int], pseudonyms: Mapping[str, str]) -> None:
-        with self._transactions.exclusive() as connection:
-            for position in positions:
-                self._redact(connection, position, pseudonyms)
-        self._transactions.erase_traces()
+    def redact(self, positions: Sequence[int], redacted: Callable[[Event], Event]) -> None:
+        while positions:
+            changes = [change for position in positions for change in self._changes(position, redacted)]
+            with self._transactions.writing() as connection:
+                positions = [change.position for change in changes if not self._replace(connection, change)]
+
+    def is_redacted(self, position: int) -> bool:
+        with self._transactions.reading() as connection:
+            query = "SELECT 1 FROM redactions WHERE position = ?"
+            return connection.execute(query, (position,)).fetchone() is not None
+
+    def erase_traces(self) -> bool:
+        return self._transactions.erase_traces()
 
     def redactions(self) -> dict[int, bytes]:
         with self._transactions.reading() as connection:
             rows = connection.execute("SELECT position, fingerprint FROM redactions")
             return {position: bytes(original) for position, original in rows}
 
-    def _redact(self, connection: Connection, position: int, pseudonyms: Mapping[str, str]) -> None:
+    def _changes(self, position: int, redacted: Callable[[Event], Event]) -> Iterator[_Change]:
+        """Yield the change of the event at a position, if `redacted` changes it."""
         query = (
             f"SELECT {self._position}, originator_id, originator_version, topic, state"
             f" FROM stored_events WHERE {self._position} = ?"
         )
-        (recorded,) = self._recorded(connection.execute(query, (position,)))
-        state = self._mapper.to_stored_event(redact(recorded.event, pseudonyms)).state
-        connection.execute(f"UPDATE stored_events SET state = ? WHERE {self._position} = ?", (state, position))
-        connection.execute(
-            "INSERT INTO redactions VALUES (?, ?) ON CONFLICT DO NOTHING", (position, fingerprint(recorded))
+        with self._transactions.reading() as connection:
+            rows = list(map(tuple, connection.execute(query, (position,))))
+        for recorded in self._recorded(rows):
+            if (event := redacted(recorded.event)) is not recorded.event:
+                state = self._mapper.to_stored_event(event).state
+                yield _Change(position, bytes(rows[0][4]), state, fingerprint(recorded))
+
+    def _replace(self, connection: Connection, change: _Change) -> bool:
+        """Replace an event's state, unless it has changed meanwhile; return whether it is replaced."""
+        replaced = connection.execute(
+            f"UPDATE stored_events SET state = ? WHERE {self._position} = ? AND state = ? RETURNING {self._position}",
+            (change.state, change.position, change.state_before),
         )
+        if not [*replaced]:
+            return False
+        connection.execute(
+            "INSERT INTO redactions VALUES (?, ?) ON CONFLICT DO NOTHING", (change.position, change.fingerprint)
+        )
+        return True
 
     def _stored(self, batch: Sequence[Candidate]) -> list[tuple[StoredEvent, bytes | None]]:
         """Return events in their stored form, with their identities. Raises StoreUnreadable."""
@@ -87,8 +116,7 @@ class SQLEventStore(EventStore):
         return [(self._mapper.to_stored_event(known.redacted(event)), identity) for event, identity in batch]
 
     def _load_pseudonyms(self) -> None:
-        with self._transactions.reading() as connection:
-            self._pseudonyms = pseudonyms_in(connection)
+        self._pseudonyms = self._forgotten.pseudonyms()
 
     def _recorded(self, rows: Iterable[Any]) -> list[Recorded]:
         decode = self._mapper.decode_or_mark

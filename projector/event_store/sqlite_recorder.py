@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 from eventsourcing import sqlite as library
 from eventsourcing.persistence import PersistenceError, StoredEvent
 
-from projector.database.sqlite import SQLiteConnection, create_statement, errors_as
+from projector.database.sqlite import SQLiteConnection, create_statement, empty_log, errors_as
 from projector.event_store import Appended, GroupRange, StoreUnavailable
 from projector.event_store.reading import take_batch
 from projector.event_store.tables import INDEXES, TABLES
@@ -79,10 +79,9 @@ class GroupRecorder(library.SQLiteApplicationRecorder):
 
     exclusive = writing
 
-    def erase_traces(self) -> None:
-        """Move the log into the file and truncate it, unless another process reads from it at the moment."""
+    def erase_traces(self) -> bool:
         with self.reading() as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            return empty_log(connection)
 
     def append(
         self, batch: Sequence[tuple[StoredEvent, bytes | None]], forgotten_through: int

@@ -26,9 +26,15 @@ FORGOTTEN: Final = Table(
     (*integers("id"), Column("digest", "bytes", unique=True), Column("key", "bytes"), *text("pseudonym")),
     numbered=True,
 )
+FORGETTINGS: Final = Table(
+    "forgettings",
+    1,
+    (*integers("id"), Column("account", "bytes", required=False), Column("pseudonym", "text")),
+    numbered=True,
+)
 REDACTIONS: Final = Table("redactions", 1, (*integers("position"), Column("fingerprint", "bytes")))
 
-TABLES: Final = (IDENTITIES, QUARANTINE, FORGOTTEN, REDACTIONS)
+TABLES: Final = (IDENTITIES, QUARANTINE, FORGOTTEN, FORGETTINGS, REDACTIONS)
 INDEXES: Final = (Index("quarantine_waiting", "quarantine", ("id",), "position IS NULL"),)
 
 
@@ -44,5 +50,5 @@ class Transactions(Protocol):
     def exclusive(self) -> AbstractContextManager[Connection]:
         """Open a transaction as `writing` does, during which no other process appends, quarantines or forgets."""
 
-    def erase_traces(self) -> None:
-        """Remove what was overwritten or deleted from the files of the database, as far as it allows that."""
+    def erase_traces(self) -> bool:
+        """Remove what was overwritten or deleted from the database's files; return whether they are clean now."""

@@ -8,6 +8,7 @@ from typing import Final
 from projector.domain.events import Recorded
 from projector.event_store import EventStore
 from projector.event_store.reading import MAX_BATCH_BYTES, group_history, history
+from projector.event_store.renamed_events import RenamedEvents
 from projector.http import answers
 from projector.http.parameters import Parameters
 from projector.http.problems import Problem
@@ -72,12 +73,14 @@ class QueryEndpoints:
             raise Problem(404, "No events for this user in this group.")
         changes = session.past.changes(group_id, user_id, parameters.cursor, limit + 1)
         following = parameters.next_cursor(changes[limit - 1][0]) if len(changes) > limit else None
-        events = [(change, self._store.read(position - 1, 1)[0]) for (_, position), change in changes[:limit]]
+        history_events = self._events(session)
+        events = [(change, history_events.read(position - 1, 1)[0]) for (_, position), change in changes[:limit]]
         return answers.History([answers.history_event(change, recorded) for change, recorded in events], following)
 
     def diff(self, session: QuerySession, parameters: Parameters) -> answers.Diff:
         earlier, later = (
-            PastGroup(self._store, session.past, parameters.group_id, cut) for cut in _span(session, parameters)
+            PastGroup(self._events(session), session.past, parameters.group_id, cut)
+            for cut in _span(session, parameters)
         )
         if (state := later.state()) is None:
             raise Problem(404, f"No events for this group{_until(parameters.to is None)}.")
@@ -86,20 +89,20 @@ class QueryEndpoints:
         return answers.diff(earlier.state(), state, page, following)
 
     def group_events(self, session: QuerySession, parameters: Parameters) -> answers.Events:
-        group_id, after = parameters.group_id, parameters.cursor or 0
+        group_id, after, reader = parameters.group_id, parameters.cursor or 0, self._events(session)
         if (parameters.from_, parameters.to) == (None, None):
-            events = group_history(self._store, group_id, after, parameters.limit + 1)
+            events = group_history(reader, group_id, after, parameters.limit + 1)
         else:
-            events = events_between(self._store, session.past, group_id, _span(session, parameters), after)
+            events = events_between(reader, session.past, group_id, _span(session, parameters), after)
         page, is_last = _event_page(events, parameters.limit)
-        if not page and not self._store.read_group(group_id, 0, 1):
+        if not page and not reader.read_group(group_id, 0, 1):
             raise Problem(404, "No events for this group.")
         following = None if is_last else parameters.next_cursor(page[-1].version)
         return answers.Events([answers.event(recorded) for recorded in page], following)
 
-    def events(self, _: QuerySession, parameters: Parameters) -> answers.Events:
+    def events(self, session: QuerySession, parameters: Parameters) -> answers.Events:
         after = max(parameters.after, parameters.cursor or 0)
-        page, is_last = _event_page(history(self._store, after, parameters.limit + 1), parameters.limit)
+        page, is_last = _event_page(history(self._events(session), after, parameters.limit + 1), parameters.limit)
         following = None if is_last else parameters.next_cursor(page[-1].position)
         return answers.Events([answers.event(recorded) for recorded in page], following)
 
@@ -108,7 +111,10 @@ class QueryEndpoints:
         if parameters.is_now:
             return session
         position = reached_position(session) if parameters.position is None else parameters.position
-        return PastGroups(self._store, session.past, Cut(position, parameters.at))
+        return PastGroups(self._events(session), session.past, Cut(position, parameters.at))
+
+    def _events(self, session: QuerySession) -> RenamedEvents:
+        return RenamedEvents(self._store, session.forgotten_through)
 
 
 def reached_position(session: QuerySession) -> int:

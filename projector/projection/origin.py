@@ -18,9 +18,11 @@ OTHER_EVENTS: Final = "it was built from other events: the event store was resto
 def is_built_from(store: EventStore, mark: Mark | None) -> bool:
     """Tell whether the newest event in a read model is the one at its position in the store.
 
-    Raises StoreUnavailable.
+    A redacted event is taken to be the same. Raises StoreUnavailable.
     """
-    return mark is None or mark in map(mark_of, store.read(mark.position - 1, 1))
+    if mark is None or mark in map(mark_of, store.read(mark.position - 1, 1)):
+        return True
+    return store.is_redacted(mark.position)
 
 
 def require_built_from(store: EventStore, mark: Mark | None) -> None:

@@ -8,6 +8,7 @@ from projector.clock import now_ms as current_ms
 from projector.domain.events import Recorded
 from projector.event_store import EventStore
 from projector.event_store.reading import stream
+from projector.event_store.renamed_events import RenamedEvents
 from projector.projection import Batch, Projection, apply_or_set_aside, of_same_version
 from projector.read_model import ReadModel
 from projector.read_model.unit_of_work import UnitOfWork
@@ -48,9 +49,10 @@ def refold_group(
     """
     with read_model.transaction() as work:
         checkpoints = work.checkpoints()
+        events = RenamedEvents(store, work.forgotten_through)
         for projection in of_same_version(projections, checkpoints):
             end = checkpoints[projection.name].position if through is None else through
-            refold(work, projection, group_id, stream(store, group_id, end), now_ms=current_ms())
+            refold(work, projection, group_id, stream(events, group_id, end), now_ms=current_ms())
 
 
 def retry_set_aside(store: EventStore, read_model: ReadModel, projections: Sequence[Projection]) -> int:

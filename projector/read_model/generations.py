@@ -31,8 +31,13 @@ class Generation(Protocol):
     def shard(self, number: int) -> Generation:
         """Return a generation that another process may fill, to be appended to this one; numbers start at 1."""
 
-    def create(self, versions: Mapping[str, int], *, from_scratch: Collection[str]) -> DraftReadModel:
-        """Create it with the projections of `versions`: those in `from_scratch` empty, the others copied from live."""
+    def create(
+        self, versions: Mapping[str, int], *, from_scratch: Collection[str], forgotten_through: int
+    ) -> DraftReadModel:
+        """Create it with the projections of `versions`: those in `from_scratch` empty, the others copied from live.
+
+        It is recorded that it names the accounts of forgettings up to `forgotten_through` by their pseudonyms.
+        """
 
     def open(self) -> ReadModel:
         """Open it after its draft is finished."""

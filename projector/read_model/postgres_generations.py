@@ -54,7 +54,9 @@ class PostgresGeneration:
     def shard(self, number: int) -> PostgresGeneration:  # noqa: ARG002 - all shards are in the same schema
         return PostgresGeneration(self._url, self._number, is_shard=True)
 
-    def create(self, versions: Mapping[str, int], *, from_scratch: Collection[str]) -> PostgresDraft:
+    def create(
+        self, versions: Mapping[str, int], *, from_scratch: Collection[str], forgotten_through: int
+    ) -> PostgresDraft:
         if not self._is_shard:
             copied = set(versions) - set(from_scratch)
             with unavailable, connect(self._url) as connection:
@@ -63,6 +65,7 @@ class PostgresGeneration:
                     # All tables are copied as of the same moment.
                     connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
                     self._create_tables(connection, {name: versions[name] for name in from_scratch})
+                    connection.execute("INSERT INTO forgotten_through VALUES (1, %s)", (forgotten_through,))
                     if copied and (live := _select_number(connection, LIVE)) is not None:
                         self._copy(connection, f"read_model_{live}", copied)
         return PostgresDraft(self._url, self._number)

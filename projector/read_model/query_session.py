@@ -10,7 +10,7 @@ from projector.read_model.group_filter import GroupFilter, page_query
 from projector.read_model.groups import GroupState, Membership
 from projector.read_model.past import Past
 from projector.read_model.rows import Mark, Roster, SetAside
-from projector.read_model.unit_of_work import read_mark, set_aside_events
+from projector.read_model.unit_of_work import read_forgotten_through, read_mark, set_aside_events
 
 _SELECT_GROUPS: Final = (
     "SELECT profiles.group_id, profiles.evidence, member_count, lives, fullness.evidence, members.evidence"
@@ -61,6 +61,10 @@ class QuerySession:
     def mark(self) -> Mark | None:
         """Return the newest event in the read model, None before the first."""
         return read_mark(self._connection)
+
+    def forgotten_through(self) -> int:
+        """Return the newest forgetting when this read model was built."""
+        return read_forgotten_through(self._connection)
 
     def group(self, group_id: str) -> GroupState | None:
         row = self._connection.execute(_SELECT_GROUPS + " = ?", (group_id,)).fetchone()

@@ -9,6 +9,7 @@ SCHEMA_VERSION: Final = 2
 
 MARK: Final = Table("mark", 1, (*integers("id", "position"), Column("fingerprint", "bytes")))
 CHECKPOINTS: Final = Table("checkpoints", 1, (*text("projection"), *integers("version", "position")))
+FORGOTTEN_THROUGH: Final = Table("forgotten_through", 1, integers("id", "forgetting"))
 SET_ASIDE: Final = Table("set_aside", 2, (*integers("position"), *text("projection", "reason"), *integers("at")))
 
 MEMBERS: Final = Table(
@@ -60,7 +61,13 @@ PROJECTION_TABLES: Final = {
 }
 """The tables that each projection writes."""
 
-TABLES: Final = (MARK, CHECKPOINTS, SET_ASIDE, *(table for tables in PROJECTION_TABLES.values() for table in tables))
+TABLES: Final = (
+    MARK,
+    FORGOTTEN_THROUGH,
+    CHECKPOINTS,
+    SET_ASIDE,
+    *(table for tables in PROJECTION_TABLES.values() for table in tables),
+)
 
 INDEXED_LENGTH: Final = 200
 """Characters of a text in an index of PostgreSQL, whose index rows must fit into a third of a page, 2.7 KB."""

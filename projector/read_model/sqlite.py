@@ -17,7 +17,7 @@ from projector.database.sqlite import (
 )
 from projector.read_model import NoReadModel, ReadModelUnavailable
 from projector.read_model.query_session import QuerySession
-from projector.read_model.schema import PROJECTION_TABLES, SCHEMA_VERSION, SQLITE_INDEXES, TABLES
+from projector.read_model.schema import FORGOTTEN_THROUGH, PROJECTION_TABLES, SCHEMA_VERSION, SQLITE_INDEXES, TABLES
 from projector.read_model.sqlite_link import LinkedFile
 from projector.read_model.unit_of_work import ReadTransaction, UnitOfWork, commit_or_roll_back
 
@@ -65,16 +65,18 @@ class SQLiteDraft(SQLiteReadModel):
         self._path = path
 
     @classmethod
-    def create(cls, path: str, empty: Mapping[str, int], *, copied_from: str | None = None) -> SQLiteDraft:
+    def create(
+        cls, path: str, empty: Mapping[str, int], forgotten_through: int, *, copied_from: str | None = None
+    ) -> SQLiteDraft:
         """Create the file: projections of `empty`, by version, without rows, the others copied from another file.
 
         Raises ReadModelUnavailable.
         """
         with unavailable:
             if copied_from is None:
-                _create(path, empty)
+                _create(path, empty, forgotten_through)
             else:
-                _copy(copied_from, path, empty)
+                _copy(copied_from, path, empty, forgotten_through)
         return cls(path)
 
     def append(self, shard: str, projections: Iterable[str]) -> None:
@@ -116,18 +118,19 @@ class SQLiteQueries:
         self._file.close()
 
 
-def _create(path: str, versions: Mapping[str, int]) -> None:
+def _create(path: str, versions: Mapping[str, int], forgotten_through: int) -> None:
     create_private_file(path)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         for table in TABLES:
             connection.execute(create_statement(table))
         connection.executemany("INSERT INTO checkpoints VALUES (?, ?, 0)", versions.items())
+        connection.execute("INSERT INTO forgotten_through VALUES (1, ?)", (forgotten_through,))
         connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         connection.execute("COMMIT")
 
 
-def _copy(source: str, path: str, empty: Mapping[str, int]) -> None:
+def _copy(source: str, path: str, empty: Mapping[str, int], forgotten_through: int) -> None:
     create_private_file(path)
     with closing(sqlite3.connect(source)) as live, closing(sqlite3.connect(path)) as connection:
         live.backup(connection)
@@ -135,5 +138,7 @@ def _copy(source: str, path: str, empty: Mapping[str, int]) -> None:
             for table in (table.name for projection in empty for table in PROJECTION_TABLES[projection]):
                 connection.execute(f"DELETE FROM {table}")
             connection.executemany("INSERT OR REPLACE INTO checkpoints VALUES (?, ?, 0)", empty.items())
+            connection.execute(create_statement(FORGOTTEN_THROUGH, if_missing=True))
+            connection.execute("INSERT OR REPLACE INTO forgotten_through VALUES (1, ?)", (forgotten_through,))
             connection.executemany("DELETE FROM set_aside WHERE projection = ?", [(name,) for name in empty])
         connection.execute("PRAGMA journal_mode=DELETE")

@@ -34,10 +34,12 @@ class SQLiteGeneration:
     def shard(self, number: int) -> SQLiteGeneration:
         return SQLiteGeneration(self._path.with_suffix(f".{int(self._path.suffix[1:]) + number}"), self._files)
 
-    def create(self, versions: Mapping[str, int], *, from_scratch: Collection[str]) -> SQLiteDraft:
+    def create(
+        self, versions: Mapping[str, int], *, from_scratch: Collection[str], forgotten_through: int
+    ) -> SQLiteDraft:
         live = None if set(from_scratch) == set(versions) else self._files.live
         empty = {projection: versions[projection] for projection in from_scratch}
-        return SQLiteDraft.create(self.name, empty, copied_from=str(live) if live else None)
+        return SQLiteDraft.create(self.name, empty, forgotten_through, copied_from=str(live) if live else None)
 
     def open(self) -> SQLiteReadModel:
         return SQLiteReadModel(self.name)

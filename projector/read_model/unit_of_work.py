@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 from projector.database import Connection
 from projector.read_model.rows import Checkpoint, Mark, SetAside, TableRows
-from projector.read_model.schema import MARK, PROJECTION_TABLES, SET_ASIDE
+from projector.read_model.schema import FORGOTTEN_THROUGH, MARK, PROJECTION_TABLES, SET_ASIDE
 from projector.read_model.sql_tables import SQLTables
 
 
@@ -23,6 +23,10 @@ class ReadTransaction:
     def mark(self) -> Mark | None:
         """Return the newest event in the read model, None before the first."""
         return read_mark(self._connection)
+
+    def forgotten_through(self) -> int:
+        """Return the newest forgetting when this read model was built: it knows the accounts of later ones by id."""
+        return read_forgotten_through(self._connection)
 
     def set_aside_events(self) -> list[SetAside]:
         """Return the events set aside, by position."""
@@ -93,6 +97,14 @@ def read_mark(connection: Connection) -> Mark | None:
     """Return the newest event in the read model, None before the first."""
     row = connection.execute("SELECT position, fingerprint FROM mark").fetchone()
     return Mark(*row) if row else None
+
+
+def read_forgotten_through(connection: Connection) -> int:
+    """Return the newest forgetting when the read model was built; version 0.1.0 records none."""
+    if not connection.has_table(FORGOTTEN_THROUGH.name):
+        return 0
+    row = connection.execute("SELECT forgetting FROM forgotten_through").fetchone()
+    return int(row[0]) if row else 0
 
 
 def set_aside_events(connection: Connection) -> list[SetAside]:

@@ -29,6 +29,7 @@ def build(
     versions: Mapping[str, int],
     *,
     through: int,
+    forgotten_through: int,
     on_progress: Callable[[RebuildProgress], None],
     jobs: Jobs | None,
 ) -> None:
@@ -38,8 +39,14 @@ def build(
     """
     names = [projection.name for projection in projections]
     first, *others = store.split(through, _shard_count(through, jobs))
-    with closing(fresh.create(versions, from_scratch=names)) as draft, ExitStack() as stack:
-        shards = [Shard(fresh.shard(n), projections, through, groups) for n, groups in enumerate(others, 1)]
+    with (
+        closing(fresh.create(versions, from_scratch=names, forgotten_through=forgotten_through)) as draft,
+        ExitStack() as stack,
+    ):
+        shards = [
+            Shard(fresh.shard(number), projections, through, forgotten_through, groups)
+            for number, groups in enumerate(others, 1)
+        ]
         processes = [stack.enter_context(shard_process.start(jobs.open_store, shard)) for shard in shards if jobs]
         folded_here = 0
 
@@ -49,7 +56,7 @@ def build(
             folded = folded_here + sum(process.folded() for process in processes)
             on_progress(RebuildProgress("fold", folded, through))
 
-        failed = Shard(fresh, projections, through, first).load(store, draft, on_progress=report)
+        failed = Shard(fresh, projections, through, forgotten_through, first).load(store, draft, on_progress=report)
         for process in processes:
             failed |= process.result(lambda: report(0))
             draft.append(process.shard.generation.name, names)

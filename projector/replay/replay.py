@@ -75,21 +75,25 @@ class Replay:
             needed = [projection for projection in self._projections if self._reasons(live, [projection])]
             return self._rebuild(fresh, live, needed, check=False) if needed else None
 
-    def replace_all(self) -> int:
-        """Build all projections, make the new read model live, delete the earlier ones; return its position."""
+    def replace_outdated(self) -> int:
+        """Build all projections anew unless they are up to date; delete earlier read models; return the position."""
         with self._begin() as (fresh, live):
-            self._build(fresh, self._projections, through=self._store.head())
-            with closing(fresh.open()) as rebuilt:
-                position = self._swap(fresh, rebuilt, live)
+            if self._reasons(live, self._projections):
+                self._build(fresh, self._projections, through=self._store.head())
+                with closing(fresh.open()) as rebuilt:
+                    self._swap(fresh, rebuilt, live)
             self._generations.drop_previous()
-            return position
+            with live.read_transaction() as now:
+                return _position(now, self._projections)
 
     def rebuild_group(self, group_id: str, *, only: str | None = None, check: bool = False) -> ReplayResult:
         """Compare one group; unless it is a check, correct it in one transaction."""
         projections = self._select(only)
         with self._begin() as (scratch, live):
             self._require_up_to_date(live, projections)
-            scratch.create(self._versions(), from_scratch=self._versions()).finish()
+            with live.read_transaction() as now:
+                versions, forgotten_through = self._versions(), now.forgotten_through()
+            scratch.create(versions, from_scratch=versions, forgotten_through=forgotten_through).finish()
             with closing(scratch.open()) as rebuilt, live.read_transaction() as now:
                 position = _position(now, projections)
                 refold_group(self._store, rebuilt, projections, group_id, through=position)
@@ -131,14 +135,25 @@ class Replay:
                     position = _position(now, selected)
                     Subscription(self._store, rebuilt, self._projections).catch_up(through=position)
                     with rebuilt.read_transaction() as then:
-                        result = ReplayResult(position, self._compare(now, then, selected))
+                        if now.forgotten_through() == then.forgotten_through():
+                            result = ReplayResult(position, self._compare(now, then, selected))
+                        else:
+                            result = ReplayResult(position, 0, ("users were forgotten meanwhile",))
             if not check:
                 self._swap(fresh, rebuilt, live)
         return result
 
     def _build(self, fresh: Generation, selected: Sequence[Projection], *, through: int) -> None:
-        versions, on_progress = self._versions(), self._on_progress
-        build(self._store, fresh, selected, versions, through=through, on_progress=on_progress, jobs=self._jobs)
+        build(
+            self._store,
+            fresh,
+            selected,
+            self._versions(),
+            through=through,
+            forgotten_through=self._store.forgotten.newest(),
+            on_progress=self._on_progress,
+            jobs=self._jobs,
+        )
 
     def _comparable_at(self, live: ReadModel, selected: Sequence[Projection]) -> tuple[int, list[str]]:
         """Return the position up to which to build, and the reasons not to compare there."""

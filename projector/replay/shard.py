@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from projector.event_store import ALL_GROUPS, EventStore, GroupRange
+from projector.event_store.renamed_events import RenamedEvents
 from projector.projection import Projection, mark_of
 from projector.projection.bulk_load import load
 from projector.read_model import DraftReadModel
@@ -11,11 +12,15 @@ from projector.read_model.generations import Generation
 
 
 class Shard(NamedTuple):
-    """The generation to build into, and the groups whose events up to position `through` are folded."""
+    """The generation to build into, and the groups whose events up to position `through` are folded.
+
+    Accounts of forgettings up to `forgotten_through` are named by their pseudonyms.
+    """
 
     generation: Generation
     projections: Sequence[Projection]
     through: int
+    forgotten_through: int
     groups: GroupRange = ALL_GROUPS
 
     def load(self, store: EventStore, draft: DraftReadModel, *, on_progress: Callable[[int], None]) -> set[str]:
@@ -25,8 +30,9 @@ class Shard(NamedTuple):
         ReadModelUnavailable.
         """
         with draft.transaction() as work:
-            streams = store.read_streams(self.through, self.groups)
+            events = RenamedEvents(store, lambda: self.forgotten_through)
+            streams = events.read_streams(self.through, self.groups)
             failed = load(work, self.projections, streams, through=self.through, on_progress=on_progress)
-            for newest in store.read(self.through - 1, 1) if self.through else []:
+            for newest in events.read(self.through - 1, 1) if self.through else []:
                 work.save_mark(mark_of(newest))
         return failed

@@ -70,7 +70,12 @@ def build_shard(open_store: Callable[[], EventStore], shard: Shard, sender: Conn
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     versions = {projection.name: projection.version for projection in shard.projections}
     try:
-        with closing(open_store()) as store, closing(shard.generation.create(versions, from_scratch=versions)) as draft:
+        with (
+            closing(open_store()) as store,
+            closing(
+                shard.generation.create(versions, from_scratch=versions, forgotten_through=shard.forgotten_through)
+            ) as draft,
+        ):
             failed = shard.load(store, draft, on_progress=sender.send)
         sender.send(failed)
     except (StoreUnavailable, ReadModelUnavailable) as error:

@@ -18,6 +18,8 @@ def reasons_to_rebuild(store: EventStore, read_model: ReadTransaction, projectio
     reasons = [_reason(projection, checkpoints.get(projection.name)) for projection in projections]
     if not is_built_from(store, read_model.mark()):
         reasons.append(OTHER_EVENTS)
+    if read_model.forgotten_through() < store.forgotten.newest():
+        reasons.append("users were forgotten after it was built")
     return [reason for reason in reasons if reason]
 
 

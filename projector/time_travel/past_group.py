@@ -13,7 +13,7 @@ from projector.domain.fullness import Fullness
 from projector.domain.lives import NEVER, Lives
 from projector.domain.membership import Member, Standing
 from projector.domain.profile import Profile
-from projector.event_store import EventStore
+from projector.event_store import EventReader
 from projector.event_store.reading import group_history
 from projector.read_model import blocks
 from projector.read_model.blocks import Block
@@ -33,8 +33,8 @@ _NO_EVIDENCE: Final = Member()
 class PastGroup:
     """One group, which need not be known, as of a cut. All methods raise StoreUnavailable and ReadModelUnavailable."""
 
-    def __init__(self, store: EventStore, past: Past, group_id: str, cut: Cut) -> None:
-        self._store = store
+    def __init__(self, events: EventReader, past: Past, group_id: str, cut: Cut) -> None:
+        self._reader = events
         self._past = past
         self._group_id = group_id
         self.cut = cut
@@ -118,7 +118,7 @@ class PastGroup:
         span = Span(earlier, self.cut)
         if sum(block.last_version - block.before for block in self._blocks if span.may_include(block)) > _MAX_EVENTS:
             return None
-        return _mentioned(events_between(self._store, self._past, self._group_id, span))
+        return _mentioned(events_between(self._reader, self._past, self._group_id, span))
 
     @cached_property
     def _stored_users(self) -> RosterUsers:
@@ -181,7 +181,7 @@ class PastGroup:
 
     def _read(self, after: int, last: int) -> Iterator[Recorded]:
         """Yield the events after one version, up to another."""
-        return islice(group_history(self._store, self._group_id, after, last - after), last - after)
+        return islice(group_history(self._reader, self._group_id, after, last - after), last - after)
 
 
 def _mentioned(events: Iterable[Recorded]) -> set[str]:

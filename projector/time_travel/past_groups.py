@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
-from projector.event_store import EventStore
+from projector.event_store import EventReader
 from projector.read_model.groups import GroupState, Membership
 from projector.read_model.past import Past
 from projector.time_travel.cut import Cut
@@ -16,8 +16,8 @@ _BATCH_SIZE: Final = 100
 class PastGroups:
     """All groups as of a cut. All methods raise StoreUnavailable and ReadModelUnavailable."""
 
-    def __init__(self, store: EventStore, past: Past, cut: Cut) -> None:
-        self._store = store
+    def __init__(self, events: EventReader, past: Past, cut: Cut) -> None:
+        self._reader = events
         self._past = past
         self._cut = cut
         self._loaded: dict[str, PastGroup] = {}
@@ -46,5 +46,5 @@ class PastGroups:
 
     def _past_group(self, group_id: str) -> PastGroup:
         if group_id not in self._loaded:
-            self._loaded[group_id] = PastGroup(self._store, self._past, group_id, self._cut)
+            self._loaded[group_id] = PastGroup(self._reader, self._past, group_id, self._cut)
         return self._loaded[group_id]

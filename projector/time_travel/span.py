@@ -5,7 +5,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from projector.domain.events import Recorded
-from projector.event_store import EventStore
+from projector.event_store import EventReader
 from projector.event_store.reading import group_history
 from projector.read_model.blocks import Block
 from projector.read_model.past import Past
@@ -26,7 +26,7 @@ class Span(NamedTuple):
 
 
 def events_between(
-    store: EventStore, past: Past, group_id: str, span: Span, after_version: int = 0
+    events: EventReader, past: Past, group_id: str, span: Span, after_version: int = 0
 ) -> Iterator[Recorded]:
     """Yield a group's events in the span that come after a version, in order.
 
@@ -37,4 +37,4 @@ def events_between(
             continue
         after = max(block.before, after_version)
         count = block.last_version - after
-        yield from filter(span.includes, islice(group_history(store, group_id, after, count), count))
+        yield from filter(span.includes, islice(group_history(events, group_id, after, count), count))

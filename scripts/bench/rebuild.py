@@ -80,7 +80,7 @@ class StockProjection(Projection[StockView]):
 def stock(path: Path) -> dict[str, Any]:
     events = SQLiteApplicationRecorder(SQLiteDatastore(str(path), originator_id_type="text"))
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        SQLiteDraft.create(file := str(Path(folder, "view.db")), {}).finish()
+        SQLiteDraft.create(file := str(Path(folder, "view.db")), {}, 0).finish()
         view = StockView(SQLiteDatastore(file))
         view.create_table()
         projection, mapper, position = StockProjection(view), EventMapper(JSONTranscoder()), 0

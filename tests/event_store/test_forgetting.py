@@ -11,12 +11,13 @@ from projector.callbacks import translate
 from projector.event_store import Candidate, StoreUnavailable
 from projector.event_store.fingerprint import fingerprint
 from projector.event_store.quarantine import UnreadableRequest
-from projector.forgetting import find_mentions, forget
+from projector.forgetting import Mentions, find_mentions, finish
 from projector.verification import verify_history
 from tests.domain import facts as f
 
 if TYPE_CHECKING:
     from projector.event_store import EventStore
+    from projector.event_store.quarantine import Quarantine
     from tests.event_store.databases import Database
 
 
@@ -37,10 +38,16 @@ def nothing(_: int) -> None:
     pass
 
 
+def forget(store: EventStore, quarantine: Quarantine, accounts: list[str]) -> tuple[Mentions, dict[str, str]]:
+    """Forget accounts in a history without a read model."""
+    pseudonyms = {account: store.forgotten.begin(account) for account in accounts}
+    return finish(store, quarantine, None, rebuild=lambda: None, on_progress=nothing), pseudonyms
+
+
 def test_what_is_appended_after_it_names_a_pseudonym_whoever_appends_and_others_stay(database: Database) -> None:
     store, other = database.open(), database.open()
     other.append([joins("ann", 1)])
-    pseudonym = store.forget("ann")
+    pseudonym = store.forgotten.begin("ann")
     other.append([joins("ann", 2), joins("bob", 3)])
     store.append([joins("ann", 4)])
     assert members(store) == ["ann", pseudonym, "bob", pseudonym]
@@ -49,12 +56,12 @@ def test_what_is_appended_after_it_names_a_pseudonym_whoever_appends_and_others_
 
 def test_an_account_has_one_pseudonym_for_ever_and_every_account_its_own(database: Database) -> None:
     store = database.open()
-    pseudonyms = [store.forget(account) for account in ("ann", "bob", "ann", "\u0000\u4e2d")]
+    pseudonyms = [store.forgotten.begin(account) for account in ("ann", "bob", "ann", "\u0000\u4e2d")]
     assert pseudonyms[0] == pseudonyms[2]
     assert len({*pseudonyms}) == 3
     store.close()
     again = database.open()
-    assert again.forget("ann") == pseudonyms[0]
+    assert again.forgotten.begin("ann") == pseudonyms[0]
     again.append([joins("\u0000\u4e2d", 1)])
     assert members(again) == [pseudonyms[3]]
 
@@ -62,7 +69,7 @@ def test_an_account_has_one_pseudonym_for_ever_and_every_account_its_own(databas
 def test_a_repeat_of_what_was_redacted_is_still_a_repeat(database: Database) -> None:
     store, quarantine = database.open_both()
     store.append([joins("ann", 1), joins("bob", 2)])
-    forget(store, quarantine, ["ann"], on_progress=nothing)
+    forget(store, quarantine, ["ann"])
     assert [
         (appended.position, appended.repeated) for appended in store.append([joins("ann", 1), joins("ann", 3)])
     ] == [
@@ -79,8 +86,8 @@ def test_only_events_that_name_the_account_are_changed_and_what_they_were_is_kep
     before = store.read(0, 10)
     assert find_mentions(store, ["ann", "nobody"], on_progress=nothing)[:3] == (2, 1, 0)
     assert store.read(0, 10) == before
-    mentions, names = forget(store, quarantine, ["ann", "nobody"], on_progress=nothing)
-    assert (mentions, {*names}) == ((2, 1, 0, 0), {"ann", "nobody"})
+    mentions, names = forget(store, quarantine, ["ann", "nobody"])
+    assert (mentions, {*names}) == ((2, 1, 0, 0, 0), {"ann", "nobody"})
     after = store.read(0, 10)
     assert [old == new for old, new in zip(before, after, strict=True)] == [False, True, False, True]
     assert members(store) == [names["ann"], "bob", names["ann"], "annie"]
@@ -88,7 +95,7 @@ def test_only_events_that_name_the_account_are_changed_and_what_they_were_is_kep
     assert [(recorded.position, recorded.version, recorded.event.occurred_at) for recorded in after] == [
         (recorded.position, recorded.version, recorded.event.occurred_at) for recorded in before
     ]
-    assert forget(store, quarantine, ["ann"], on_progress=nothing)[0] == (0, 0, 0, 0)
+    assert forget(store, quarantine, ["ann"])[0] == (0, 0, 0, 0, 0)
 
 
 def test_of_an_event_that_is_redacted_twice_the_first_fingerprint_stays(database: Database) -> None:
@@ -98,7 +105,7 @@ def test_of_an_event_that_is_redacted_twice_the_first_fingerprint_stays(database
     store.append([Candidate(event, None)])
     was = fingerprint(store.read(0, 1)[0])
     for account in ("ann", "bob"):
-        forget(store, quarantine, [account], on_progress=nothing)
+        forget(store, quarantine, [account])
     assert store.redactions() == {1: was}
     (now,) = store.read(0, 1)
     assert "ann" not in now.event.callback
@@ -116,8 +123,8 @@ def test_what_is_in_the_quarantine_loses_the_account_before_and_after(database: 
 
     keep(b'{"a":"ann"')
     keep(b"bob \xff")
-    assert forget(store, quarantine, ["ann"], on_progress=nothing)[0].quarantined == 2
-    pseudonym = store.forget("ann")
+    assert forget(store, quarantine, ["ann"])[0].quarantined == 2
+    pseudonym = store.forgotten.begin("ann")
     assert [entry.body for entry in quarantine.waiting()] == [f'{{"a":"{pseudonym}"'.encode(), b"bob \xff"]
     assert {entry.command for entry in quarantine.waiting()} == {f"{pseudonym}'s"}
     assert keep(b"ann \xff", "ann?") == f"{pseudonym} ".encode() + b"\xff"
@@ -144,7 +151,7 @@ def test_while_others_append_nobody_gets_the_account_in_afterwards(database: Dat
         started.wait()
         while store.head() < 40:
             pass
-        _, names = forget(store, quarantine, ["ann"], on_progress=nothing)
+        _, names = forget(store, quarantine, ["ann"])
         reached = store.head()
         while store.head() < reached + 40:
             pass
@@ -159,7 +166,5 @@ def test_a_digest_is_not_given_out_for_good_while_somebody_is_forgotten(database
     store, quarantine = database.open_both()
     store.append([joins("ann", at) for at in range(5)])
     faults: list[str] = []
-    verify_history(
-        store, on_fault=faults.append, on_progress=lambda _: forget(store, quarantine, ["ann"], on_progress=nothing)
-    )
+    verify_history(store, on_fault=faults.append, on_progress=lambda _: forget(store, quarantine, ["ann"]))
     assert [fault.partition(":")[0] for fault in faults] == ["users were forgotten during verification"]

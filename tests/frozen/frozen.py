@@ -193,7 +193,7 @@ def writing(
     """Write a store, and serve it: post the parts `small` and `large`, forget accounts, replay, post `after`."""
     with serving(database, **settings) as server:
         acknowledged = post(server, [request for request in requests if request.part in ("small", "large")], clock)
-    for arguments in (("forget", *forgotten), ("replay", "--jobs", "2")):
+    for arguments in (("forget", "--yes", *forgotten), ("replay", "--jobs", "2")):
         done = run_cli(database, *arguments, **settings)
         assert done.returncode == 0, done.stdout + done.stderr
     with serving(database, **settings) as server:

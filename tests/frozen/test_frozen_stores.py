@@ -203,7 +203,7 @@ def test_a_forgotten_account_is_recorded_under_the_same_pseudonym(store: Store) 
             server.post(joined | {"NewMemberList": [{"Member_Account": account}]}).headers["Projector-Position"]
         )
         assert [*server.members("another", wait_for=position)] == [pseudonym]
-        again = store.cli("forget", account)
+        again = store.cli("forget", "--yes", account)
         assert (again.returncode, pseudonym in again.stdout) == (0, True)
         assert [*server.members("another")] == [pseudonym]
 

@@ -32,7 +32,7 @@ def begin_read_model(database: Path, versions: Mapping[str, int] = VERSIONS) -> 
     """Make an empty read model the live one, and open it."""
     generations = open_generations(settings(database))
     with generations.begin_rebuild() as generation:
-        generation.create(versions, from_scratch=versions).finish()
+        generation.create(versions, from_scratch=versions, forgotten_through=0).finish()
         generation.promote()
     return generations.live()
 

@@ -64,7 +64,7 @@ def roll_back(database: Path) -> None:
 
 
 def forget(database: Path) -> None:
-    _run(database, "forget", FORGOTTEN)
+    _run(database, "forget", "--yes", FORGOTTEN)
 
 
 def keep_readable(database: Path, body: dict[str, Any]) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
+from contextlib import closing
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from projector.bootstrap import open_stores
+from projector.domain.events import Recorded
 from projector.event_store import Appended
 from tests import shown
 from tests.kinds import copied, generations, settings
@@ -31,7 +34,7 @@ from tests.processes.waiting import until
 from tests.running import run_cli, serving
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 pytestmark = pytest.mark.slow  # every test here starts processes
@@ -177,6 +180,27 @@ def test_dying_before_any_step_of_a_rollback_leaves_either_generation_live(tmp_p
     assert each_step(tmp_path, prepared, dying.roll_back, check) > 5
 
 
+def as_sent(before: list[Recorded], serials: Sequence[int]) -> list[Recorded]:
+    """A history, and these callbacks as if no account were forgotten."""
+    recorded = [*before]
+    for candidate in candidates(serials, SEED):
+        group_id = candidate.event.group_id
+        version = 1 + sum(earlier.event.group_id == group_id for earlier in recorded)
+        recorded.append(Recorded(len(recorded) + 1, candidate.event, version))
+    return recorded
+
+
+def under_ids(database: Path) -> dict[str, Any]:
+    """Every group with its members from the read model, with the forgotten account's id in place of its pseudonym."""
+    with closing(open_stores(settings(database)).events) as events:
+        pseudonyms = [pseudonym for pseudonym, _ in events.forgotten.all()]
+    text = json.dumps(projected(database))
+    assert sum(name in text for name in (f'"{dying.FORGOTTEN}"', *pseudonyms)) <= 1, "one account has one name"
+    for pseudonym in pseudonyms:
+        text = text.replace(pseudonym, dying.FORGOTTEN)
+    return {group_id: tuple(state) for group_id, state in json.loads(text).items()}
+
+
 def test_dying_before_any_step_of_forgetting_leaves_the_history_intact_and_the_next_run_completes_it(
     tmp_path: Path,
 ) -> None:
@@ -185,11 +209,16 @@ def test_dying_before_any_step_of_forgetting_leaves_the_history_intact_and_the_n
     before = history(prepared)
     mentions = sum(f'"{dying.FORGOTTEN}"' in recorded.event.callback for recorded in before)
     assert mentions >= 2
+    later = range(len(before) + 1, len(before) + 21)
 
     def check(database: Path) -> None:
-        left = history(copied(database, database.parent / "left"))
-        changed = [after for after, original in zip(left, before, strict=True) if after != original]
+        left = copied(database, database.parent / "left")
+        changed = [after for after, original in zip(history(left), before, strict=True) if after != original]
         assert len(changed) in (0, mentions), "in one transaction"
+        assert under_ids(left) == shown.folded(before), "the roster is right after the cut"
+        write(left, later, SEED)
+        assert dying.does(dying.catch_up, left)
+        assert under_ids(left) == shown.folded(as_sent(before, later)), "and after the callbacks that follow"
         assert dying.does(dying.forget, database)
         assert dying.FORGOTTEN not in repr(history(database)) + repr(rows(database))
         assert projected(database) == shown.folded(history(database))

@@ -43,7 +43,7 @@ def fill(read_model: SQLiteReadModel, events: list[Event]) -> None:
 
 
 def created(path: str) -> SQLiteReadModel:
-    SQLiteDraft.create(path, {projection.name: projection.version for projection in PROJECTIONS}).finish()
+    SQLiteDraft.create(path, {projection.name: projection.version for projection in PROJECTIONS}, 0).finish()
     return SQLiteReadModel(path)
 
 

@@ -1,0 +1,52 @@
+"""Events that name users as a read model knows them, whatever the history has come to call them."""
+
+from collections.abc import Callable, Iterator
+
+from msgspec.structs import replace
+
+from projector.domain.events import Recorded
+from projector.domain.redaction import redact
+from projector.event_store import ALL_GROUPS, EventReader, EventStore, GroupRange
+
+
+class RenamedEvents(EventReader):
+    """The events of a store, for a read model that was built when `forgotten_through` was the newest forgetting.
+
+    It knows the accounts of later forgettings by their ids, the others by their pseudonyms. While a forgetting is under
+    way, events may have either. Create it before reading from it, while the read model is live or under construction.
+    """
+
+    def __init__(self, store: EventStore, forgotten_through: Callable[[], int]) -> None:
+        self._store = store
+        self._forgotten_through = forgotten_through
+        self._names: dict[str, str] = {}
+        self._learn_names()
+
+    def read(self, after: int, limit: int) -> list[Recorded]:
+        return self._renamed(self._store.read(after, limit))
+
+    def read_group(self, group_id: str, after_version: int, limit: int) -> list[Recorded]:
+        return self._renamed(self._store.read_group(group_id, after_version, limit))
+
+    def read_streams(self, through: int, groups: GroupRange = ALL_GROUPS) -> Iterator[list[Recorded]]:
+        return map(self._renamed, self._store.read_streams(through, groups))
+
+    def renamed(self, events: list[Recorded]) -> list[Recorded]:
+        """Return events that were read before this object was created, renamed."""
+        if not self._names:
+            return events
+        return [replace(recorded, event=redact(recorded.event, self._names)) for recorded in events]
+
+    def _renamed(self, events: list[Recorded]) -> list[Recorded]:
+        self._learn_names()
+        return self.renamed(events)
+
+    def _learn_names(self) -> None:
+        # Names are kept: events may have been read before a forgetting was finished, and be renamed after it.
+        for forgetting in self._store.forgotten.unfinished():
+            if not forgetting.account:
+                continue  # version 0.1.0 has given all read models the pseudonym
+            if forgetting.id <= self._forgotten_through():
+                self._names[forgetting.account] = forgetting.pseudonym
+            else:
+                self._names[forgetting.pseudonym] = forgetting.account
