@@ -49,6 +49,11 @@ def find_mentions(store: EventStore, accounts: Iterable[str], *, on_progress: Ca
     return _search(store, redacted, on_progress, lambda _: None)
 
 
+def begin(store: EventStore, account: str) -> str:
+    """Use a pseudonym for an account in everything stored from now on; return it. Raises StoreUnavailable."""
+    return _retry(partial(store.forgotten.begin, account))
+
+
 def finish(
     store: EventStore,
     quarantine: Quarantine,

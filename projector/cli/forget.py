@@ -10,7 +10,7 @@ from projector.bootstrap import Stores, open_queries, open_stores
 from projector.cli import replay
 from projector.cli.output import note, say
 from projector.cli.progress import Progress
-from projector.forgetting import Mentions, find_mentions
+from projector.forgetting import Mentions, begin, find_mentions
 from projector.read_model import NoReadModel
 from projector.settings import Settings
 
@@ -92,7 +92,7 @@ def _forget(stores: Stores, settings: Settings, options: argparse.Namespace) -> 
         note("projector: nothing was changed")
         return 1
     for user in options.users:
-        say(f"{user} is now {forgotten.begin(user)}")
+        say(f"{user} is now {begin(stores.events, user)}")
     return _status(replay.finish_forgetting(options, settings, stores))
 
 

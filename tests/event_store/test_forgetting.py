@@ -11,7 +11,7 @@ from projector.callbacks import translate
 from projector.event_store import Candidate, StoreUnavailable
 from projector.event_store.fingerprint import fingerprint
 from projector.event_store.quarantine import UnreadableRequest
-from projector.forgetting import Mentions, find_mentions, finish
+from projector.forgetting import Mentions, begin, find_mentions, finish
 from projector.verification import verify_history
 from tests.domain import facts as f
 
@@ -40,7 +40,7 @@ def nothing(_: int) -> None:
 
 def forget(store: EventStore, quarantine: Quarantine, accounts: list[str]) -> tuple[Mentions, dict[str, str]]:
     """Forget accounts in a history without a read model."""
-    pseudonyms = {account: store.forgotten.begin(account) for account in accounts}
+    pseudonyms = {account: begin(store, account) for account in accounts}
     return finish(store, quarantine, None, rebuild=lambda: None, on_progress=nothing), pseudonyms
 
 
