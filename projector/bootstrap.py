@@ -12,7 +12,7 @@ import structlog
 from anyio import to_thread
 from starlette.types import ASGIApp
 
-from projector.event_store import EventStore, StoreUnavailable, StoreUnreadable
+from projector.event_store import EventStore, OtherApp, StoreUnavailable, StoreUnreadable
 from projector.event_store.group_commit import GroupCommit
 from projector.event_store.quarantine import Quarantine
 from projector.event_store.spool import Spool
@@ -59,15 +59,20 @@ class Stores(NamedTuple):
     quarantine: Quarantine
 
 
-def open_stores(settings: Settings, *, allow_unavailable: bool = False) -> Stores:
+def open_stores(settings: Settings, *, allow_unavailable: bool = False, read_only: bool = False) -> Stores:
     """Open the event store. With `allow_unavailable`, a PostgreSQL database that is down is connected to later.
 
-    Raises StoreUnavailable and WrongSetting.
+    With `read_only`, nothing is created, and stores of earlier versions are read as they are. Otherwise, what is
+    missing is created, and the store's SDKAppID checked or recorded.
+
+    Raises StoreUnavailable, StoreUnreadable and OtherApp among them, and WrongSetting.
     """
-    stores = _open_stores(settings)
+    stores = _open_stores(settings, read_only=read_only)
     try:
         stores.events.require_decodable()
-    except StoreUnreadable:
+        if settings.sdk_app_id is not None and not read_only:
+            stores.events.require_app(settings.sdk_app_id)
+    except (StoreUnreadable, OtherApp):
         raise
     except StoreUnavailable as error:
         if not allow_unavailable or settings.postgres_url is None:
@@ -76,14 +81,18 @@ def open_stores(settings: Settings, *, allow_unavailable: bool = False) -> Store
     return stores
 
 
-def _open_stores(settings: Settings) -> Stores:
+def _open_stores(settings: Settings, *, read_only: bool) -> Stores:
     library, max_quarantined = dict(settings.library), settings.max_quarantined
     if settings.postgres_url is None:
-        return Stores(*open_sqlite(settings.database_path, library, max_quarantined=max_quarantined))
+        return Stores(
+            *open_sqlite(settings.database_path, library, max_quarantined=max_quarantined, read_only=read_only)
+        )
     with _postgres_driver():
         from projector.event_store.postgres import open_postgres
     url = _connection_string(settings, settings.postgres_url)
-    return Stores(*open_postgres(url, library, max_quarantined=max_quarantined, pool_size=settings.pool_size))
+    return Stores(
+        *open_postgres(url, library, max_quarantined=max_quarantined, pool_size=settings.pool_size, read_only=read_only)
+    )
 
 
 def _connection_string(settings: Settings, url: str) -> str:
@@ -106,16 +115,16 @@ def _postgres_driver() -> Iterator[None]:
         ) from error
 
 
-def open_events(settings: Settings) -> EventStore:
-    """Open the event store. Raises StoreUnavailable and WrongSetting."""
-    return open_stores(settings).events
+def open_events(settings: Settings, *, read_only: bool = False) -> EventStore:
+    """Open the event store as `open_stores` does. Raises StoreUnavailable and WrongSetting."""
+    return open_stores(settings, read_only=read_only).events
 
 
 def open_spool(settings: Settings, store: EventStore) -> Spool | None:
     """Open the spool of a receiver on this machine, None if there is none. Raises StoreUnavailable."""
     if settings.spool_path is None or not Path(settings.spool_path).exists():
         return None
-    return Spool(settings.spool_path, store.mapper, settings.spool_events)
+    return Spool(settings.spool_path, store.mapper, settings.spool_events, settings.sdk_app_id)
 
 
 def open_generations(settings: Settings) -> Generations:
@@ -216,7 +225,7 @@ def _worker(settings: Settings, stores: Stores) -> Worker:
 def _forwarding(settings: Settings, stores: Stores, on_forward: Callable[[], None]) -> StoreAndForward | None:
     if settings.spool_path is None:
         return None
-    spool = Spool(settings.spool_path, stores.events.mapper, settings.spool_events)
+    spool = Spool(settings.spool_path, stores.events.mapper, settings.spool_events, settings.sdk_app_id)
     return StoreAndForward(stores.events, stores.quarantine, spool, on_forward)
 
 

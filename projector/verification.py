@@ -60,7 +60,7 @@ def verify_history(
         verifier.report(f"the digest is of {expected.position} events, but there are only {verifier.position}")
     if store.redactions() != redactions:
         verifier.report("users were forgotten during verification: the digest is not valid; verify again")
-    if unfinished := store.forgotten.unfinished_count():
+    if unfinished := len(store.forgotten.unfinished()):
         verifier.report(f"users are not forgotten everywhere yet: {unfinished}; run `projector forget` to finish")
     if dangling := store.dangling_identities():
         verifier.report(f"callback identities with no event, or with an event of another identity: {dangling}")

@@ -12,6 +12,7 @@ from projector import __version__, logs
 from projector.cli import events, forget, quarantine, replay, serve, simulate, status, verify
 from projector.cli.output import note
 from projector.event_store import StoreUnavailable
+from projector.event_store.sqlite import require_store
 from projector.forgetting import TracesRemain
 from projector.read_model import ReadModelUnavailable
 from projector.replay.replay import CannotReplay
@@ -39,10 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = read_settings(os.environ)
         for name in settings.unknown_names:
             log.warning("ignoring an unknown setting", name=name)
-        if options.needs_database and settings.database_path and not Path(settings.database_path).exists():
-            raise WrongSetting(
-                f"no database at {settings.database_path}; set PROJECTOR_DATABASE_URL to the database of `serve`"
-            )
+        if options.needs_database and settings.database_path:
+            _require_database(settings.database_path)
         status = int(options.run(options, settings))
         sys.stdout.flush()
     except (WrongSetting, StoreUnavailable, ReadModelUnavailable, CannotReplay, TracesRemain) as error:
@@ -58,6 +57,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return status
+
+
+def _require_database(path: str) -> None:
+    if not Path(path).exists():
+        raise WrongSetting(f"no database at {path}; set PROJECTOR_DATABASE_URL to the database of `serve`")
+    require_store(path)
 
 
 def _discard_output() -> None:

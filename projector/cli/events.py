@@ -28,7 +28,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Print an event per line, in order; return 1 if there are no events for the group."""
-    with closing(open_events(settings)) as store:
+    with closing(open_events(settings, read_only=True)) as store:
         if options.group is None:
             events = history(store, options.after, _BATCH_SIZE)
         else:

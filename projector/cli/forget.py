@@ -36,7 +36,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     """Forget, and rebuild the read model; return 1 if that is refused, or if events could not be searched."""
     if options.users and (options.list or options.lift):
         options.refuse("--list and --lift are used without USER")
-    stores = open_stores(settings)
+    stores = open_stores(settings, read_only=options.dry_run or options.list)
     with closing(stores.events):
         if options.list:
             return _list(stores)

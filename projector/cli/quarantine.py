@@ -34,14 +34,14 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 
 def _list(_: argparse.Namespace, settings: Settings) -> int:
-    with _opened(settings) as stores:
+    with _opened(settings, read_only=True) as stores:
         for entry in _waiting(stores):
             say(_line(entry))
     return 0
 
 
 def _show(options: argparse.Namespace, settings: Settings) -> int:
-    with _opened(settings) as stores:
+    with _opened(settings, read_only=True) as stores:
         entry = stores.quarantine.find(options.id)
     if entry is None:
         note(f"projector: no callback {options.id} in the quarantine; see `projector quarantine list`")
@@ -99,8 +99,8 @@ def _release(stores: Stores, entry: Quarantined) -> int:
 
 
 @contextmanager
-def _opened(settings: Settings) -> Iterator[Stores]:
-    stores = open_stores(settings)
+def _opened(settings: Settings, *, read_only: bool = False) -> Iterator[Stores]:
+    stores = open_stores(settings, read_only=read_only)
     with closing(stores.events):
         yield stores
 

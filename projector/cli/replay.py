@@ -54,7 +54,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     for option in ("rollback", "if_needed"):
         if getattr(options, option) and (options.check or options.projection):
             options.refuse(f"--{option.replace('_', '-')} cannot be combined with --check or --projection")
-    stores = open_stores(settings)
+    stores = open_stores(settings, read_only=options.check)
     store = stores.events
     with closing(store), _replay(options, settings, store) as replay:
         if options.if_needed and store.forgotten.unfinished_count():
@@ -111,7 +111,7 @@ def _replay(options: argparse.Namespace, settings: Settings, store: EventStore) 
             on_difference=_DifferenceReport().add,
             on_progress=progress.update,
             on_wait=lambda: note("replay: waiting for another replay of this database"),
-            jobs=Jobs(options.jobs, partial(open_events, settings)),
+            jobs=Jobs(options.jobs, partial(open_events, settings, read_only=True)),
         )
 
 

@@ -24,7 +24,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Print the status; return 1 if the read model is not correct and current."""
-    stores = open_stores(settings)
+    stores = open_stores(settings, read_only=True)
     with closing(stores.events), closing(open_queries(settings)) as queries:
         health, counts = check_stores(stores, queries), _counts(queries)
     spool = spool_status(settings.spool_path) if settings.spool_path else SpoolStatus(0, 0)

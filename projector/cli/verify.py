@@ -32,7 +32,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
 
     Return 2 if the history has none, and there is no read model to compare with it.
     """
-    with closing(open_events(settings)) as store:
+    with closing(open_events(settings, read_only=True)) as store:
         with Progress("verify", "events", store.head()) as progress:
             result = verify_history(store, on_fault=say, on_progress=progress.advance, expected=options.expect)
         redacted = f", {result.redacted} of them redacted" if result.redacted else ""

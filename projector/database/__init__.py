@@ -75,13 +75,13 @@ class Connection(Protocol):
 
     def execute(self, statement: str, arguments: Sequence[Any] = (), /) -> Result: ...
 
-    def has_table(self, name: str, /) -> bool: ...
-
     def stream(self, query: str, arguments: Sequence[Any] = (), /) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of a result that may be larger than memory."""
 
     def find(self, columns: str, table: Table, keys: Iterable[Sequence[Any]], /) -> Iterator[tuple[Any, ...]]:
         """Yield these columns of the rows that have one of these keys, in any order."""
+
+    def has_table(self, name: str, /) -> bool: ...
 
     def upsert(self, table: Table, rows: Iterable[Sequence[Any]], /) -> None:
         """Insert whole rows, or replace those that have the same key."""

@@ -101,9 +101,6 @@ class PostgresConnection:
         cursor = self._connection.cursor(row_factory=tuple_row)
         return _Result(cursor.execute(_to_postgres(statement), list(map(escape_nul, arguments))))
 
-    def has_table(self, name: str) -> bool:
-        return bool(self.execute("SELECT to_regclass(?) IS NOT NULL", (name,)).fetchone()[0])
-
     def stream(self, query: str, arguments: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
         with self._connection.cursor(f"stream{next(self._numbers)}") as cursor:
             cursor.itersize = _STREAM_BATCH_SIZE
@@ -114,6 +111,10 @@ class PostgresConnection:
         # All keys go in one round trip.
         if arguments := _arrays(keys):
             yield from map(_unescaped, self._connection.execute(_find(columns, table), arguments))
+
+    def has_table(self, name: str) -> bool:
+        (found,) = self.execute("SELECT to_regclass(?)", (name,)).fetchone()
+        return found is not None
 
     def upsert(self, table: Table, rows: Iterable[Sequence[Any]]) -> None:
         # A statement may not replace a row twice: of equal keys, the last row counts.

@@ -78,15 +78,16 @@ class SQLiteConnection:
     def in_transaction(self) -> bool:
         return self._connection.in_transaction
 
-    def has_table(self, name: str) -> bool:
-        return self.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (name,)).fetchone() is not None
-
     def find(self, columns: str, table: Table, keys: Iterable[Sequence[Any]]) -> Iterator[tuple[Any, ...]]:
         # Keys are padded with NULL to a power of two, so that few different statements have to be prepared.
         for batch in _batches(keys, _MAX_KEYS):
             count = 1 << (len(batch) - 1).bit_length()
             arguments = [*chain.from_iterable(batch), *[None] * (table.width * (count - len(batch)))]
             yield from self.execute(_find(columns, table, count), arguments).fetchall()
+
+    def has_table(self, name: str) -> bool:
+        query = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
+        return self.execute(query, (name,)).fetchone() is not None
 
     def upsert(self, table: Table, rows: Iterable[Sequence[Any]]) -> None:
         self._connection.executemany(_upsert(table), rows)

@@ -21,6 +21,16 @@ class StoreUnreadable(StoreUnavailable):
     """The stored events cannot be decoded with these settings of compressor and cipher."""
 
 
+class OtherApp(StoreUnavailable):
+    """The store, or the spool, holds the events of another app."""
+
+    def __init__(self, holder: str, recorded: int, sdk_app_id: int, setting: str) -> None:
+        super().__init__(
+            f"{holder} belongs to SDKAppID {recorded}, but PROJECTOR_SDK_APP_ID is {sdk_app_id}; correct it, or set"
+            f" {setting} to another one"
+        )
+
+
 class Candidate(NamedTuple):
     """An event to append, unless one with the same identity is stored; with identity None, append it in any case."""
 
@@ -73,6 +83,12 @@ class EventStore(EventReader, Protocol):
 
     def require_decodable(self) -> None:
         """Raise StoreUnreadable if neither the first nor the last event can be decoded."""
+
+    def require_app(self, sdk_app_id: int) -> None:
+        """Record that the events are of this app. Raises OtherApp if those of another have been recorded.
+
+        If the store is unavailable now, this is made up for before the first append.
+        """
 
     def append(self, batch: Sequence[Candidate]) -> list[Appended]:
         """Make the batch durable in one transaction; positions are contiguous, in the given order."""

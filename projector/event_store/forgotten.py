@@ -13,13 +13,11 @@ from typing import Final, NamedTuple
 from projector.database import Connection
 from projector.event_store.mapper import EventMapper
 from projector.event_store.pseudonyms import LIFTED, Pseudonyms, pseudonyms_in
-from projector.event_store.tables import Transactions
+from projector.event_store.tables import FORGETTINGS, Transactions
 
 _UNFINISHED: Final = "SELECT id, account, pseudonym FROM forgettings WHERE account IS NOT NULL ORDER BY id"
-_NOT_BEGUN: Final = (
-    "SELECT pseudonym FROM forgotten WHERE pseudonym NOT IN (SELECT pseudonym FROM forgettings)"
-    " AND pseudonym NOT LIKE ? ORDER BY id"
-)
+_ALL: Final = "SELECT pseudonym FROM forgotten WHERE pseudonym NOT LIKE ?"
+_NOT_BEGUN: Final = f"{_ALL} AND pseudonym NOT IN (SELECT pseudonym FROM forgettings)"
 _UNKNOWN: Final = b""
 _INSERT: Final = "INSERT INTO forgettings (account, pseudonym) VALUES (?, ?)"
 
@@ -41,6 +39,7 @@ class Forgotten:
     def __init__(self, transactions: Transactions, mapper: EventMapper) -> None:
         self._transactions = transactions
         self._mapper = mapper
+        self._has_forgettings = False
 
     def begin(self, account: str) -> str:
         """Use a pseudonym in place of an account in everything stored from now on; return it.
@@ -65,12 +64,12 @@ class Forgotten:
     def unfinished_count(self) -> int:
         """Return how many they are, with those that version 0.1.0 left for `adopt_earlier`."""
         with self._transactions.reading() as connection:
-            return len([*connection.execute(_UNFINISHED)]) + len(_not_begun(connection))
+            return len(self._unfinished(connection)) + len(self._not_begun(connection))
 
     def adopt_earlier(self) -> None:
         """Begin again what version 0.1.0 finished, since it left the ids in some events stored later."""
         with self._transactions.exclusive() as connection:
-            for pseudonym in _not_begun(connection):
+            for pseudonym in self._not_begun(connection):
                 connection.execute(_INSERT, (self._mapper.seal(_UNKNOWN), pseudonym))
 
     def all(self) -> list[tuple[str, bool]]:
@@ -82,6 +81,8 @@ class Forgotten:
     def newest(self) -> int:
         """Return the id of the newest forgetting, finished or not, 0 if there is none."""
         with self._transactions.reading() as connection:
+            if not self._has_table(connection):
+                return 0
             return int(connection.execute("SELECT COALESCE(MAX(id), 0) FROM forgettings").fetchone()[0])
 
     def finish(self, forgettings: Iterable[Forgetting]) -> None:
@@ -105,11 +106,18 @@ class Forgotten:
             connection.execute("DELETE FROM forgotten WHERE pseudonym = ?", (pseudonym,))
 
     def _unfinished(self, connection: Connection) -> list[Forgetting]:
+        if not self._has_table(connection):
+            return []
         return [
             Forgetting(row_id, self._mapper.unseal(bytes(account)).decode(errors="surrogatepass"), pseudonym)
             for row_id, account, pseudonym in connection.execute(_UNFINISHED)
         ]
 
+    def _not_begun(self, connection: Connection) -> list[str]:
+        query = _NOT_BEGUN if self._has_table(connection) else _ALL
+        return [pseudonym for (pseudonym,) in connection.execute(query, (f"{LIFTED}%",))]
 
-def _not_begun(connection: Connection) -> list[str]:
-    return [pseudonym for (pseudonym,) in connection.execute(_NOT_BEGUN, (f"{LIFTED}%",))]
+    def _has_table(self, connection: Connection) -> bool:
+        """Return whether there are forgettings: a store of version 0.1.0 that is only read has no such table."""
+        self._has_forgettings = self._has_forgettings or connection.has_table(FORGETTINGS.name)
+        return self._has_forgettings

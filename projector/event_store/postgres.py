@@ -100,16 +100,18 @@ class PostgresEventStore(SQLEventStore):
 
 
 def open_postgres(
-    url: str, library_environment: Mapping[str, str], *, max_quarantined: int, pool_size: int
+    url: str, library_environment: Mapping[str, str], *, max_quarantined: int, pool_size: int, read_only: bool = False
 ) -> tuple[PostgresEventStore, Quarantine]:
-    """Return the store in the database at `url`, which connects, and creates what is missing, when it is first used.
+    """Return the store in the database at `url`, which connects when it is first used.
+
+    It then creates what is missing, unless it is `read_only`.
 
     `library_environment` carries the event-sourcing library's own settings: compressor, cipher and its key.
 
     Raises StoreUnavailable if these or the URL are wrong.
     """
     with unavailable:
-        transactions = PostgresTransactions(url, pool_size)
+        transactions = PostgresTransactions(url, pool_size, read_only=read_only)
     unused = ("POSTGRES_DBNAME", "POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_USER", "POSTGRES_PASSWORD")
     environment = {"MAPPER_TOPIC": MAPPER_TOPIC, **library_environment, **dict.fromkeys(unused, "unused")}
     mapper = mapper_of(library.PostgresFactory(environment))

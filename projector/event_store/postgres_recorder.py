@@ -22,7 +22,7 @@ from projector.database.postgres import (
     errors_as,
 )
 from projector.event_store import StoreUnavailable
-from projector.event_store.tables import INDEXES, TABLES
+from projector.event_store.tables import INDEXES, TABLES, require_tables
 
 _MIN_SERVER_VERSION: Final = 130_000
 _RETRY_S: Final = 1.0
@@ -84,13 +84,16 @@ class GroupRecorder(library.PostgresApplicationRecorder):
 
 
 class PostgresTransactions:
-    """`Transactions` on the database at `url`. It connects, and creates missing tables, when it is first used.
+    """`Transactions` on the database at `url`. It connects when it is first used.
+
+    It then creates missing tables or, with `read_only`, requires that there are some.
 
     While the database is away, one caller at a time tries again, at most once a second; the others fail at once.
     """
 
-    def __init__(self, url: str, pool_size: int) -> None:
+    def __init__(self, url: str, pool_size: int, *, read_only: bool = False) -> None:
         self._url = url
+        self._read_only = read_only
         self._datastore = Datastore(url, pool_size)
         self._is_ready = False
         self._lock = threading.Lock()
@@ -140,11 +143,11 @@ class PostgresTransactions:
             if self._failure is not None and time.monotonic() - self._failed_at < _RETRY_S:
                 raise StoreUnavailable(self._failure)
             if not self._is_ready:
-                self._create_tables()
+                self._open()
         finally:
             self._lock.release()
 
-    def _create_tables(self) -> None:
+    def _open(self) -> None:
         try:
             with unavailable, connect(self._url) as connection:
                 if connection.info.server_version < _MIN_SERVER_VERSION:
@@ -152,9 +155,12 @@ class PostgresTransactions:
                     raise StoreUnavailable(
                         f"PostgreSQL {version} is too old; version {_MIN_SERVER_VERSION // 10_000} or newer is needed"
                     )
-                connection.execute("SET lock_timeout = 0")
-                connection.execute("SELECT pg_advisory_lock(%s)", (_SCHEMA_LOCK,))
-                GroupRecorder(self._datastore).create_table()
+                if self._read_only:
+                    require_tables(PostgresConnection(connection), f"the database {connection.info.dbname}")
+                else:
+                    connection.execute("SET lock_timeout = 0")
+                    connection.execute("SELECT pg_advisory_lock(%s)", (_SCHEMA_LOCK,))
+                    GroupRecorder(self._datastore).create_table()
         except StoreUnavailable as error:
             self._failure, self._failed_at = str(error), time.monotonic()
             raise

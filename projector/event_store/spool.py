@@ -12,12 +12,14 @@ import msgspec
 import structlog
 
 from projector.clock import now_ms
-from projector.database.sqlite import SQLiteConnection, empty_log, errors_as, switch_to_wal
+from projector.database.sqlite import SQLiteConnection, create_statement, empty_log, errors_as, switch_to_wal
 from projector.domain.events import Event
-from projector.event_store import Candidate, StoreUnavailable
+from projector.event_store import Candidate, OtherApp, StoreUnavailable
+from projector.event_store.app import record_app
 from projector.event_store.mapper import EventMapper
 from projector.event_store.quarantine import Redacted, UnreadableRequest
 from projector.event_store.reading import take_batch
+from projector.event_store.tables import APP
 
 _UNREADABLE: Final = "unread"
 """The topic of unreadable requests, as every released version stores it."""
@@ -69,10 +71,12 @@ class Spool:
 
     Entries that cannot be decoded are set aside, in a table of their own, and tried again when the file is next opened.
 
+    With an `sdk_app_id`, it raises OtherApp if it was used for another app.
+
     All methods may be called from any thread, and raise StoreUnavailable.
     """
 
-    def __init__(self, path: str, mapper: EventMapper, capacity: int) -> None:
+    def __init__(self, path: str, mapper: EventMapper, capacity: int, sdk_app_id: int | None = None) -> None:
         self._mapper = mapper
         self._capacity = capacity
         self._lock = threading.Lock()
@@ -81,8 +85,10 @@ class Spool:
             self._connection = sqlite3.connect(
                 path, isolation_level=None, check_same_thread=False, timeout=_LOCK_TIMEOUT_S
             )
-            for statement in (*_PRAGMAS, _TABLE, _SET_ASIDE):
+            for statement in (*_PRAGMAS, _TABLE, _SET_ASIDE, create_statement(APP, if_missing=True)):
                 self._connection.execute(statement)
+            if sdk_app_id is not None:
+                self._require_app(path, sdk_app_id)
             self._restore()
 
     def keep(self, batch: Sequence[Candidate]) -> None:
@@ -176,6 +182,12 @@ class Spool:
             )
             self._connection.executemany("DELETE FROM spool WHERE id = ?", ids)
         log.error("set aside callbacks in the spool that cannot be decoded", count=len(ids), reason=undecodable[0][0])
+
+    def _require_app(self, path: str, sdk_app_id: int) -> None:
+        recorded = record_app(SQLiteConnection(self._connection), sdk_app_id)
+        if recorded != sdk_app_id:
+            self._connection.close()
+            raise OtherApp(f"the spool {path}", recorded, sdk_app_id, "PROJECTOR_SPOOL_PATH")
 
     def _restore(self) -> None:
         """Try again what was set aside, now that the key may be the right one."""

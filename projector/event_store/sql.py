@@ -9,7 +9,8 @@ from eventsourcing.persistence import StoredEvent
 
 from projector.database import Connection
 from projector.domain.events import Event, Recorded, UndecodableEvent
-from projector.event_store import Candidate, EventStore, StoreUnreadable
+from projector.event_store import Candidate, EventStore, OtherApp, StoreUnreadable
+from projector.event_store.app import record_app, recorded_app
 from projector.event_store.fingerprint import fingerprint
 from projector.event_store.forgotten import Forgotten
 from projector.event_store.mapper import EventMapper
@@ -36,6 +37,7 @@ class SQLEventStore(EventStore):
         self._pseudonyms = Pseudonyms()
         self._forgotten = Forgotten(transactions, mapper)
         self._is_decodable = False
+        self._required_app: int | None = None
 
     @property
     def mapper(self) -> EventMapper:
@@ -50,6 +52,17 @@ class SQLEventStore(EventStore):
                 " as they were when the events were written"
             )
         self._is_decodable = True
+
+    def require_app(self, sdk_app_id: int) -> None:
+        self._required_app = sdk_app_id
+        with self._transactions.reading() as connection:
+            recorded = recorded_app(connection)
+        if recorded is None:
+            with self._transactions.writing() as connection:
+                recorded = record_app(connection, sdk_app_id)
+        if recorded != sdk_app_id:
+            raise OtherApp("the database", recorded, sdk_app_id, "PROJECTOR_DATABASE_URL")
+        self._required_app = None
 
     def dangling_identities(self) -> int:
         with self._transactions.reading() as connection:
@@ -109,9 +122,11 @@ class SQLEventStore(EventStore):
         return True
 
     def _stored(self, batch: Sequence[Candidate]) -> list[tuple[StoredEvent, bytes | None]]:
-        """Return events in their stored form, with their identities. Raises StoreUnreadable."""
+        """Return events in their stored form, with their identities. Raises StoreUnreadable and OtherApp."""
         if not self._is_decodable:
             self.require_decodable()
+        if self._required_app is not None:
+            self.require_app(self._required_app)
         known = self._pseudonyms
         return [(self._mapper.to_stored_event(known.redacted(event)), identity) for event, identity in batch]
 

@@ -8,15 +8,17 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Final
 
-from projector.database.sqlite import switch_to_wal
+from projector.database.sqlite import SQLiteConnection, switch_to_wal
 from projector.domain.events import Recorded
-from projector.event_store import ALL_GROUPS, Appended, Candidate, GroupRange, ranges_between
+from projector.event_store import ALL_GROUPS, Appended, Candidate, GroupRange, StoreUnavailable, ranges_between
 from projector.event_store.mapper import MAPPER_TOPIC, EventMapper, mapper_of
 from projector.event_store.quarantine import Quarantine
 from projector.event_store.sql import SQLEventStore
 from projector.event_store.sqlite_recorder import LOCK_TIMEOUT_S, Factory, GroupRecorder, Row, unavailable
+from projector.event_store.tables import require_tables
 from projector.event_store.watching import in_background
 
 STREAMS_BATCH_SIZE: Final = 2_000
@@ -84,9 +86,9 @@ class SQLiteEventStore(SQLEventStore):
 
 
 def open_sqlite(
-    path: str, library_environment: Mapping[str, str], *, max_quarantined: int
+    path: str, library_environment: Mapping[str, str], *, max_quarantined: int, read_only: bool = False
 ) -> tuple[SQLiteEventStore, Quarantine]:
-    """Open the store in the SQLite file at `path`, and create what is missing.
+    """Open the store in the SQLite file at `path`, and create what is missing unless it is `read_only`.
 
     `library_environment` carries the event-sourcing library's own settings: compressor, cipher and its key.
 
@@ -96,17 +98,30 @@ def open_sqlite(
         {
             "MAPPER_TOPIC": MAPPER_TOPIC,
             **library_environment,
-            "SQLITE_DBNAME": path,
+            "SQLITE_DBNAME": f"{Path(path).absolute().as_uri()}?mode=rw" if read_only else path,
             "SQLITE_LOCK_TIMEOUT": str(LOCK_TIMEOUT_S),
             "ORIGINATOR_ID_TYPE": "text",
-        }
+        },
+        read_only=read_only,
     )
     with unavailable:
-        switch_to_wal(path)
+        if not read_only:
+            switch_to_wal(path)
         recorder = factory.application_recorder()
     assert isinstance(recorder, GroupRecorder)
     mapper = mapper_of(factory)
     return SQLiteEventStore(recorder, mapper), Quarantine(recorder, mapper, max_quarantined)
+
+
+def require_store(path: str) -> None:
+    """Raise StoreUnavailable unless the file is an event store. Changes nothing, and creates no files beside it."""
+    if not Path(path).is_file():
+        raise StoreUnavailable(f"SQLite: unable to open database file: {path} is not a file")
+    # Without a log nobody writes to the file. With `mode=ro` alone, SQLite would create a log, and leave it behind.
+    mode = "ro" if Path(f"{path}-wal").exists() else "ro&immutable=1"
+    uri = f"{Path(path).absolute().as_uri()}?mode={mode}"
+    with unavailable, closing(sqlite3.connect(uri, uri=True, timeout=LOCK_TIMEOUT_S)) as connection:
+        require_tables(SQLiteConnection(connection), path)
 
 
 def _watch(path: str, wake: Callable[[], None], stopping: threading.Event) -> None:

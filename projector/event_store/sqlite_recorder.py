@@ -38,7 +38,9 @@ unavailable: Final = errors_as(StoreUnavailable, also=(PersistenceError,))
 
 
 class DurablePool(library.SQLiteConnectionPool):
-    """Connections whose commits survive the loss of power."""
+    """Connections whose commits survive the loss of power, or on which nothing can be written."""
+
+    read_only = False
 
     def _create_connection(self) -> library.SQLiteConnection:
         # The library's own connections cache a single prepared statement, and so prepare nearly every statement again.
@@ -46,7 +48,7 @@ class DurablePool(library.SQLiteConnectionPool):
             self.db_name, uri=True, check_same_thread=False, isolation_level=None, timeout=LOCK_TIMEOUT_S
         )
         connection.row_factory = sqlite3.Row
-        for pragma in _PRAGMAS:
+        for pragma in ("query_only=ON",) if self.read_only else _PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
         return library.SQLiteConnection(sqlite_conn=connection, max_age=self.max_age)
 
@@ -196,14 +198,15 @@ class GroupRecorder(library.SQLiteApplicationRecorder):
 
 
 class Factory(library.SQLiteFactory):
-    """Builds the recorder over durable connections."""
+    """Builds the recorder over durable connections. With `read_only`, it writes nothing, and creates no tables."""
 
     application_recorder_class = GroupRecorder
 
-    def __init__(self, env: Any) -> None:
-        super().__init__(env)
+    def __init__(self, env: Any, *, read_only: bool = False) -> None:
+        super().__init__({**env, "CREATE_TABLE": "no"} if read_only else env)
         library_pool = self.datastore.pool
         self.datastore.pool = DurablePool(db_name=library_pool.db_name, lock_timeout=library_pool.lock_timeout)
+        self.datastore.pool.read_only = read_only
 
 
 def _size(row: Row) -> int:

@@ -4,6 +4,7 @@ from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
 from projector.database import Column, Connection, Index, Table, integers, optional_text, text
+from projector.event_store import StoreUnavailable
 
 IDENTITIES: Final = Table("identities", 1, (Column("identity", "bytes"), *integers("position")))
 QUARANTINE: Final = Table(
@@ -34,8 +35,23 @@ FORGETTINGS: Final = Table(
 )
 REDACTIONS: Final = Table("redactions", 1, (*integers("position"), Column("fingerprint", "bytes")))
 
-TABLES: Final = (IDENTITIES, QUARANTINE, FORGOTTEN, FORGETTINGS, REDACTIONS)
+APP: Final = Table("app", 1, integers("id", "sdk_app_id"))
+"""One row, of id 1, from the first start with an SDKAppID on."""
+
+TABLES: Final = (IDENTITIES, QUARANTINE, FORGOTTEN, FORGETTINGS, REDACTIONS, APP)
+RELEASED: Final = ("stored_events", "identities", "quarantine", "forgotten", "redactions")
+"""The tables that stores of all released versions have; the others may be missing from a store that is only read."""
+
 INDEXES: Final = (Index("quarantine_waiting", "quarantine", ("id",), "position IS NULL"),)
+
+
+def require_tables(connection: Connection, database: str) -> None:
+    """Raise StoreUnavailable unless the database, which is described as `database`, is an event store."""
+    if missing := [name for name in RELEASED if not connection.has_table(name)]:
+        raise StoreUnavailable(
+            f"{database} is not an event store: it has no table{'s' * (len(missing) > 1)} {', '.join(missing)};"
+            " set PROJECTOR_DATABASE_URL to the database of `serve`"
+        )
 
 
 class Transactions(Protocol):
