@@ -27,7 +27,7 @@ class Fullness(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     @property
     def full_at(self) -> int | None:
         """When the group was last reported full in this life, in ms; None if never."""
-        return None if self.lives.dismissed or self.filled <= self.lives.ended else self.filled[0]
+        return None if self.lives.dismissed or self.filled <= self.lives.newest_dismissal else self.filled[0]
 
     def member_limit(self, member_count: int, *, roster_complete: bool) -> int | None:
         """Return the member limit, which is the member count of a full group; None if it is not known."""

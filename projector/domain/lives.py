@@ -45,28 +45,27 @@ UNKNOWN: Final = Register()
 
 
 class Lives(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """The newest creation of a group id, and the dismissals that can still end or begin a life, oldest first.
+    """The newest creation of a group id, and the dismissals from the floor on, oldest first.
 
-    Dismissals older than the last one before the newest creation no longer matter and are dropped, so this stays small
-    however often an id is created again.
+    Earlier dismissals no longer matter and are dropped, so this stays small however often an id is created again.
     """
 
     created: Moment = NEVER
     dismissals: tuple[Moment, ...] = ()
 
     @property
-    def ended(self) -> Moment:
+    def newest_dismissal(self) -> Moment:
         """The newest dismissal."""
         return self.dismissals[-1] if self.dismissals else NEVER
 
     @property
     def dismissed(self) -> bool:
         """Whether the last life is over. Only a later creation begins a new one."""
-        return self.ended > self.created
+        return self.newest_dismissal > self.created
 
     @property
     def floor(self) -> Moment:
-        """The end of the life before the newest creation: older evidence belongs to an earlier life."""
+        """The newest dismissal before the newest creation: evidence up to it belongs to an earlier life."""
         if not self.dismissals:
             return NEVER
         return max((moment for moment in self.dismissals if moment < self.created), default=NEVER)
@@ -84,7 +83,7 @@ class Lives(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     @property
     def dismissed_at(self) -> int | None:
         """When the group was dismissed, in ms; None if it is active."""
-        return self.ended[0] if self.dismissed else None
+        return self.newest_dismissal[0] if self.dismissed else None
 
 
 def evolve(lives: Lives, recorded: Recorded) -> Lives:

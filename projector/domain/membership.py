@@ -72,7 +72,7 @@ def evolve(member: Member, recorded: Recorded) -> Member:
 
 def standing(member: Member, lives: Lives) -> Standing:
     """Return a user's standing, given the lives of the group."""
-    if member.joined <= member.exited or member.joined <= lives.ended:
+    if member.joined <= member.exited or member.joined <= lives.newest_dismissal:
         return OUT
     return AWAITING if lives.dismissed else MEMBER
 
@@ -84,11 +84,11 @@ def name_card(member: Member) -> str | None:
 
 def role(user_id: str, member: Member, owner: Register) -> Role:
     """Return a member's role, given the group's owner register."""
-    if standing_owner(owner, member.exited if owner.value == user_id else NEVER) == user_id:
+    if present_owner(owner, member.exited if owner.value == user_id else NEVER) == user_id:
         return "Owner"
     return "Admin" if member.role.since(member.joined).value == "Admin" else "Member"
 
 
-def standing_owner(owner: Register, exited: Moment) -> str | None:
+def present_owner(owner: Register, exited: Moment) -> str | None:
     """Return the owner; None if there is none, or if that user's newest exit came after becoming the owner."""
     return owner.value if owner.value and owner.at > exited else None

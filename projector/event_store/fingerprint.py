@@ -1,4 +1,4 @@
-"""Hashes that show whether a stored event was changed or replaced."""
+"""Hashes that show whether a stored event was changed. Repeats are recognised by identities, not by these."""
 
 from hashlib import blake2b
 
@@ -15,7 +15,7 @@ def fingerprint(recorded: Recorded) -> bytes:
 
 
 def mark_fingerprint(recorded: Recorded) -> bytes:
-    """Return 16 bytes over what a read model keeps of the newest event in it, as every released version writes them."""
+    """Return 16 bytes that identify the newest event in a read model, as every released version computes them."""
     event = recorded.event
     content = (event.group_id, recorded.version, event.recorded_at, event.callback)
     return blake2b(repr(content).encode(), digest_size=16).digest()

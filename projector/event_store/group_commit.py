@@ -12,10 +12,10 @@ class Overloaded(Exception):
 
 
 class GroupCommit:
-    """Appends from many tasks, one transaction at a time, each answered when its own is durable.
+    """Appends events from many tasks, one transaction at a time. Each task waits until its event is durable.
 
-    `append` is the store's; `on_commit` is called after each transaction, in the writing thread. At most
-    `capacity` candidates wait, and at most `batch_size` go into one transaction.
+    `append` is called in a thread of its own, and `on_commit` there after each transaction. At most `capacity` events
+    wait, and at most `batch_size` go into one transaction.
     """
 
     def __init__(

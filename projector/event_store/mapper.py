@@ -33,8 +33,8 @@ class EventMapper(Mapper[str]):
             reason = "this version does not know the event" if topic not in _DECODERS else str(error)
             raise MapperDeserialisationError(f"cannot decode {topic}: {reason}") from error
 
-    def decode_or_mark(self, group_id: str, topic: str, state: bytes) -> Event:
-        """Return the event, or an UndecodableEvent if it cannot be decoded or belongs to another group."""
+    def decode_stored(self, group_id: str, topic: str, state: bytes) -> Event:
+        """Return the event of a group's stream; an UndecodableEvent if it cannot be decoded or is another group's."""
         try:
             event = self.decode(topic, state)
         except MapperDeserialisationError as error:

@@ -134,7 +134,7 @@ class SQLEventStore(EventStore):
         self._pseudonyms = self._forgotten.pseudonyms()
 
     def _recorded(self, rows: Iterable[Any]) -> list[Recorded]:
-        decode = self._mapper.decode_or_mark
+        decode = self._mapper.decode_stored
         return [
             Recorded(position, decode(group_id, topic, state), version)
             for position, group_id, version, topic, state in rows

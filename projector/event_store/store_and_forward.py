@@ -46,9 +46,9 @@ class StoreAndForward:
         self._on_forward = on_forward
         self._timeout_s = timeout_s
         self._append_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
-        self._append: Future[list[Appended]] | None = None
+        self._pending_append: Future[list[Appended]] | None = None
         self._keep_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="quarantine")
-        self._keep: Future[int] | None = None
+        self._pending_keep: Future[int] | None = None
         self._keep_lock = threading.Lock()
         self._refused: set[int] = set()
         self._failure: str | None = None
@@ -64,10 +64,10 @@ class StoreAndForward:
         Raises StoreUnavailable if neither the store nor the spool takes it.
         """
         batch = [Candidate(event, identity or uuid4().bytes) for event, identity in batch]
-        if self._append is None or self._append.done():
-            self._append = self._append_thread.submit(self._store.append, batch)
+        if self._pending_append is None or self._pending_append.done():
+            self._pending_append = self._append_thread.submit(self._store.append, batch)
             try:
-                return self._append.result(timeout=self._timeout_s)
+                return self._pending_append.result(timeout=self._timeout_s)
             except StoreUnavailable as error:
                 log.warning("database unavailable; spooling callbacks", reason=str(error))
             except TimeoutError:
@@ -82,10 +82,10 @@ class StoreAndForward:
         Raises QuarantineFull, and StoreUnavailable if neither the quarantine nor the spool takes it.
         """
         with self._keep_lock:
-            if self._keep is None or self._keep.done():
-                self._keep = self._keep_thread.submit(self._quarantine.keep, request)
+            if self._pending_keep is None or self._pending_keep.done():
+                self._pending_keep = self._keep_thread.submit(self._quarantine.keep, request)
                 try:
-                    return self._keep.result(timeout=self._timeout_s)
+                    return self._pending_keep.result(timeout=self._timeout_s)
                 except QuarantineFull:
                     raise
                 except (StoreUnavailable, TimeoutError) as error:

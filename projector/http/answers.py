@@ -162,7 +162,7 @@ def group(state: GroupState) -> Group:
         introduction=known.introduction.value,
         notification=known.notification.value,
         face_url=known.face_url.value,
-        owner=membership.standing_owner(known.owner, state.owner_exited),
+        owner=membership.present_owner(known.owner, state.owner_exited),
         custom_fields=profile.current(known.custom_fields),
         attributes=profile.current(known.attributes),
         member_count=member_count,

@@ -23,7 +23,7 @@ def moment(key: str) -> tuple[int, int]:
 
 
 class Cursor(NamedTuple):
-    """The cursor of one kind of list; `read` checks the key of an item, and is `number`, `moment` or `str`."""
+    """A kind of cursor, valid for one kind of list. `read` decodes the key of the item before the next page."""
 
     kind: str
     read: Callable[[str], Any] = str

@@ -15,7 +15,7 @@ from projector.read_model import ReadModelUnavailable
 _RESULTS: Final = ("recorded", "repeated", "spooled", "ignored", "refused", "too_large", "quarantined", "unavailable")
 _MAX_COMMANDS: Final = 100
 _MAX_COMMAND_LENGTH: Final = 100
-"""Further or longer names are counted together, since a sender may invent any number of them."""
+"""More names, and longer ones, are counted as `(other)`: a sender can invent any number of them."""
 
 
 class Metrics:

@@ -69,9 +69,9 @@ class QueryEndpoints:
 
     def member_history(self, session: QuerySession, parameters: Parameters) -> answers.History:
         group_id, user_id, limit = parameters.group_id, parameters.user_id, parameters.limit
-        if not session.past.knows_member(group_id, user_id):
+        if not session.stored_states.knows_member(group_id, user_id):
             raise Problem(404, "No events for this user in this group.")
-        changes = session.past.changes(group_id, user_id, parameters.cursor, limit + 1)
+        changes = session.stored_states.changes(group_id, user_id, parameters.cursor, limit + 1)
         following = parameters.next_cursor(changes[limit - 1][0]) if len(changes) > limit else None
         history_events = self._events(session)
         events = [(change, history_events.read(position - 1, 1)[0]) for (_, position), change in changes[:limit]]
@@ -79,7 +79,7 @@ class QueryEndpoints:
 
     def diff(self, session: QuerySession, parameters: Parameters) -> answers.Diff:
         earlier, later = (
-            PastGroup(self._events(session), session.past, parameters.group_id, cut)
+            PastGroup(self._events(session), session.stored_states, parameters.group_id, cut)
             for cut in _span(session, parameters)
         )
         if (state := later.state()) is None:
@@ -93,7 +93,7 @@ class QueryEndpoints:
         if (parameters.from_, parameters.to) == (None, None):
             events = group_history(reader, group_id, after, parameters.limit + 1)
         else:
-            events = events_between(reader, session.past, group_id, _span(session, parameters), after)
+            events = events_between(reader, session.stored_states, group_id, _span(session, parameters), after)
         page, is_last = _event_page(events, parameters.limit)
         if not page and not reader.read_group(group_id, 0, 1):
             raise Problem(404, "No events for this group.")
@@ -111,7 +111,7 @@ class QueryEndpoints:
         if parameters.is_now:
             return session
         position = reached_position(session) if parameters.position is None else parameters.position
-        return PastGroups(self._events(session), session.past, Cut(position, parameters.at))
+        return PastGroups(self._events(session), session.stored_states, Cut(position, parameters.at))
 
     def _events(self, session: QuerySession) -> RenamedEvents:
         return RenamedEvents(self._store, session.forgotten_through)

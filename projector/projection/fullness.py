@@ -13,7 +13,7 @@ _NEW: Final = fullness.Fullness()
 
 
 class FullnessProjection:
-    """Fills `fullness` and `fullness_snapshots`."""
+    """Fills `fullness` and `fullness_states`."""
 
     name = "fullness"
     version = 1

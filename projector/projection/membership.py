@@ -22,7 +22,7 @@ _NEW: Final = Roster()
 
 
 class MembershipProjection:
-    """Fills `rosters`, `members`, `earlier_members`, `roster_snapshots` and `roster_users`."""
+    """Fills `rosters`, `members`, `earlier_members`, `roster_states` and `roster_users`."""
 
     name = "membership"
     version = 1

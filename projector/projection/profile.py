@@ -13,7 +13,7 @@ _NEW: Final = profile.Profile()
 
 
 class ProfileProjection:
-    """Fills `profiles` and `profile_snapshots`."""
+    """Fills `profiles` and `profile_states`."""
 
     name = "profile"
     version = 1

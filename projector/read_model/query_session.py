@@ -8,8 +8,8 @@ from projector.domain.lives import NEVER, Register
 from projector.read_model.evidence import decode_fullness, decode_lives, decode_member, decode_profile
 from projector.read_model.group_filter import GroupFilter, page_query
 from projector.read_model.groups import GroupState, Membership
-from projector.read_model.past import Past
 from projector.read_model.rows import Mark, Roster, SetAside
+from projector.read_model.stored_states import StoredStates
 from projector.read_model.unit_of_work import read_forgotten_through, read_mark, set_aside_events
 
 _SELECT_GROUPS: Final = (
@@ -50,9 +50,9 @@ class QuerySession:
         self._connection = connection
 
     @property
-    def past(self) -> Past:
-        """The stored earlier states."""
-        return Past(self._connection)
+    def stored_states(self) -> StoredStates:
+        """Earlier states, as projections have stored them."""
+        return StoredStates(self._connection)
 
     def positions(self) -> dict[str, int]:
         """Return the position that each projection has reached."""

@@ -18,8 +18,8 @@ from projector.event_store.reading import group_history
 from projector.read_model import blocks
 from projector.read_model.blocks import Block
 from projector.read_model.groups import GroupState, Membership
-from projector.read_model.past import Past
 from projector.read_model.rows import Roster, RosterSnapshot, RosterUsers
+from projector.read_model.stored_states import StoredStates
 from projector.time_travel.cut import Cut
 from projector.time_travel.span import Span, events_between
 
@@ -33,12 +33,12 @@ _NO_EVIDENCE: Final = Member()
 class PastGroup:
     """One group, which need not be known, as of a cut. All methods raise StoreUnavailable and ReadModelUnavailable."""
 
-    def __init__(self, events: EventReader, past: Past, group_id: str, cut: Cut) -> None:
+    def __init__(self, events: EventReader, stored_states: StoredStates, group_id: str, cut: Cut) -> None:
         self._reader = events
-        self._past = past
+        self._stored_states = stored_states
         self._group_id = group_id
         self.cut = cut
-        self._blocks = past.blocks(group_id)
+        self._blocks = stored_states.blocks(group_id)
         self._snapshot = self._newest_snapshot()
         self._events = self._evidence_since_snapshot()
         self._members: dict[str, Member] = {}
@@ -47,7 +47,7 @@ class PastGroup:
     @cached_property
     def profile(self) -> Profile:
         """The profile; its position is 0 if the group is not known yet."""
-        known = self._past.profile_snapshot(self._group_id, self._snapshot.version) or Profile()
+        known = self._stored_states.profile_snapshot(self._group_id, self._snapshot.version) or Profile()
         for recorded in self._events:
             known = profile.evolve(known, recorded)
         return known
@@ -64,7 +64,7 @@ class PastGroup:
         """Return the group, None if it is not known yet."""
         if not self.profile.position:
             return None
-        full = self._past.fullness_snapshot(self._group_id, self._snapshot.version) or Fullness()
+        full = self._stored_states.fullness_snapshot(self._group_id, self._snapshot.version) or Fullness()
         for recorded in self._events:
             full = fullness.evolve(full, recorded)
         owner = self.profile.owner.value
@@ -101,7 +101,7 @@ class PastGroup:
         """Tell whether any event is about the user, even one that is no evidence of membership."""
         if user_id in self._events_by_user:
             return True
-        return bool(self._past.members_until(self._group_id, [user_id], self._snapshot.position))
+        return bool(self._stored_states.members_until(self._group_id, [user_id], self._snapshot.position))
 
     def candidates(self, after: str) -> Iterator[str]:
         """Yield, in order and after a user id, every user who can be a member.
@@ -118,12 +118,12 @@ class PastGroup:
         span = Span(earlier, self.cut)
         if sum(block.last_version - block.before for block in self._blocks if span.may_include(block)) > _MAX_EVENTS:
             return None
-        return _mentioned(events_between(self._reader, self._past, self._group_id, span))
+        return _mentioned(events_between(self._reader, self._stored_states, self._group_id, span))
 
     @cached_property
     def _stored_users(self) -> RosterUsers:
         """The newest stored users, which may be older than the snapshot."""
-        return self._past.roster_users(self._group_id, self._snapshot.version)
+        return self._stored_states.roster_users(self._group_id, self._snapshot.version)
 
     @cached_property
     def _mentioned_since_stored(self) -> set[str]:
@@ -140,7 +140,7 @@ class PastGroup:
     def _load_evidence(self, user_ids: Iterable[str]) -> None:
         """Read the evidence about users up to the snapshot, unless it is there already."""
         if missing := [user_id for user_id in user_ids if user_id not in self._members]:
-            known = self._past.members_until(self._group_id, missing, self._snapshot.position)
+            known = self._stored_states.members_until(self._group_id, missing, self._snapshot.position)
             self._members.update((user_id, known.get(user_id, _NO_EVIDENCE)) for user_id in missing)
 
     def _member_count(self) -> int:
@@ -163,7 +163,7 @@ class PastGroup:
             if not (self.cut.includes_all(block) and block.is_complete):
                 break
             version = block.last_version
-        snapshot = self._past.roster_snapshot(self._group_id, version)
+        snapshot = self._stored_states.roster_snapshot(self._group_id, version)
         return snapshot or RosterSnapshot(self._group_id, 0, 0, Lives(), 0)
 
     def _evidence_since_snapshot(self) -> list[Recorded]:

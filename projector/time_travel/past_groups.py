@@ -6,7 +6,7 @@ from typing import Final
 
 from projector.event_store import EventReader
 from projector.read_model.groups import GroupState, Membership
-from projector.read_model.past import Past
+from projector.read_model.stored_states import StoredStates
 from projector.time_travel.cut import Cut
 from projector.time_travel.past_group import PastGroup
 
@@ -16,9 +16,9 @@ _BATCH_SIZE: Final = 100
 class PastGroups:
     """All groups as of a cut. All methods raise StoreUnavailable and ReadModelUnavailable."""
 
-    def __init__(self, events: EventReader, past: Past, cut: Cut) -> None:
+    def __init__(self, events: EventReader, stored_states: StoredStates, cut: Cut) -> None:
         self._reader = events
-        self._past = past
+        self._stored_states = stored_states
         self._cut = cut
         self._loaded: dict[str, PastGroup] = {}
 
@@ -40,11 +40,11 @@ class PastGroups:
 
     def _groups_of(self, user_id: str, after: str) -> Iterator[PastGroup]:
         """Yield, by id, the groups in which the user was mentioned at any time."""
-        while group_ids := self._past.groups_ever_of(user_id, after, _BATCH_SIZE):
+        while group_ids := self._stored_states.groups_ever_of(user_id, after, _BATCH_SIZE):
             yield from map(self._past_group, group_ids)
             after = group_ids[-1]
 
     def _past_group(self, group_id: str) -> PastGroup:
         if group_id not in self._loaded:
-            self._loaded[group_id] = PastGroup(self._reader, self._past, group_id, self._cut)
+            self._loaded[group_id] = PastGroup(self._reader, self._stored_states, group_id, self._cut)
         return self._loaded[group_id]

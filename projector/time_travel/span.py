@@ -8,7 +8,7 @@ from projector.domain.events import Recorded
 from projector.event_store import EventReader
 from projector.event_store.reading import group_history
 from projector.read_model.blocks import Block
-from projector.read_model.past import Past
+from projector.read_model.stored_states import StoredStates
 from projector.time_travel.cut import Cut
 
 
@@ -26,13 +26,13 @@ class Span(NamedTuple):
 
 
 def events_between(
-    events: EventReader, past: Past, group_id: str, span: Span, after_version: int = 0
+    events: EventReader, stored_states: StoredStates, group_id: str, span: Span, after_version: int = 0
 ) -> Iterator[Recorded]:
     """Yield a group's events in the span that come after a version, in order.
 
     Raises StoreUnavailable and ReadModelUnavailable.
     """
-    for block in past.blocks(group_id):
+    for block in stored_states.blocks(group_id):
         if block.last_version <= after_version or not span.may_include(block):
             continue
         after = max(block.before, after_version)

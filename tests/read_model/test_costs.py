@@ -163,7 +163,7 @@ def test_no_query_scans_a_table(tmp_path: Path) -> None:
         session.member("g", "u")
         session.groups_of("u", "", 10)
         session.knows_user("u")
-        past = session.past
+        past = session.stored_states
         past.blocks("g")
         past.roster_snapshot("g", 512)
         past.roster_users("g", 512)

@@ -46,7 +46,7 @@ class Opened(NamedTuple):
     history: Sequence[Recorded]
 
     def groups(self, cut: Cut) -> PastGroups:
-        return PastGroups(self.store, self.session.past, cut)
+        return PastGroups(self.store, self.session.stored_states, cut)
 
 
 def examples(count: int) -> settings:
@@ -170,7 +170,8 @@ def test_between_any_two_moments_the_difference_is_that_of_the_oracles_answers()
                     oracle.members(oracle.facts(included(history, Cut(head, at))), group_id) for at in (earlier, later)
                 )
                 then, now = (
-                    PastGroup(opened.store, opened.session.past, group_id, Cut(head, at)) for at in (earlier, later)
+                    PastGroup(opened.store, opened.session.stored_states, group_id, Cut(head, at))
+                    for at in (earlier, later)
                 )
                 changed = {user: (old, new) for user, old, new in changed_members(then, now, "")}
                 assert [*changed] == sorted(changed)
@@ -182,7 +183,7 @@ def test_between_any_two_moments_the_difference_is_that_of_the_oracles_answers()
                     if before.get(user) != after.get(user)
                 }
                 between = events_between(
-                    opened.store, opened.session.past, group_id, Span(Cut(head, earlier), Cut(head, later)), 0
+                    opened.store, opened.session.stored_states, group_id, Span(Cut(head, earlier), Cut(head, later)), 0
                 )
                 assert [*between] == [
                     recorded
@@ -205,10 +206,10 @@ def test_a_users_history_in_a_group_is_every_join_and_exit_and_the_dismissals_ne
                 expected = [
                     (fact["position"], change) for fact in story if (change := change_in(fact, user_id)) is not None
                 ]
-                changes = opened.session.past.changes(group_id, user_id, None, 100)
+                changes = opened.session.stored_states.changes(group_id, user_id, None, 100)
                 assert [(position, change) for (_, position), change in changes] == expected
                 if changes:
-                    rest = opened.session.past.changes(group_id, user_id, changes[0][0], 100)
+                    rest = opened.session.stored_states.changes(group_id, user_id, changes[0][0], 100)
                     assert rest == changes[1:]
 
 
@@ -263,7 +264,7 @@ def test_whatever_the_length_of_a_stream_few_events_are_read_for_any_moment_of_i
         for version in range(1, len(history), 301):
             for cut in (Cut(version), Cut(len(history), EPOCH + version * 10)):
                 counting = CountingStore(opened.store)
-                group = PastGroup(counting, opened.session.past, f.GROUP, cut)
+                group = PastGroup(counting, opened.session.stored_states, f.GROUP, cut)
                 assert group.state() is not None
                 group.members("", 100)
                 assert counting.read <= 3 * blocks.SIZE

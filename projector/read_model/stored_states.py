@@ -41,7 +41,7 @@ _CHANGES: Final = (
 )
 
 
-class Past:
+class StoredStates:
     """The states that projections have stored at the ends of blocks, and earlier versions of members."""
 
     def __init__(self, connection: Connection) -> None:
