@@ -9,12 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from projector.domain import fullness, lives, membership, profile
 from projector.domain.events import GroupCreated, Recorded
-from projector.domain.fullness import Fullness
-from projector.domain.lives import Lives, Register
-from projector.domain.membership import Member
-from projector.domain.profile import Profile
 from tests import oracle, shown
 from tests.domain import facts as f
 from tests.domain.facts import GROUP, time
@@ -75,25 +70,6 @@ def test_a_history_applied_twice_is_the_history_applied_once(history: list[Recor
 
 
 @settings(deadline=None, max_examples=100)
-@given(st.data())
-def test_the_evidence_itself_is_the_same_in_any_order_and_not_only_what_it_shows(data: st.DataObject) -> None:
-    history = [recorded for recorded in data.draw(any_history) if recorded.event.group_id == GROUP]
-    arrival = data.draw(deliveries(history))
-    assert evidence(arrival) == evidence(history)
-
-
-def evidence(history: list[Recorded]) -> tuple[Lives, Profile, Fullness, dict[str, Member]]:
-    group_lives, known, full, people = Lives(), Profile(), Fullness(), {}
-    for recorded in history:
-        group_lives = lives.evolve(group_lives, recorded)
-        known = profile.evolve(known, recorded)
-        full = fullness.evolve(full, recorded)
-        for user in membership.users(recorded.event):
-            people[user] = membership.evolve(people.get(user, Member()), recorded)
-    return group_lives, known, full, people
-
-
-@settings(deadline=None, max_examples=100)
 @given(histories_with_ties())
 def test_a_member_is_one_whom_nothing_newer_than_the_join_sent_away(history: list[Recorded]) -> None:
     for group, members in shown.folded(history).values():
@@ -104,19 +80,6 @@ def test_a_member_is_one_whom_nothing_newer_than_the_join_sent_away(history: lis
         assert (group["dismissed_at"] is None) == (group["status"] == "active")
         owners = [user for user, member in members.items() if member["role"] == "Owner"]
         assert owners in ([], [group["owner"]])
-
-
-@settings(deadline=None, max_examples=50)
-@given(st.lists(st.sampled_from(["create", "dismiss"]), max_size=60), st.randoms())
-def test_a_group_created_over_and_over_keeps_no_more_than_its_last_lives(kinds: list[str], random: Any) -> None:
-    events = [f.created(at) if kind == "create" else f.dismissed(at) for at, kind in enumerate(kinds)]
-    history = f.recorded(events)
-    random.shuffle(history)
-    known = Lives()
-    for recorded in history:
-        known = lives.evolve(known, recorded)
-    tail = len(kinds) - (max((at for at, kind in enumerate(kinds) if kind == "create"), default=-1) + 1)
-    assert len(known.dismissals) <= 1 + tail
 
 
 # --- roster ----------------------------------------------------------------------------------------------------------
@@ -555,18 +518,3 @@ def test_events_of_1970_are_newer_than_never() -> None:
     assert state == oracle.everything(oracle.facts([epoch]))
     assert state[GROUP][0]["created_at"] == "1970-01-01T00:00:00.000Z"
     assert list(state[GROUP][1]) == ["ann"]
-
-
-def test_a_register_keeps_the_newest_value_and_reads_as_unknown_before_its_floor() -> None:
-    register = Register().write((5, 1), "new").write((4, 9), "old").write((5, 1), "same moment")
-    assert register == Register((5, 1), "new")
-    assert register.since((5, 0)).value == "new"
-    assert register.since((5, 1)) == Register()
-
-
-def test_the_folds_leave_what_they_were_given_as_it_was() -> None:
-    known = profile.evolve(Profile(), Recorded(1, f.profile(0, name="n", custom_fields={"k": "v"})))
-    before = (dict(known.custom_fields), dict(known.attributes))
-    profile.evolve(known, Recorded(2, f.profile(1, custom_fields={"k": "w", "l": "x"})))
-    profile.evolve(known, Recorded(3, f.attributes(2, "set", a="1")))
-    assert (known.custom_fields, known.attributes) == before
