@@ -84,7 +84,7 @@ def name_card(member: Member) -> str | None:
 
 def role(user_id: str, member: Member, owner: Register) -> Role:
     """Return a member's role, given the group's owner register."""
-    if present_owner(owner, member.exited if owner.value == user_id else NEVER) == user_id:
+    if present_owner(owner, member.exited) == user_id:
         return "Owner"
     return "Admin" if member.role.since(member.joined).value == "Admin" else "Member"
 

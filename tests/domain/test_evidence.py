@@ -15,7 +15,7 @@ from projector.domain import fullness, lives, membership, profile
 from projector.domain.events import TYPES, Event, ProfileFact, Recorded, UndecodableEvent
 from projector.domain.fullness import Fullness
 from projector.domain.lives import NEVER, Lives, Moment, Register
-from projector.domain.membership import Member
+from projector.domain.membership import Member, Standing
 from projector.domain.profile import Profile
 from projector.read_model.evidence import decode_fullness, decode_lives, decode_member, decode_profile, encode
 from tests.domain import facts as f
@@ -34,7 +34,7 @@ def test_the_evidence_itself_is_the_same_in_any_order_and_not_only_what_it_shows
     assert evidence(arrival) == evidence(history)
 
 
-EVENT_TYPES = (*TYPES.values(), UndecodableEvent)
+EVENT_TYPES = (Event, ProfileFact, *TYPES.values(), UndecodableEvent)
 
 Evidence: TypeAlias = tuple[Lives, Profile, Fullness, dict[str, Member]]
 
@@ -147,6 +147,34 @@ def test_nothing_can_change_a_fact_or_evidence_nor_does_the_garbage_collector_tr
     assert (known.__struct_config__.frozen, known.__struct_config__.gc) == (True, False)
 
 
+@pytest.mark.parametrize("event_type", EVENT_TYPES)
+def test_no_event_is_stored_with_the_fields_that_it_leaves_open(event_type: Any) -> None:
+    assert event_type.__struct_config__.omit_defaults
+
+
+def test_the_names_under_which_events_are_stored_never_change() -> None:
+    assert {event_type.__name__: event_type.TOPIC for event_type in (*TYPES.values(), UndecodableEvent)} == {
+        "GroupCreated": "GroupCreated",
+        "MembersJoined": "MembersJoined",
+        "MembersLeft": "MembersLeft",
+        "GroupFilled": "GroupFilled",
+        "GroupProfileChanged": "GroupProfileChanged",
+        "GroupDismissed": "GroupDismissed",
+        "MemberChanged": "MemberChanged",
+        "OwnerChanged": "OwnerChanged",
+        "AttributesChanged": "AttributesChanged",
+        "TopicCreated": "TopicCreated",
+        "TopicsDismissed": "TopicsDismissed",
+        "TopicProfileChanged": "TopicProfileChanged",
+        "UndecodableEvent": "Undecodable",
+    }
+    assert all(TYPES[event_type.TOPIC] is event_type for event_type in TYPES.values())
+
+
+def test_the_numbers_of_standings_are_stored_and_never_change() -> None:
+    assert {standing.name: standing.value for standing in Standing} == {"OUT": 0, "MEMBER": 1, "AWAITING": 2}
+
+
 @settings(deadline=None, max_examples=200)
 @given(any_event)
 def test_a_stored_event_is_read_back_the_same(event: Event) -> None:
@@ -162,6 +190,11 @@ def test_stored_evidence_is_read_back_the_same(history: list[Recorded]) -> None:
     assert decode_profile(encode(known)) == known
     assert decode_fullness(encode(full)) == full
     assert {user: decode_member(encode(member)) for user, member in people.items()} == people
+
+
+def test_lives_stored_without_a_creation_have_none() -> None:
+    assert not decode_lives('{"created":[0,0]}').roster_complete
+    assert decode_lives('{"created":[0,1]}').roster_complete
 
 
 def test_what_is_not_known_takes_no_room_in_the_store() -> None:
@@ -180,7 +213,7 @@ def stored_fields(event: Event) -> set[str]:
     return set(json.loads(msgspec.json.encode(event)))
 
 
-@pytest.mark.parametrize("event_type", [Event, ProfileFact, *EVENT_TYPES])
+@pytest.mark.parametrize("event_type", EVENT_TYPES)
 def test_every_field_of_an_event_is_given_by_name(event_type: type[Event]) -> None:
     required = [field.name for field in msgspec.structs.fields(event_type) if field.required]
     for field in msgspec.structs.fields(event_type):

@@ -9,7 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from projector.domain import membership
 from projector.domain.events import GroupCreated, Recorded
+from projector.domain.lives import Register
+from projector.domain.membership import Member
 from tests import oracle, shown
 from tests.domain import facts as f
 from tests.domain.facts import GROUP, time
@@ -166,6 +169,13 @@ def test_repeated_joins_and_exits_never_drift_the_count() -> None:
 
 def test_one_user_named_twice_in_one_list_joins_once() -> None:
     assert after(f.joined(0, "bob", "bob")).shows(member_count=1)
+
+
+def test_a_user_named_twice_is_evidence_once_and_in_the_order_of_the_list() -> None:
+    for event in (f.joined(0, "bob", "ann", "bob"), f.left(0, "bob", "ann", "ann"), f.created(0, "bob", owner="ann")):
+        assert list(membership.users(event)) == ["bob", "ann"]
+    assert list(membership.users(f.joined(0, "bob", "bob"))) == ["bob"]
+    assert list(membership.users(f.changed(0, "bob"))) == list(membership.users(f.joined(0, "bob"))) == ["bob"]
 
 
 def test_empty_lists_change_nobody() -> None:
@@ -436,6 +446,12 @@ def test_the_owner_register_makes_an_owner_and_the_one_before_a_member() -> None
     outcome = after_in_any_order(f.created(0, "bob", owner="ann"), f.owned(1, "bob", previous_owner="ann"))
     assert outcome.shows(owner="bob")
     assert {user: member["role"] for user, member in outcome.members.items()} == {"ann": "Member", "bob": "Owner"}
+
+
+def test_a_user_id_read_from_elsewhere_than_the_owner_is_the_same_user() -> None:
+    owner, user = Register((5, 1), "ann"), "".join(["a", "nn"])
+    assert membership.role(user, Member(joined=(1, 1)), owner) == "Owner"
+    assert membership.role(user, Member(joined=(7, 3), exited=(6, 2)), owner) == "Member"
 
 
 def test_an_owner_who_exits_leaves_no_owner() -> None:
