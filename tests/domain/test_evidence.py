@@ -12,7 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from projector.domain import fullness, lives, membership, profile
-from projector.domain.events import TYPES, Event, ProfileFact, Recorded, UndecodableEvent
+from projector.domain.events import (
+    TYPES,
+    AttributesChanged,
+    Event,
+    MembersJoined,
+    ProfileFact,
+    Recorded,
+    UndecodableEvent,
+)
 from projector.domain.fullness import Fullness
 from projector.domain.lives import NEVER, Lives, Moment, Register
 from projector.domain.membership import Member, Standing
@@ -180,6 +188,23 @@ def test_the_numbers_of_standings_are_stored_and_never_change() -> None:
 def test_a_stored_event_is_read_back_the_same(event: Event) -> None:
     stored = msgspec.json.encode(event)
     assert msgspec.json.decode(stored, type=type(event)) == event
+
+
+@pytest.mark.parametrize("operation", ["set", "modify", "clear", "delete"])
+def test_every_operation_on_attributes_is_read_back_the_same(operation: str) -> None:
+    event = f.attributes(0, operation, a="1")
+    assert msgspec.json.decode(msgspec.json.encode(event), type=AttributesChanged) == event
+
+
+@pytest.mark.parametrize("join_type", ["Apply", "Invited", None])
+def test_every_way_to_join_is_read_back_the_same(join_type: str | None) -> None:
+    event = f.joined(0, "ann", join_type=join_type)
+    assert msgspec.json.decode(msgspec.json.encode(event), type=MembersJoined) == event
+
+
+def test_an_event_without_a_body_has_an_empty_one_and_a_version_of_zero_until_it_is_known() -> None:
+    recorded = Recorded(1, f.created(0))
+    assert (json.loads(recorded.event.callback), recorded.version) == ({}, 0)
 
 
 @settings(deadline=None, max_examples=200)
