@@ -92,13 +92,14 @@ def mentioned(event: Event) -> set[str]:
                 texts.append(text)
             case dict() as items:
                 texts += [text for pair in items.items() for text in pair]
-    return _accounts(event) | _candidates(texts)
+    return _accounts(event) | _candidates(_with_nested(texts, _MAX_NESTING))
 
 
 def mentioned_in_unreadable(body: bytes) -> set[str]:
     """Return the same for a body that cannot be read as a callback."""
     text = body.decode(errors="surrogateescape")
-    return _candidates([text, *(string.value for string in _json_strings(text))])
+    strings = [string.value for string in _json_strings(text)]
+    return _candidates([text, *_with_nested(strings, _MAX_NESTING - 1)])
 
 
 class _Replacing(NamedTuple):
@@ -193,6 +194,12 @@ def _rewritten(text: str, strings: list[tuple[_String, str]]) -> str:
             pieces += [text[end : string.start], json.dumps(value, ensure_ascii=False)[:-1] + closing]
             end = string.end
     return "".join([*pieces, text[end:]]) if pieces else text
+
+
+def _with_nested(texts: list[str], nesting: int) -> list[str]:
+    """Return the texts, and the strings in those that are JSON."""
+    nested = [string.value for text in texts if text[:1] in ("{", "[") and nesting for string in _json_strings(text)]
+    return [*texts, *_with_nested(nested, nesting - 1)] if nested else texts
 
 
 def _candidates(texts: Collection[str]) -> set[str]:

@@ -201,6 +201,26 @@ def test_an_id_of_other_characters_is_found_and_replaced_in_texts(account: str) 
         assert redact(event, {account: "f1"}).introduction == text.replace(account, "f1")
 
 
+@pytest.mark.parametrize("account", ["alice", "张三", "ann@example.com", 'a"b'])
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+def test_an_id_in_json_within_a_text_is_found_however_it_is_escaped_so_that_it_is_redacted(
+    account: str, depth: int
+) -> None:
+    text: Any = account
+    for _ in range(depth):
+        text = json.dumps({"uid": text})
+    event = events.GroupProfileChanged(
+        group_id="g", occurred_at=1, recorded_at=1, custom_fields={"seat": text}, callback=json.dumps({"v": text})
+    )
+    assert account in mentioned(event)
+    redacted = redact(event, {account: "f1"})
+    value, body = redacted.custom_fields["seat"], json.loads(redacted.callback)["v"]
+    for _ in range(depth):
+        value, body = json.loads(value)["uid"], json.loads(body)["uid"]
+    assert (value, body) == ("f1", "f1")
+    assert account in mentioned_in_unreadable(text.encode())
+
+
 @pytest.mark.parametrize(
     "text", ['"\\"' * 100_000, '["\\"' * 70_000, "{" * 150_000, '{"' * 100_000, '\\"' * 100_000, '["[\\"' * 50_000]
 )
