@@ -7,10 +7,10 @@ DEMO_APP_ID := 1400000000
 export PROJECTOR_SDK_APP_ID ?= $(DEMO_APP_ID)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test quick check bench fuzz soak freeze lock audit format clean
+.PHONY: help run demo test test-system quick check bench fuzz mutants soak freeze lock audit format clean
 
 help:  ## Show this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/run: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11" >&2; exit 2; }
@@ -34,11 +34,14 @@ run: $(VENV)/run  ## Install into .venv and serve on http://127.0.0.1:8000
 demo: $(VENV)/run  ## Serve, send simulated traffic, print a roster, and stop
 	@$(BIN)/python scripts/demo.py
 
-test: $(VENV)/dev  ## Install and run every test
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+test: $(VENV)/dev  ## Install and run the tests
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not system'
+
+test-system: $(VENV)/dev  ## Run the tests that need more than Python: a C compiler (cc) on Linux
+	$(BIN)/python -m pytest tests/system
 
 quick: $(VENV)/dev  ## Run the quick tests
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not system'
 
 check: $(VENV)/dev  ## Run every check and every test, as CI does
 	$(BIN)/ruff format --check .

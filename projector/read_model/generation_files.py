@@ -29,12 +29,17 @@ class GenerationFiles:
         return _target(self._previous)
 
     def promote(self, path: Path) -> None:
-        """Make a file live, and the live one the previous one, in one step. Raises ReadModelUnavailable."""
+        """Make a file live, and the live one the previous one, in one step. Raises ReadModelUnavailable.
+
+        A loss of power leaves no link to missing data.
+        """
         with os_errors_as_unavailable():
             _sync(path)
+            _sync(path.parent)
             if self.live is not None:
                 _link(self._previous, self.live)
             _link(self._live, path)
+            _sync(path.parent)
 
     def drop_previous(self) -> None:
         """Remove the link to the previous file, which makes the file unused. Raises ReadModelUnavailable."""
@@ -50,10 +55,13 @@ class GenerationFiles:
         return Path(f"{self._live}.{max(newest + 1, now_ms())}")
 
     def delete_unused(self) -> None:
-        """Delete every file that is neither live nor previous."""
-        for path in set(self._files()) - {self.live, self.previous}:
-            for suffix in _SUFFIXES:
-                Path(f"{path}{suffix}").unlink(missing_ok=True)
+        """Delete every file that is neither live nor previous, for good. Raises ReadModelUnavailable."""
+        with os_errors_as_unavailable():
+            if unused := set(self._files()) - {self.live, self.previous}:
+                for path in unused:
+                    for suffix in _SUFFIXES:
+                        Path(f"{path}{suffix}").unlink(missing_ok=True)
+                _sync(self._live.parent)
 
     def _files(self) -> list[Path]:
         candidates = self._live.parent.glob(f"{glob.escape(self._live.name)}.*")
@@ -86,7 +94,7 @@ def _link(link: Path, target: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Make a file durable, so that a power failure leaves no link to missing data."""
+    """Make a file's content, or the names in a folder, survive a loss of power."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
