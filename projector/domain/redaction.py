@@ -2,7 +2,8 @@
 
 Accounts are replaced where the events, or the vendor's fields, hold accounts. In texts, an id is replaced where it is
 the whole value or a whole word, with no letter, digit, `_` or `-` next to it. Ids of groups, topics and other accounts,
-types and commands are never changed, nor are the keys of a body. The time is linear in the length of the texts.
+types and commands are never changed, nor are the keys of a body. Escaped ids are found in JSON within texts, up to four
+levels deep. The time is linear in the length of the texts.
 """
 
 import json
@@ -178,8 +179,7 @@ def _json_strings(text: str) -> Iterator[_String]:
                 is_key = in_object[-1]
             case ":":
                 is_key = False
-            case _:
-                value = _value(token[0])
+            case _ if (value := _value(token[0])) is not None:
                 yield _String(token.start(), token.end(), value, None if is_key else fields[-1])
                 if is_key:
                     fields[-1] = value
@@ -190,10 +190,10 @@ def _rewritten(text: str, strings: list[tuple[_String, str]]) -> str:
     pieces, end = [], 0
     for string, value in strings:
         if value != string.value:
-            closing = '"' if text[string.end - 1] == '"' and string.end - string.start > 1 else ""
+            closing = '"' if text[string.end - 1] == '"' else ""
             pieces += [text[end : string.start], json.dumps(value, ensure_ascii=False)[:-1] + closing]
             end = string.end
-    return "".join([*pieces, text[end:]]) if pieces else text
+    return "".join([*pieces, text[end:]])
 
 
 def _with_nested(texts: list[str], nesting: int) -> list[str]:
@@ -220,11 +220,11 @@ def _accounts(event: Event) -> set[str]:
     return accounts
 
 
-def _value(string: str) -> str:
-    """Decode a JSON string, with lone surrogates replaced as in events; a malformed one only loses its quotes."""
+def _value(string: str) -> str | None:
+    """Decode a JSON string, with lone surrogates replaced as in events; None if it is malformed."""
     if "\\" not in string:
         return string[1:].removesuffix('"')
     for ending in ("", '"'):
         with suppress(ValueError):
             return _SURROGATE.sub("\ufffd", json.loads(string + ending, strict=False))
-    return string[1:]
+    return None

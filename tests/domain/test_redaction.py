@@ -66,6 +66,18 @@ def test_texts_and_values_lose_the_id_where_it_is_a_word() -> None:
         ('{"v":"{\\"\\\\u0061lice\\":1}"}', '{"v":"{\\"forgotten-1\\":1}"}'),
         ('{"alice":1}', '{"alice":1}'),
         ('{"v":"bob"}', '{"v":"bob"}'),
+        ('{"v":"\u5f20 alice\\n"}', '{"v":"\u5f20 forgotten-1\\n"}'),
+        ('{"v":"\\u0061lice\n\\ud800"}', '{"v":"forgotten-1\\n\ufffd"}'),
+        ('{"v":"[\\"\\\\u0061lice\\"]"}', '{"v":"[\\"forgotten-1\\"]"}'),
+        ('{"v":"not JSON: \\"\\\\u0061lice\\""}', '{"v":"not JSON: \\"\\\\u0061lice\\""}'),
+        (
+            '{"Unknown_Account":"alice b","Unknown":"alice b"}',
+            '{"Unknown_Account":"alice b","Unknown":"forgotten-1 b"}',
+        ),
+        (
+            '{"a":[{"GroupId":"alice"},"alice"],"b":"alice"}',
+            '{"a":[{"GroupId":"alice"},"forgotten-1"],"b":"forgotten-1"}',
+        ),
     ],
 )
 def test_of_the_body_only_the_strings_concerned_are_rewritten(before: str, after: str) -> None:
@@ -98,6 +110,11 @@ def test_many_are_forgotten_at_once_the_longer_id_first() -> None:
         (b'{"a":"\\u0061lice"', b'{"a":"forgotten-1"'),
         (b'[1,"alice', b'[1,"forgotten-1'),
         (b"malice", b"malice"),
+        (b'["\\u0061lice', b'["forgotten-1'),
+        (b'["alice ', b'["forgotten-1 '),
+        (b'"\\u0061lice {', b'"forgotten-1 {'),
+        (b'{"\\x \\"alice"}', b'{"\\x \\"forgotten-1"}'),
+        (b'"alice\\', b'"forgotten-1\\'),
         (b"", b""),
     ],
 )
@@ -149,6 +166,25 @@ def test_an_event_is_changed_if_and_only_if_the_account_is_among_what_it_mention
     assert [getattr(changed, place) for place in places] == [getattr(event, place) for place in places]
 
 
+def test_ids_are_found_wherever_a_text_has_them_as_a_word() -> None:
+    event = events.GroupProfileChanged(
+        group_id="g", occurred_at=1, recorded_at=1, name="alice's group", introduction="ann@example.com, a.b~ and 7"
+    )
+    assert {"alice", "ann@example.com", "a.b~", "7"} <= mentioned(event)
+    assert {"alice", "b"} <= mentioned_in_unreadable(b"(alice)\xff b")
+
+
+def test_json_within_json_is_searched_four_levels_deep_and_deeper_only_for_what_is_not_escaped() -> None:
+    text, names = "\u5f20 alice", {"\u5f20": "f1", "alice": "f2"}
+    for _ in range(5):
+        text = json.dumps([text])
+    event = events.GroupProfileChanged(group_id="g", occurred_at=1, recorded_at=1, introduction=text)
+    assert redact(event, names).introduction == text.replace("alice", "f2")
+    assert "\u5f20" not in mentioned(event)
+    assert "\u5f20" not in mentioned_in_unreadable(text.encode())
+    assert redact_unreadable(text.encode(), names).decode() == text.replace("alice", "f2")
+
+
 def test_what_rubbish_may_mention_is_every_string_and_every_word() -> None:
     assert {"alice", "a b", "x"} <= mentioned_in_unreadable(b'{"a b": "\\u0061lice", x')
 
@@ -177,6 +213,19 @@ def test_no_account_of_a_documented_callback_is_left_when_it_is_forgotten(payloa
         assert account not in mentioned(redacted)
         fixed = ("CallbackCommand", "GroupId", "Type", "JoinType", "ExitType", "OptionType", "EventTime", "TopicId")
         assert {field: after.get(field) for field in fixed} == {field: document.get(field) for field in fixed}
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        *("CallbackCommand", "EventTime", "ExitType", "GroupId", "InviteOption", "JoinType", "OptPlatform"),
+        *("OptionType", "Role", "TopicId", "TopicIdList", "Type", "groupID"),
+    ],
+)
+def test_what_is_neither_an_account_nor_a_text_stays_and_is_not_looked_up(field: str) -> None:
+    event = joined(f'{{"{field}":"alice","v":{{"{field}":["alice"]}}}}', "bob")
+    assert redact(event, NAMES) is event
+    assert "alice" not in mentioned(event)
 
 
 def test_types_and_commands_stay_even_if_an_account_is_called_so() -> None:
