@@ -58,3 +58,4 @@ PAYLOADS = [load(path) for path in sorted(DIRECTORY.glob("*.json"))]
 RECORDED = [payload for payload in PAYLOADS if payload.recorded]
 IGNORED = [payload for payload in PAYLOADS if payload.status == 200 and not payload.recorded]
 UNREADABLE = [payload for payload in PAYLOADS if payload.status == 400]
+COMMANDS = sorted({payload.query.get("CallbackCommand", "") for payload in PAYLOADS})

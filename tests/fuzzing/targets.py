@@ -23,7 +23,8 @@ from projector.http.app import Components, create_app
 from projector.http.metrics import Metrics
 from projector.http.protocol import GuardedProtocol
 from projector.settings import Settings
-from tests.callbacks.payloads import PAYLOADS
+from tests.callbacks.payloads import COMMANDS
+from tests.fuzzing.redaction import redaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 NOW: Final = 1_700_000_000_000
 APP_ID: Final = 1400000000
-COMMANDS: Final = sorted({payload.query.get("CallbackCommand", "") for payload in PAYLOADS})
 MAX_BODY: Final = 2_000
 _STEPS: Final = 30
 """After so many turns of the loop, a task can only be waiting for the rest of a request, which does not come."""
@@ -197,4 +197,9 @@ def _command(given: dict[str, str], body: bytes) -> str:
 def targets(patch: pytest.MonkeyPatch, loop: asyncio.AbstractEventLoop) -> dict[str, Callable[[bytes], None]]:
     """Return every target by its name."""
     receiver = Receiver(patch, loop)
-    return {"translation": translation, "requests": receiver.any_request, "connections": receiver.any_bytes}
+    return {
+        "translation": translation,
+        "redaction": redaction,
+        "requests": receiver.any_request,
+        "connections": receiver.any_bytes,
+    }
