@@ -12,9 +12,10 @@ ROOT = Path(__file__).parents[2]
 COMMANDS = re.findall(r"`(?:ROUNDS=\d+ )?pytest ([^`]+)`", (ROOT / "docs" / "reliability.md").read_text())
 
 
-def named_in(file: Path) -> list[str]:
+def named_in(path: Path) -> list[str]:
     return [
         f"{file.stem} {node.name}"
+        for file in (path.glob("test_*.py") if path.is_dir() else [path])
         for node in ast.walk(ast.parse(file.read_text()))
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
     ]
