@@ -7,6 +7,7 @@ merges many lives, and makes callbacks repeated, late and untimed, as they arriv
 from projector.simulator.check import Difference
 from projector.simulator.connection import Unreachable
 from projector.simulator.options import Options
+from projector.simulator.queries import OtherGroups
 from projector.simulator.simulation import Report, simulate
 
-__all__ = ["Difference", "Options", "Report", "Unreachable", "simulate"]
+__all__ = ["Difference", "Options", "OtherGroups", "Report", "Unreachable", "simulate"]

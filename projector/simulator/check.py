@@ -11,6 +11,8 @@ import httpx2
 from projector.clock import to_rfc3339
 from projector.simulator.connection import Unreachable
 from projector.simulator.expected import ExpectedGroup
+from projector.simulator.options import Options
+from projector.simulator.queries import querying
 
 _TIMEOUT_S: Final = 60
 
@@ -25,8 +27,7 @@ class Difference(NamedTuple):
 
 
 async def check(
-    url: str,
-    token: str | None,
+    options: Options,
     expected: Mapping[str, ExpectedGroup],
     *,
     position: int,
@@ -36,16 +37,12 @@ async def check(
 
     `progress` is called with the number of groups compared since the last call. Raises Unreachable.
     """
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
     differences: list[Difference] = []
-    try:
-        async with httpx2.AsyncClient(base_url=url, headers=headers, timeout=30) as client:
-            await _wait_for(client, position)
-            for group_id, group in expected.items():
-                differences += await _compare(client, group_id, group)
-                progress(1)
-    except httpx2.HTTPError as error:
-        raise Unreachable(f"queries to {url} failed: {error}") from error
+    async with querying(options) as client:
+        await _wait_for(client, position)
+        for group_id, group in expected.items():
+            differences += await _compare(client, group_id, group)
+            progress(1)
     return differences
 
 

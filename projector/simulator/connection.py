@@ -12,10 +12,11 @@ class Unreachable(Exception):
 
 
 class Response(NamedTuple):
-    """A response's status and headers; header names are in lower case."""
+    """A response; names of headers are in lower case."""
 
     status: int
     headers: dict[str, str]
+    body: bytes
 
 
 class Connection:
@@ -80,12 +81,12 @@ class Connection:
         self._writer.write(request)
         await self._writer.drain()
         head = await self._reader.readuntil(b"\r\n\r\n")
-        response = _parse(head.decode("latin-1"))
-        await self._reader.readexactly(int(response.headers["content-length"]))
-        return response
+        status, headers = _parse(head.decode("latin-1"))
+        return Response(status, headers, await self._reader.readexactly(int(headers["content-length"])))
 
 
-def _parse(head: str) -> Response:
+def _parse(head: str) -> tuple[int, dict[str, str]]:
+    """Return the status and the headers."""
     status_line, *lines = head.split("\r\n")
     pairs = (line.partition(":") for line in lines if line)
-    return Response(int(status_line.split(" ", 2)[1]), {name.lower(): value.strip() for name, _, value in pairs})
+    return int(status_line.split(" ", 2)[1]), {name.lower(): value.strip() for name, _, value in pairs}

@@ -1,5 +1,6 @@
 """Ids and texts as users and the vendor choose them."""
 
+import re
 from typing import Final
 
 ADMINISTRATOR: Final = "administrator"
@@ -28,15 +29,24 @@ TEXTS: Final = (
 FIELD_KEYS: Final = ("level", "city", "UserDefined1", "UserDefined2", "vip_until")
 """Keys of custom fields and of attributes."""
 
+_RUN: Final = re.compile(r"sim[0-9a-f]{6,}x[0-9]+")
+
 _CUSTOM_GROUP_IDS: Final = ("class_{}", "{}", "Team {} / Europe", "100%25 of {}", "#{}?", "a+b&c={}", "..{};~", '"{}"')
 _USER_IDS: Final = ("{}", "user_{:06}", "PLN{:X}k", "e104c7f8-c31c-{:04x}")
 
 
-def group_id(type_: str, run: str, number: int, *, custom: bool) -> str:
-    """Return a group's id, made by the vendor or chosen by the app.
+def run(started_s: int, seed: int) -> str:
+    """Return what distinguishes the groups of one simulation from all others: letters and digits."""
+    return f"sim{started_s:x}x{seed}"
 
-    `run` consists of letters and digits, and distinguishes the groups of one simulation from those of others.
-    """
+
+def is_simulated(group_id: str) -> bool:
+    """Tell whether a group's id is one that a simulation made up."""
+    return _RUN.search(group_id) is not None
+
+
+def group_id(type_: str, run: str, number: int, *, custom: bool) -> str:
+    """Return the id of a group of a run, as if made by the vendor or chosen by the app."""
     if type_ == "Community":
         return f"@TGS#_club {run} {number}" if custom else f"@TGS#_@TGS#c{run}{number:04X}"
     if custom:

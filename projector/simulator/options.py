@@ -6,9 +6,10 @@ import msgspec
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """The destination of the traffic, its amount, and its disorder. Shares are from 0 to 1.
 
-    `url` is the receiver's base address, which also serves `/v1`. With a `token`, callbacks are signed; `read_token` is
-    for queries. `callbacks` is their approximate number, repeats included. `rate` is in callbacks per second; None is
-    as fast as they are acknowledged.
+    `url` is the receiver's base address, and `queries_url` that of `/v1`, if it is another. With a `token`, callbacks
+    are signed; `read_token` is for queries. `callbacks` is their approximate number, repeats included. `rate` is in
+    callbacks per second; None is as fast as they are acknowledged. A store with groups of other origin is refused
+    unless `into_existing`.
 
     `repeats` is the share of callbacks sent twice, `untimed` the share without EventTime. Of the others, `reordered` is
     the share that is sent after later callbacks of the same group.
@@ -17,6 +18,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     sdk_app_id: int
     callback_path: str
+    queries_url: str | None = None
     token: str | None = None
     read_token: str | None = None
     seed: int = 1
@@ -28,3 +30,4 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     reordered: float = 0.05
     untimed: float = 0.02
     check: bool = True
+    into_existing: bool = False

@@ -3,30 +3,35 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Final, NamedTuple
-from urllib.parse import urlencode
 
-from projector.callbacks import sign
 from projector.clock import now_ms
 from projector.simulator.check import Difference, check
 from projector.simulator.connection import Connection
 from projector.simulator.life import Delivery
 from projector.simulator.options import Options
+from projector.simulator.queries import require_no_other_groups
+from projector.simulator.request import Refused, target
 from projector.simulator.traffic import Traffic
 
 _MAX_TRIES: Final = 10
+_OK: Final = 200
 
 
 class Report(NamedTuple):
-    """The number of responses by status and by command, the time taken, and the differences if groups were checked."""
+    """The number of responses by status and by command, the time taken, and the differences if groups were checked.
+
+    `refusal` is the reason why a callback was refused, which ended the simulation; None if all were acknowledged.
+    """
 
     statuses: dict[int, int]
     commands: dict[str, int]
     seconds: float
     groups: int
     differences: list[Difference] | None
+    refusal: str | None = None
 
 
 async def simulate(
@@ -35,32 +40,43 @@ async def simulate(
     on_sent: Callable[[int, int], None] = lambda _, __: None,
     on_checked: Callable[[int, int], None] = lambda _, __: None,
 ) -> Report:
-    """Send the traffic, and check the groups unless the options say not to.
+    """Send the traffic, up to the first refusal, and check the groups unless the options say not to.
 
     `on_sent` and `on_checked` are called with the number of callbacks sent, or groups checked, since the last call, and
     with the approximate total.
 
-    Raises Unreachable.
+    Raises Unreachable and, before anything is sent, OtherGroups.
     """
+    async with Connection(options.url):
+        if not options.into_existing:
+            await require_no_other_groups(options)
     traffic = Traffic(options, now_ms=now_ms())
     sender = _Sender(options, lambda count: on_sent(count, traffic.total))
     began = time.monotonic()
-    try:
-        await sender.send_all(traffic)
-    except ExceptionGroup as failures:
-        raise failures.exceptions[0] from failures
+    refusal = await _refusal(sender.send_all(traffic))
     seconds = time.monotonic() - began
     expected = traffic.expected
     differences = None
-    if options.check:
+    if options.check and refusal is None:
         differences = await check(
-            options.url,
-            options.read_token,
+            options,
             expected,
             position=sender.position,
             progress=lambda count: on_checked(count, len(expected)),
         )
-    return Report(dict(sender.statuses), dict(sender.commands), seconds, len(expected), differences)
+    return Report(dict(sender.statuses), dict(sender.commands), seconds, len(expected), differences, refusal)
+
+
+async def _refusal(sending: Awaitable[None]) -> str | None:
+    """Return the first reason why a callback was refused, None if all were acknowledged. Raises Unreachable."""
+    try:
+        await sending
+    except ExceptionGroup as failures:
+        first = failures.exceptions[0]
+        if not isinstance(first, Refused):
+            raise first from failures
+        return str(first)
+    return None
 
 
 class _Sender:
@@ -92,29 +108,19 @@ class _Sender:
         for delivery in callbacks:
             await self._pace()
             for _ in range(_MAX_TRIES):
-                response = await connection.post(self._target(delivery), delivery.body)
+                request = target(self._options, delivery.command, delivery.platform)
+                response = await connection.post(request, delivery.body)
                 if response.status != 503:
                     break
                 await asyncio.sleep(int(response.headers.get("retry-after", "1")))
             self.statuses[response.status] += 1
             self.commands[delivery.command] += 1
             self.position = max(self.position, int(response.headers.get("projector-position", "0")))
+            if response.status != _OK:
+                raise Refused(response)
             self._on_response(1)
 
     async def _pace(self) -> None:
         if self._options.rate:
             self._next_at = max(self._next_at, time.monotonic() - 1) + 1 / self._options.rate
             await asyncio.sleep(self._next_at - time.monotonic())
-
-    def _target(self, delivery: Delivery) -> str:
-        query = {
-            "CallbackCommand": delivery.command,
-            "ClientIP": "203.0.113.7",
-            "OptPlatform": delivery.platform,
-            "SdkAppid": str(self._options.sdk_app_id),
-            "contenttype": "json",
-        }
-        if self._options.token:
-            now = int(time.time())
-            query |= {"RequestTime": str(now), "Sign": sign(self._options.token, now)}
-        return f"{self._options.callback_path}?{urlencode(query)}"

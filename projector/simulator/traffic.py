@@ -33,8 +33,7 @@ class Traffic:
 
     def __init__(self, options: Options, *, now_ms: int) -> None:
         self._options = options
-        self._rng = Random(options.seed)
-        self._run = f"{now_ms // 1000:x}{options.seed}"
+        self._run = names.run(now_ms // 1000, options.seed)
         self._last_ms = now_ms - _MIN_AGE_MS
         self._lives: list[Life] = []
         self._untimed: list[Iterator[Delivery]] = []
@@ -50,14 +49,14 @@ class Traffic:
     def timed(self) -> Iterator[Delivery]:
         """Yield the callbacks that have an EventTime, nearly in order, some of them twice."""
         sequences = [
-            self._with_disorder(self._group_deliveries(number, share)) for number, share in enumerate(self._shares)
+            self._with_disorder(self._group_deliveries(number, share), self._disorder(number))
+            for number, share in enumerate(self._shares)
         ]
         return (delivery for _, delivery in heapq.merge(*sequences, key=itemgetter(0)))
 
     def untimed(self) -> Iterator[Iterator[Delivery]]:
         """Yield, for each group, its last callbacks, which have no EventTime."""
-        for deliveries in self._untimed:
-            yield self._with_repeats(deliveries)
+        yield from self._untimed
         self._untimed.clear()
 
     def _group_deliveries(self, number: int, share: int) -> Iterator[Delivery]:
@@ -75,37 +74,40 @@ class Traffic:
         for _ in range(timed):
             yield next(deliveries)
         if timed < share:
-            self._untimed.append(deliveries)
+            self._untimed.append(self._with_repeats(deliveries, self._disorder(number)))
 
-    def _with_disorder(self, deliveries: Iterator[Delivery]) -> Iterator[tuple[int, Delivery]]:
+    def _disorder(self, number: int) -> Random:
+        """Return a group's own random numbers: connections take the deliveries of different groups in any order."""
+        return Random(f"{self._options.seed} disorder {number}")
+
+    def _with_disorder(self, deliveries: Iterator[Delivery], rng: Random) -> Iterator[tuple[int, Delivery]]:
         """Yield a group's callbacks with the moment (ms) each arrives: some late, some repeated."""
         delayed: list[tuple[int, Delivery]] = []
         now = 0
         for index, delivery in enumerate(deliveries):
             now = delivery.happened_at
-            is_late = self._chance(self._options.reordered)
+            is_late = rng.random() < self._options.reordered
             if not is_late:
                 yield now, delivery
-            for _ in range(is_late + self._chance(self._options.repeats)):
-                heapq.heappush(delayed, (index + self._delay(), delivery))
+            for _ in range(is_late + (rng.random() < self._options.repeats)):
+                heapq.heappush(delayed, (index + _delay(rng), delivery))
             while delayed and delayed[0][0] <= index:
                 yield now, heapq.heappop(delayed)[1]
         yield from ((now, delivery) for _, delivery in sorted(delayed))
 
-    def _with_repeats(self, callbacks: Iterator[Delivery]) -> Iterator[Delivery]:
-        return chain.from_iterable([delivery] * (1 + self._chance(self._options.repeats)) for delivery in callbacks)
-
-    def _delay(self) -> int:
-        return self._rng.randint(1, _LONG_DELAY if self._chance(_LONG_DELAY_SHARE) else _SHORT_DELAY)
+    def _with_repeats(self, callbacks: Iterator[Delivery], rng: Random) -> Iterator[Delivery]:
+        return chain.from_iterable([delivery] * (1 + (rng.random() < self._options.repeats)) for delivery in callbacks)
 
     def _split(self, total: int, count: int) -> list[int]:
         """Split a total into unequal shares of at least 1, distributed as group sizes are."""
-        weights = [self._rng.paretovariate(1.2) for _ in range(count)]
+        rng = Random(self._options.seed)
+        weights = [rng.paretovariate(1.2) for _ in range(count)]
         bounds = [*accumulate(weights)]
         extra = [0] * count
         for _ in range(total - count):
-            extra[bisect(bounds, self._rng.random() * bounds[-1], hi=count - 1)] += 1
+            extra[bisect(bounds, rng.random() * bounds[-1], hi=count - 1)] += 1
         return [1 + more for more in extra]
 
-    def _chance(self, share: float) -> bool:
-        return self._rng.random() < share
+
+def _delay(rng: Random) -> int:
+    return rng.randint(1, _LONG_DELAY if rng.random() < _LONG_DELAY_SHARE else _SHORT_DELAY)

@@ -70,7 +70,9 @@ def simulated(folder: Path, **settings: str) -> list[tuple[str, bytes]]:
     """Return the callbacks that `projector simulate` posts in processes with these settings."""
     with _recorder() as (url, requests):
         options = ("--url", url, "--seed", "13", "--groups", "10", "--callbacks", "260")
-        done = run_cli(folder / "none", "simulate", *options, "--connections", "1", "--no-check", **settings)
+        done = run_cli(
+            folder / "none", "simulate", *options, "--connections", "1", "--no-check", "--into-existing", **settings
+        )
     assert done.returncode == 0, done.stderr
     return requests
 

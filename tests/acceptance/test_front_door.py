@@ -46,7 +46,7 @@ def test_callbacks_are_taken_where_the_settings_say_and_nowhere_else(tmp_path: P
         query = f"CallbackCommand={body['CallbackCommand']}&SdkAppid={server.app_id}"
         for there, status in ((path, 200), ("/callback", 404), (f"{path}/", 404), ("/in", 404)):
             assert server.client.post(f"{server.url}{there}?{query}", json=body).status_code == status
-        command = ["simulate", "--url", server.url, "--callbacks", "50", "--groups", "3"]
+        command = ["simulate", "--url", server.url, "--callbacks", "50", "--groups", "3", "--into-existing"]
         assert run_cli(database, *command, PROJECTOR_CALLBACK_PATH=path).returncode == 0
 
 

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from projector.simulator.commands import RECORDED
 from tests.running import environment, run_cli, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.running import Server
 
 TOKENS = {"PROJECTOR_CALLBACK_TOKEN": "in", "PROJECTOR_READ_TOKENS": "out,other"}
 ROOT = Path(__file__).parents[2]
+FULL = {"CallbackCommand": "Group.CallbackAfterGroupFull"}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that requires signed callbacks, and tokens for queries."""
+    with serving(tmp_path_factory.mktemp("single") / "events.db", **TOKENS) as running:
+        yield running
 
 
 @pytest.mark.slow
@@ -50,6 +67,96 @@ def test_a_roster_that_is_wrong_is_found(tmp_path: Path) -> None:
         done = run_cli(tmp_path / "events.db", *arguments, "--seed", "2")
         assert done.returncode == 1
         assert "member_count is 77" in done.stdout
+
+
+def test_groups_of_other_origin_are_not_mixed_with_simulated_ones_unless_that_is_asked_for(tmp_path: Path) -> None:
+    database = tmp_path / "events.db"
+    with serving(database) as server:
+        arguments = ("simulate", "--url", server.url, "--callbacks", "30", "--groups", "9")
+        for seed in "12":
+            assert run_cli(database, *arguments, "--seed", seed).returncode == 0
+        position = int(server.post(FULL | {"GroupId": "@TGS#2J4SZEAEL"}).headers["Projector-Position"])
+        refused = run_cli(database, *arguments)
+        assert (refused.returncode, refused.stdout, len(refused.stderr.splitlines())) == (2, "", 1)
+        assert [word for word in ("@TGS#2J4SZEAEL", "--into-existing") if word not in refused.stderr] == []
+        assert server.post(FULL | {"GroupId": "g"}).headers["Projector-Position"] == str(position + 1)
+        assert run_cli(database, *arguments, "--into-existing", "--seed", "3").returncode == 0
+
+
+def test_an_event_that_is_not_projected_yet_counts_as_a_group_of_the_store(tmp_path: Path) -> None:
+    database = tmp_path / "events.db"
+    with serving(database, "--only", "projections"):
+        pass
+    with serving(database, "--only", "callbacks") as receiver, serving(database, "--only", "queries") as queries:
+        receiver.post(FULL | {"GroupId": "real"})
+        arguments = ("simulate", "--url", receiver.url, "--callbacks", "30", "--groups", "3")
+        assert "set --queries-url" in run_cli(database, *arguments).stderr
+        refused = run_cli(database, *arguments, "--queries-url", queries.url)
+        assert (refused.returncode, "such as real" in refused.stderr) == (2, True)
+
+
+def test_a_simulation_checks_roles_at_different_addresses(tmp_path: Path) -> None:
+    database = tmp_path / "events.db"
+    with serving(database, "--queries-address", "127.0.0.1:0", **TOKENS) as server:
+        receiver = server.log[-1]["callbacks_address"]
+        arguments = ("--url", receiver, "--queries-url", server.url, "--callbacks", "100", "--groups", "4")
+        done = run_cli(database, "simulate", *arguments, **TOKENS)
+        assert (done.returncode, "4 groups checked, no mismatches" in done.stdout) == (0, True), done.stderr
+
+
+def test_a_simulation_stops_at_the_first_refusal_and_quotes_its_reason(tmp_path: Path) -> None:
+    with serving(tmp_path / "events.db", PROJECTOR_CALLBACK_TOKEN="right") as server:
+        arguments = ("simulate", "--url", server.url, "--connections", "1")
+        done = run_cli(tmp_path / "events.db", *arguments, PROJECTOR_CALLBACK_TOKEN="wrong")
+        response = server.post(FULL, query={"Sign": "wrong", "RequestTime": str(int(time.time()))})
+    assert (done.returncode, done.stdout.startswith("1 callbacks in ")) == (1, True)
+    assert done.stderr.splitlines()[-1].endswith(f"with status 403: {response.json()['ErrorInfo']}")
+
+
+def test_the_same_seed_gives_the_same_counts_over_any_number_of_connections(tmp_path: Path) -> None:
+    counts = []
+    for number in ("1", "16"):
+        with serving(tmp_path / f"{number}.db") as server:
+            arguments = ("--callbacks", "600", "--groups", "30", "--untimed", "0.5", "--repeats", "0.3")
+            done = run_cli(tmp_path, "simulate", "--url", server.url, "--connections", number, *arguments)
+            assert done.returncode == 0, done.stderr
+            counts.append(done.stdout.splitlines()[1:])
+    assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize("command", RECORDED)
+def test_a_callback_of_any_command_can_be_sent_alone(server: Server, command: str) -> None:
+    group = f"a/{command}"
+    arguments = ("simulate", "--url", server.url, "--send", command, "--group", group, "--user", "ann", "bob")
+    done = run_cli(Path("unused"), *arguments, **TOKENS)
+    request, body, status, response = done.stdout.splitlines()
+    assert (done.returncode, response) == (0, '{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":0}')
+    assert request.startswith(f"POST {server.url}/callback?CallbackCommand={command}&")
+    assert "&Sign=" in request
+    position = int(status.removeprefix("status 200, Projector-Position: "))
+    history, token = f"{server.url}/v1/events?after={position - 1}&limit=1", {"Authorization": "Bearer out"}
+    (event,) = server.client.get(history, headers=token).json()["events"]
+    assert (event["group_id"], event["callback"]) == (group, json.loads(body))
+    assert f"{server.url}/v1/groups/a%2F{command}?wait_for={position}" in done.stderr
+
+
+def test_a_single_callback_that_is_refused_is_shown_with_the_reason(server: Server) -> None:
+    done = run_cli(
+        Path("unused"), "simulate", "--url", server.url, "--send", RECORDED[0], "--group", "g", "--user", "a"
+    )
+    assert done.returncode == 1
+    assert "\nstatus 403\n" in done.stdout
+    assert json.loads(done.stdout.splitlines()[-1])["ErrorInfo"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["--send nonsense --group g", f"--send {RECORDED[0]} --group g", f"--send {RECORDED[0]} --user u", "--group g"],
+)
+def test_options_that_make_no_single_callback_are_refused_with_the_usage(wrong: str) -> None:
+    done = run_cli(Path("unused"), "simulate", *wrong.split())
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "error: " in done.stderr.splitlines()[-1]
 
 
 def test_an_address_where_nothing_answers_is_one_line(tmp_path: Path) -> None:
