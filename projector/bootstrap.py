@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 from projector.event_store import EventStore, OtherApp, StoreUnavailable, StoreUnreadable
 from projector.event_store.group_commit import GroupCommit
 from projector.event_store.quarantine import Quarantine
-from projector.event_store.spool import Spool
+from projector.event_store.spool import Spool, SpoolStatus, spool_status
 from projector.event_store.sqlite import open_sqlite
 from projector.event_store.store_and_forward import StoreAndForward
 from projector.health import Health, check_health
@@ -29,11 +29,13 @@ from projector.projection.membership import MembershipProjection
 from projector.projection.origin import QueriesOfStore
 from projector.projection.profile import ProfileProjection
 from projector.projection.timeline import TimelineProjection
-from projector.read_model import Queries
+from projector.read_model import NoReadModel, Queries
 from projector.read_model.generations import Generations
+from projector.read_model.query_session import Counts
 from projector.read_model.sqlite import SQLiteQueries
 from projector.read_model.sqlite_generations import SQLiteGenerations
 from projector.settings import Settings, WrongSetting
+from projector.status import Status, status_of
 from projector.subscription import LINGER_S
 from projector.worker import Worker
 
@@ -151,6 +153,28 @@ def check_stores(stores: Stores, queries: Queries, *, failure: str | None = None
     return check_health(stores.events, stores.quarantine, queries, names, failure=failure)
 
 
+def read_status(settings: Settings, stores: Stores, queries: Queries, health: Health) -> Status:
+    """Return the status. Raises StoreUnavailable and ReadModelUnavailable."""
+    generations = open_generations(settings)
+    newest = stores.events.read(health.head - 1, 1) if health.head else []
+    return status_of(
+        health,
+        _counts(queries),
+        spool_status(settings.spool_path) if settings.spool_path else SpoolStatus(0, 0),
+        generations.rebuild_progress(),
+        last_callback_ms=newest[0].event.recorded_at if newest else None,
+        has_worker=generations.has_worker(),
+    )
+
+
+def _counts(queries: Queries) -> Counts:
+    try:
+        with queries.session() as session:
+            return session.counts()
+    except NoReadModel:
+        return Counts(0, 0, 0, 0)
+
+
 def create_server_app(settings: Settings, roles: Sequence[Role], callbacks_port: int | None = None) -> ASGIApp:
     """Return the application of a process with these roles. Callbacks may have a port of their own.
 
@@ -162,7 +186,7 @@ def create_server_app(settings: Settings, roles: Sequence[Role], callbacks_port:
     worker = _worker(settings, stores) if "projections" in roles else None
     wake = worker.wake if worker else _do_nothing
     forwarding = _forwarding(settings, stores, wake) if "callbacks" in roles else None
-    spool_status = forwarding.status if forwarding else None
+    spooled = forwarding.status if forwarding else None
     queries, health_queries = open_queries(settings), open_queries(settings)
     health_lock = threading.Lock()
 
@@ -170,7 +194,12 @@ def create_server_app(settings: Settings, roles: Sequence[Role], callbacks_port:
         with health_lock:
             return check_stores(stores, health_queries, failure=worker.failure if worker else None)
 
-    metrics = Metrics(health, spool_status)
+    def status() -> Status:
+        current = health()
+        with health_lock:
+            return read_status(settings, stores, health_queries, current)
+
+    metrics = Metrics(health, spooled)
     commit = GroupCommit(forwarding.append if forwarding else stores.events.append, on_commit=wake)
     # A file is read faster than another thread starts; a database server may keep a query waiting.
     threads = settings.pool_size if settings.postgres_url else 0
@@ -184,7 +213,8 @@ def create_server_app(settings: Settings, roles: Sequence[Role], callbacks_port:
             queries=QueryRunner(stores.events, QueriesOfStore(queries, stores.events), threads)
             if "queries" in roles
             else None,
-            spooled=spool_status,
+            spooled=spooled,
+            status=status,
             read_tokens=settings.read_tokens,
             callbacks_port=callbacks_port,
         )

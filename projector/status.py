@@ -2,6 +2,7 @@
 
 import msgspec
 
+from projector.clock import to_rfc3339
 from projector.event_store.spool import SpoolStatus
 from projector.health import Health
 from projector.read_model.generations import RebuildProgress
@@ -42,9 +43,15 @@ class ReplayProgress(msgspec.Struct):
 
 
 class Status(msgspec.Struct):
-    """Positions, lag, totals and complaints. `replay` is null unless a replay is in progress."""
+    """Positions, lag, totals and complaints. `replay` is null unless a replay is in progress.
+
+    `last_callback_at` is the time of receipt of the newest event, in RFC 3339, null before the first. `has_worker` says
+    whether a process projects.
+    """
 
     head: int
+    last_callback_at: str | None
+    has_worker: bool
     projections: dict[str, ProjectionStatus]
     lag_seconds: float
     counts: dict[str, int]
@@ -81,9 +88,19 @@ class Readiness(msgspec.Struct, kw_only=True):
         self.status = "not ready" if self.complaints else "ready"
 
 
-def status_of(health: Health, counts: Counts, spool: SpoolStatus, replay: RebuildProgress | None) -> Status:
+def status_of(
+    health: Health,
+    counts: Counts,
+    spool: SpoolStatus,
+    replay: RebuildProgress | None,
+    *,
+    last_callback_ms: int | None,
+    has_worker: bool,
+) -> Status:
     return Status(
         head=health.head,
+        last_callback_at=None if last_callback_ms is None else to_rfc3339(last_callback_ms),
+        has_worker=has_worker,
         projections={
             name: ProjectionStatus(position, health.head - position, len(health.set_aside_by(name)))
             for name, position in sorted(health.positions.items())

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = read_settings(os.environ)
         for name in settings.unknown_names:
             log.warning("ignoring an unknown setting", name=name)
-        if options.needs_database and settings.database_path:
+        if options.needs_database and settings.database_path and getattr(options, "url", None) is None:
             _require_database(settings.database_path)
         status = int(options.run(options, settings))
         sys.stdout.flush()

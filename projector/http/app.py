@@ -17,13 +17,14 @@ from projector.http.front_door import BearerTokens, CallbackPath, CallbackPort, 
 from projector.http.ingest import Ingest
 from projector.http.large_responses import LargeResponses
 from projector.http.metrics import Metrics
-from projector.http.operations import OpenAPIDocument, Operations
+from projector.http.operations import OpenAPIDocument, Operations, StatusEndpoint
 from projector.http.problems import on_http_exception, on_unavailable, on_unexpected
 from projector.http.query_runner import QueryRoute, QueryRunner
 from projector.http.response_cache import CachedResponses
 from projector.http.routes import ROUTES
 from projector.read_model import ReadModelUnavailable
 from projector.settings import ReadToken
+from projector.status import Status
 
 
 class Components(NamedTuple):
@@ -38,6 +39,7 @@ class Components(NamedTuple):
     ingest: Ingest | None = None
     queries: QueryRunner | None = None
     spooled: Callable[[], SpoolStatus] | None = None
+    status: Callable[[], Status] | None = None
     read_tokens: tuple[ReadToken, ...] = ()
     callbacks_port: int | None = None
 
@@ -59,6 +61,8 @@ def create_app(components: Components) -> ASGIApp:
 
 def _router(components: Components, large_responses: LargeResponses) -> Starlette:
     routes = Operations(components.health, components.metrics, components.spooled).routes()
+    if components.status:
+        routes.append(StatusEndpoint(components.status).route())
     if components.queries:
         routes += [
             Route(route.path, QueryRoute(route, components.queries, large_responses), methods=["GET"])

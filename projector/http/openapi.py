@@ -1,7 +1,8 @@
 """The OpenAPI document, made from the table of routes and the answers' own classes."""
 
 import re
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 import msgspec
 
@@ -9,11 +10,17 @@ from projector import __version__
 from projector.http.parameters import PARAMETERS
 from projector.http.problems import ProblemDetails
 from projector.http.routes import ROUTES, Route
+from projector.status import Status
+
+STATUS_PATH: Final = "/v1/status"
+_UNAUTHORIZED: Final = {"401": "The bearer token is missing or wrong"}
+_POSITION: Final = {"schema": {"type": "string", "pattern": "^[0-9]+$"}}
 
 
 def document(*, secured: bool) -> dict[str, Any]:
     """Return the OpenAPI 3.1 document; `secured` if bearer tokens are required."""
-    answer_types = sorted({route.answer for route in ROUTES} | {ProblemDetails}, key=lambda answer: answer.__name__)
+    answers = {route.answer for route in ROUTES} | {Status, ProblemDetails}
+    answer_types = sorted(answers, key=lambda answer: answer.__name__)
     _, schemas = msgspec.json.schema_components(answer_types, ref_template="#/components/schemas/{name}")
     content: dict[str, Any] = {
         "openapi": "3.1.0",
@@ -22,7 +29,10 @@ def document(*, secured: bool) -> dict[str, Any]:
             "version": __version__,
             "description": "The state of Tencent Cloud Chat groups, projected from webhook callbacks.",
         },
-        "paths": {route.path: {"get": _operation(route, secured=secured)} for route in ROUTES},
+        "paths": {
+            **{route.path: {"get": _operation(route, secured=secured)} for route in ROUTES},
+            STATUS_PATH: {"get": _status_operation(secured=secured)},
+        },
         "components": {"schemas": schemas},
     }
     if secured:
@@ -31,16 +41,34 @@ def document(*, secured: bool) -> dict[str, Any]:
     return content
 
 
+def _status_operation(*, secured: bool) -> dict[str, Any]:
+    summary = "Get the status"
+    problems = {"503": "The database is unavailable", **(_UNAUTHORIZED if secured else {})}
+    return {
+        "operationId": "getStatus",
+        "summary": summary,
+        "description": "Positions, lag, counts and complaints, as `projector status --json` prints them.",
+        "responses": {
+            "200": {
+                "description": summary,
+                "headers": {"Projector-Position": _POSITION},
+                "content": _content("application/json", Status),
+            },
+            **_described(problems),
+        },
+    }
+
+
 def _operation(route: Route, *, secured: bool) -> dict[str, Any]:
     path_ids = re.findall(r"{(\w+)}", route.path)
     problems = {
         "400": "A parameter is wrong",
         "503": "The requested position was not reached in time, or the database is unavailable",
         **({"404": "No events for this id, or not a member"} if path_ids else {}),
-        **({"401": "The bearer token is missing or wrong"} if secured else {}),
+        **(_UNAUTHORIZED if secured else {}),
     }
     headers = {
-        "Projector-Position": {"schema": {"type": "string", "pattern": "^[0-9]+$"}},
+        "Projector-Position": _POSITION,
         "ETag": {"schema": {"type": "string"}},
     }
     return {
@@ -57,12 +85,15 @@ def _operation(route: Route, *, secured: bool) -> dict[str, Any]:
                 "content": _content("application/json", route.answer),
             },
             "304": {"description": "Unchanged since the response with this `ETag`", "headers": headers},
-            **{
-                status: {"description": description, "content": _content("application/problem+json", ProblemDetails)}
-                for status, description in problems.items()
-            },
+            **_described(problems),
         },
     }
+
+
+def _described(problems: Mapping[str, str]) -> dict[str, Any]:
+    """Return the responses for problems: statuses, and their descriptions."""
+    content = _content("application/problem+json", ProblemDetails)
+    return {status: {"description": description, "content": content} for status, description in problems.items()}
 
 
 def _content(media_type: str, answer: type[msgspec.Struct]) -> dict[str, Any]:

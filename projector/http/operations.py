@@ -1,4 +1,4 @@
-"""The endpoints for operators: liveness, readiness, metrics, and the OpenAPI document."""
+"""The endpoints for operators: liveness, readiness, metrics, the status, and the OpenAPI document."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ from projector.health import Health
 from projector.http import openapi
 from projector.http.metrics import Metrics
 from projector.read_model import ReadModelUnavailable
-from projector.status import Readiness
+from projector.status import Readiness, Status
 
 
 class Operations:
@@ -52,6 +52,25 @@ class Operations:
     async def metrics(self, _: Request) -> Response:
         exposition = await to_thread.run_sync(self._metrics.exposition)
         return Response(exposition, media_type="text/plain; version=0.0.4")
+
+
+class StatusEndpoint:
+    """The endpoint of `/v1/status`, which needs no read model."""
+
+    def __init__(self, status: Callable[[], Status]) -> None:
+        self._status = status
+
+    def route(self) -> Route:
+        return Route(openapi.STATUS_PATH, self.get)
+
+    async def get(self, _: Request) -> Response:
+        """Return the status. Raises StoreUnavailable and ReadModelUnavailable."""
+        status = await to_thread.run_sync(self._status)
+        response = _json(200, status)
+        position = min(projection.position for projection in status.projections.values())
+        response.headers["Projector-Position"] = str(position)
+        response.headers["Cache-Control"] = "private, no-store"
+        return response
 
 
 class OpenAPIDocument:

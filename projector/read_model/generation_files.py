@@ -77,6 +77,11 @@ def os_errors_as_unavailable() -> Iterator[None]:
         raise ReadModelUnavailable(f"{error.filename}: {error.strerror}") from error
 
 
+def open_private(path: str, flags: int) -> int:
+    """Open a file, as `open` does with its argument `opener`; a new one can be read by its owner only."""
+    return os.open(path, flags, 0o600)
+
+
 def _target(link: Path) -> Path | None:
     """Return the file that a link names, None if it is missing, or if `link` is a file that an old version left."""
     try:

@@ -52,6 +52,9 @@ class Generations(Protocol):
     def live(self, *, timeout_s: float = 1) -> ReadModel:
         """Return the live read model, looked up again for each transaction; `timeout_s` limits the wait for locks."""
 
+    def has_worker(self) -> bool:
+        """Return whether any process has the right to project into the live read model."""
+
     def begin_rebuild(self, on_wait: Callable[[], None] = ...) -> AbstractContextManager[Generation]:
         """Hold the right to rebuild, and give a new generation, which is deleted at the end unless it was promoted.
 

@@ -16,7 +16,7 @@ import psycopg
 
 from projector.database.postgres import PostgresConnection, connect, create_statement
 from projector.read_model.generations import STARTING, RebuildProgress
-from projector.read_model.postgres import LIVE, PostgresDraft, PostgresReadModel, unavailable
+from projector.read_model.postgres import LEADING_LOCK, LIVE, PostgresDraft, PostgresReadModel, unavailable
 from projector.read_model.schema import CHECKPOINTS, PROJECTION_TABLES, SCHEMA_VERSION, TABLES
 
 _PREVIOUS: Final = "previous"
@@ -29,6 +29,10 @@ _CREATE: Final = (
 )
 _SELECT_NUMBERS: Final = (
     "SELECT substring(nspname FROM 12)::bigint FROM pg_namespace WHERE nspname ~ '^read_model_[0-9]+$'"
+)
+_SELECT_LEADER: Final = (
+    "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND (classid, objid, objsubid) = (0, %s, 1) AND granted"
+    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
 )
 _UPSERT_NAME: Final = (
     "INSERT INTO public.read_models VALUES (%s, %s, %s) ON CONFLICT (name)"
@@ -104,6 +108,10 @@ class PostgresGenerations:
 
     def live(self, *, timeout_s: float = 1) -> PostgresReadModel:
         return PostgresReadModel(self._url, timeout_s=timeout_s)
+
+    def has_worker(self) -> bool:
+        with unavailable, connect(self._url) as connection:
+            return connection.execute(_SELECT_LEADER, (LEADING_LOCK,)).fetchone() is not None
 
     @contextmanager
     def begin_rebuild(self, on_wait: Callable[[], None] = lambda: None) -> Iterator[PostgresGeneration]:

@@ -20,6 +20,7 @@ from projector.read_model.query_session import QuerySession
 from projector.read_model.schema import FORGOTTEN_THROUGH, PROJECTION_TABLES, SCHEMA_VERSION, SQLITE_INDEXES, TABLES
 from projector.read_model.sqlite_link import LinkedFile
 from projector.read_model.unit_of_work import ReadTransaction, UnitOfWork, commit_or_roll_back
+from projector.read_model.worker_lock import WorkerLock
 
 _PRAGMAS: Final = ("synchronous=NORMAL", "cache_size=-16000", "wal_autocheckpoint=4000")
 _DRAFT_PRAGMAS: Final = ("journal_mode=MEMORY", "synchronous=OFF", "locking_mode=EXCLUSIVE", "cache_size=-8000")
@@ -33,6 +34,7 @@ class SQLiteReadModel:
 
     def __init__(self, path: str, *, timeout_s: float = 1, pragmas: Sequence[str] = _PRAGMAS) -> None:
         self._file = LinkedFile(path, pragmas, timeout_s=timeout_s)
+        self._worker_lock = WorkerLock(path)
 
     @contextmanager
     def transaction(self) -> Iterator[UnitOfWork]:
@@ -40,6 +42,7 @@ class SQLiteReadModel:
             yield UnitOfWork(connection, unavailable)
 
     def try_lead(self) -> bool:
+        self._worker_lock.hold()
         return True
 
     def step_down(self) -> None:
@@ -51,6 +54,7 @@ class SQLiteReadModel:
             yield ReadTransaction(connection)
 
     def close(self) -> None:
+        self._worker_lock.release()
         self._file.close()
 
     def _begin(self, statement: str) -> SQLiteConnection:

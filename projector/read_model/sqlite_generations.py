@@ -3,21 +3,22 @@
 projector.db.read-model           → projector.db.read-model.7
 projector.db.read-model.previous  → projector.db.read-model.6
 projector.db.read-model.lock        locked during a rebuild, and holds its progress
+projector.db.read-model.worker      locked by all workers
 """
 
 from __future__ import annotations
 
 import fcntl
-import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 
-from projector.read_model.generation_files import GenerationFiles, os_errors_as_unavailable
+from projector.read_model.generation_files import GenerationFiles, open_private, os_errors_as_unavailable
 from projector.read_model.generations import STARTING, RebuildProgress
 from projector.read_model.sqlite import SQLiteDraft, SQLiteReadModel
+from projector.read_model.worker_lock import WorkerLock
 
 
 class SQLiteGeneration:
@@ -59,6 +60,9 @@ class SQLiteGenerations:
     def live(self, *, timeout_s: float = 1) -> SQLiteReadModel:
         return SQLiteReadModel(self._path, timeout_s=timeout_s)
 
+    def has_worker(self) -> bool:
+        return WorkerLock(self._path).is_held()
+
     @contextmanager
     def begin_rebuild(self, on_wait: Callable[[], None] = lambda: None) -> Iterator[SQLiteGeneration]:
         with self._locked(on_wait):
@@ -95,7 +99,7 @@ class SQLiteGenerations:
         """Hold the right to rebuild. The system releases it when the process ends, in whatever way."""
         with ExitStack() as stack:
             with os_errors_as_unavailable():
-                file = stack.enter_context(open(self._lock, "ab", opener=_open_private))
+                file = stack.enter_context(open(self._lock, "ab", opener=open_private))
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
@@ -103,7 +107,3 @@ class SQLiteGenerations:
                     fcntl.flock(file, fcntl.LOCK_EX)
                 file.truncate(0)
             yield
-
-
-def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

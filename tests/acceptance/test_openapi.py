@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("kind")
 
-ROUTES = 9
+ROUTES = 10
 EVENTS = 6
 
 

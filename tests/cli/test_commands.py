@@ -96,8 +96,11 @@ def test_status_shows_positions_and_counts_to_people_and_to_programs_alike(datab
     assert (as_json.returncode, as_text.returncode) == (0, 0)
     assert (as_json.stderr, as_text.stderr) == ("", "")
     current = {"position": 6, "lag_events": 0, "set_aside": 0}
+    last = json.loads(run_cli(database, "events", "--after", "5").stdout)["recorded_at"]
     assert json.loads(as_json.stdout) == {
         "head": 6,
+        "last_callback_at": last,
+        "has_worker": False,
         "projections": {"fullness": current, "membership": current, "profile": current, "timeline": current},
         "lag_seconds": 0,
         "counts": {"groups": 2, "active_groups": 1, "full_groups": 1, "members": 3},
@@ -109,6 +112,8 @@ def test_status_shows_positions_and_counts_to_people_and_to_programs_alike(datab
     }
     assert as_text.stdout.splitlines() == [
         "events        6",
+        f"last callback {last}",
+        "worker        none; new events are not projected",
         "fullness      at 6, 0 behind, 0 set aside",
         "membership    at 6, 0 behind, 0 set aside",
         "profile       at 6, 0 behind, 0 set aside",
