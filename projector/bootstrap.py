@@ -201,6 +201,7 @@ def create_server_app(settings: Settings, roles: Sequence[Role], callbacks_port:
 
     metrics = Metrics(health, spooled)
     commit = GroupCommit(forwarding.append if forwarding else stores.events.append, on_commit=wake)
+    ingest = Ingest(settings, commit, forwarding or stores.quarantine, metrics) if "callbacks" in roles else None
     # A file is read faster than another thread starts; a database server may keep a query waiting.
     threads = settings.pool_size if settings.postgres_url else 0
     open_resources = (queries, health_queries, stores.events)
@@ -208,8 +209,8 @@ def create_server_app(settings: Settings, roles: Sequence[Role], callbacks_port:
         Components(
             health=health,
             metrics=metrics,
-            running=partial(_running, worker, commit, forwarding, open_resources),
-            ingest=Ingest(settings, commit, forwarding or stores.quarantine, metrics) if "callbacks" in roles else None,
+            running=partial(_running, worker, ingest, commit, forwarding, open_resources),
+            ingest=ingest,
             queries=QueryRunner(stores.events, QueriesOfStore(queries, stores.events), threads)
             if "queries" in roles
             else None,
@@ -224,6 +225,7 @@ def create_server_app(settings: Settings, roles: Sequence[Role], callbacks_port:
 @contextlib.asynccontextmanager
 async def _running(
     worker: Worker | None,
+    ingest: Ingest | None,
     commit: GroupCommit,
     forwarding: StoreAndForward | None,
     open_resources: Sequence[EventStore | Queries],
@@ -233,6 +235,8 @@ async def _running(
         if forwarding:
             forwarding.start()
         yield
+        if ingest:
+            ingest.close()
         await commit.close()
         if forwarding:
             await to_thread.run_sync(forwarding.stop)

@@ -1,7 +1,7 @@
 """The settings, read once from the environment."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -26,6 +26,7 @@ _NAMES: Final = frozenset(
             "PROJECTOR_MAX_BODY_BYTES",
             "PROJECTOR_QUARANTINE_CALLBACKS",
         ),
+        *("PROJECTOR_LOG_LEVEL", "PROJECTOR_LOG_FORMAT"),
         *("PROJECTOR_SPOOL_PATH", "PROJECTOR_SPOOL_EVENTS", "PROJECTOR_POSTGRES_POOL_SIZE"),
         *("PROJECTOR_POSTGRES_LOCK_TIMEOUT_MS", "PROJECTOR_POSTGRES_STATEMENT_TIMEOUT_MS"),
         *_FROM_FILES,
@@ -37,6 +38,10 @@ _MIN_SIMILARITY: Final = 0.75
 _CALLBACK_PATH: Final = re.compile(r"/[A-Za-z0-9._~/-]*[A-Za-z0-9_-]")
 _RESERVED_PREFIXES: Final = ("/v1", "/livez", "/readyz", "/metrics", "/openapi.json")
 _NAMED_TOKEN: Final = re.compile(r"([A-Za-z][A-Za-z0-9_-]*):(.+)")
+
+
+_LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
+_LOG_FORMATS: Final = ("json", "console")
 
 
 class ReadToken(NamedTuple):
@@ -55,7 +60,7 @@ class Settings(NamedTuple):
 
     Either `database_path`, of an SQLite file, or `postgres_url` is set. `query_url` is a PostgreSQL server for queries.
     `pool_size` is the number of connections for events, and the number of threads for queries. `library` is passed to
-    the event-sourcing library unchanged.
+    the event-sourcing library unchanged. `log_format` is json or console; None is console on a terminal, else json.
     """
 
     database_path: str = ""
@@ -73,6 +78,8 @@ class Settings(NamedTuple):
     spool_events: int = 1_000_000
     max_quarantined: int = 10_000
     library: tuple[tuple[str, str], ...] = ()
+    log_level: str = "INFO"
+    log_format: str | None = None
     unknown_names: tuple[str, ...] = ()
 
     @property
@@ -109,6 +116,8 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         spool_events=_number(environment, "PROJECTOR_SPOOL_EVENTS", _DEFAULTS.spool_events),
         max_quarantined=_number(environment, "PROJECTOR_QUARANTINE_CALLBACKS", _DEFAULTS.max_quarantined),
         library=tuple((name, environment[name]) for name in _LIBRARY_SETTINGS if environment.get(name)),
+        log_level=_choice(environment, "PROJECTOR_LOG_LEVEL", _LOG_LEVELS, str.upper) or _DEFAULTS.log_level,
+        log_format=_choice(environment, "PROJECTOR_LOG_FORMAT", _LOG_FORMATS, str.lower),
         unknown_names=_unknown_names(environment),
     )
 
@@ -153,6 +162,15 @@ def _callback_path(path: str) -> str:
             f"PROJECTOR_CALLBACK_PATH is {path!r}; set it to an unused path, such as /callback/something-unguessable"
         )
     return path
+
+
+def _choice(
+    environment: Mapping[str, str], name: str, choices: tuple[str, ...], spelling: Callable[[str], str]
+) -> str | None:
+    given = environment.get(name)
+    if given and spelling(given) not in choices:
+        raise WrongSetting(f"{name} is {given!r}; set it to {', '.join(choices[:-1])} or {choices[-1]}")
+    return spelling(given) if given else None
 
 
 def _number(environment: Mapping[str, str], name: str, default: int) -> int:

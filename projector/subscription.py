@@ -11,6 +11,7 @@ import structlog
 from projector.clock import now_ms
 from projector.event_store import EventStore, StoreUnavailable
 from projector.event_store.renamed_events import RenamedEvents
+from projector.logs import Condition
 from projector.projection import Projection, of_same_version, project
 from projector.projection.origin import require_built_from
 from projector.projection.refold import retry_set_aside
@@ -56,6 +57,8 @@ class Subscription:
         self._has_retried = False
         self._is_checked = False
         self._versions_checked_at = 0.0
+        self._halted = Condition(log, begins="projections are halted", ends="projections are running again")
+        self._has_led: bool | None = None
         self.failure: str | None = None
         """Why the last batch could not be read or applied; None after success."""
 
@@ -92,6 +95,8 @@ class Subscription:
                 backoff = min(backoff * 2, _MAX_BACKOFF_S)
             else:
                 self.failure = None
+                self._halted.over()
+                self._note_lead(leads)
                 if leads:
                     backoff = _RETRY_S
                     self._stopping.wait(self._linger_s)
@@ -140,7 +145,12 @@ class Subscription:
     def _report(self, error: Exception) -> None:
         is_expected = isinstance(error, StoreUnavailable | ReadModelUnavailable)
         self.failure = str(error) if is_expected else repr(error)
-        log.warning("projections are halted", reason=self.failure, exc_info=None if is_expected else error)
+        self._halted.met(self.failure, error=None if is_expected else error)
+
+    def _note_lead(self, leads: bool) -> None:
+        if leads is not self._has_led:
+            log.info("took the lead; projecting" if leads else "standing by; another worker projects")
+            self._has_led = leads
 
     def _project_batch(self, through: int | None = None) -> int:
         """Project the next events, at most up to position `through`; return how many there were."""

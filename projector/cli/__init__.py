@@ -35,9 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for command in _COMMANDS:
         command.add_to(commands)
     options = parser.parse_args(arguments)
-    logs.configure()
     try:
         settings = read_settings(os.environ)
+        logs.configure(level=settings.log_level, format_=settings.log_format)
         for name in settings.unknown_names:
             log.warning("ignoring an unknown setting", name=name)
         if options.needs_database and settings.database_path and getattr(options, "url", None) is None:

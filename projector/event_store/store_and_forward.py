@@ -15,12 +15,14 @@ import structlog
 from projector.event_store import Appended, Candidate, EventStore, StoreUnavailable
 from projector.event_store.quarantine import Quarantine, QuarantineFull, UnreadableRequest
 from projector.event_store.spool import Spool, SpoolStatus
+from projector.logs import Condition
 
 STORE_TIMEOUT_S: Final = 1.0
 """How long the store may take for a batch; the rest of the vendor's two seconds is for the spool and the network."""
 
 _BATCH_SIZE: Final = 500
 _POLL_S: Final = 0.5
+_TIMED_OUT: Final = "it did not answer in time"
 
 log = structlog.get_logger(__name__)
 
@@ -51,7 +53,13 @@ class StoreAndForward:
         self._pending_keep: Future[int] | None = None
         self._keep_lock = threading.Lock()
         self._refused: set[int] = set()
-        self._failure: str | None = None
+        self._away = Condition(log, begins="database unavailable; spooling callbacks", ends="database available again")
+        self._cut = Condition(
+            log,
+            begins="cannot forward callbacks from the spool; trying again",
+            ends="forwarding from the spool again",
+            level="error",
+        )
         self._stopping = threading.Event()
         self._spooled = threading.Event()
         self._thread = threading.Thread(target=self._run, name="forward")
@@ -67,11 +75,14 @@ class StoreAndForward:
         if self._pending_append is None or self._pending_append.done():
             self._pending_append = self._append_thread.submit(self._store.append, batch)
             try:
-                return self._pending_append.result(timeout=self._timeout_s)
+                appended = self._pending_append.result(timeout=self._timeout_s)
             except StoreUnavailable as error:
-                log.warning("database unavailable; spooling callbacks", reason=str(error))
+                self._away.met(str(error))
             except TimeoutError:
-                log.warning("database unavailable; spooling callbacks", reason="it did not answer in time")
+                self._away.met(_TIMED_OUT)
+            else:
+                self._away.over()
+                return appended
         self._spool.keep(batch)
         self._spooled.set()
         return [Appended(None, repeated=False)] * len(batch)
@@ -89,7 +100,7 @@ class StoreAndForward:
                 except QuarantineFull:
                     raise
                 except (StoreUnavailable, TimeoutError) as error:
-                    log.warning("database unavailable; spooling unreadable callbacks", reason=str(error))
+                    self._away.met(str(error) or _TIMED_OUT)
             self._spool.keep_unreadable(request)
         self._spooled.set()
         return None
@@ -119,10 +130,10 @@ class StoreAndForward:
             except StoreUnavailable:
                 self._stopping.wait(_POLL_S)
             except Exception as error:  # noqa: BLE001 - the thread must outlive every error, or the spool fills up
-                self._note_failure(error)
+                self._cut.met(f"{type(error).__name__}: {error}")
                 self._stopping.wait(_POLL_S)
             else:
-                self._failure = None
+                self._cut.over()
                 self._spooled.wait(_POLL_S)
 
     def _forward(self) -> None:
@@ -136,6 +147,7 @@ class StoreAndForward:
             taken = self._taken(entries)
             self._spool.remove(taken)
             if taken:
+                self._away.over()
                 self._on_forward()
                 log.info("forwarded callbacks from the spool", count=len(taken))
 
@@ -168,12 +180,6 @@ class StoreAndForward:
             return False
         self._refused.discard(entry_id)
         return True
-
-    def _note_failure(self, error: Exception) -> None:
-        reason = f"{type(error).__name__}: {error}"
-        if reason != self._failure:
-            self._failure = reason
-            log.error("cannot forward callbacks from the spool; trying again", reason=reason)
 
     def _note_refusal(self, entry_id: int, error: Exception) -> None:
         if entry_id not in self._refused:

@@ -23,6 +23,8 @@ from projector.event_store.group_commit import GroupCommit, Overloaded
 from projector.event_store.quarantine import Quarantine, UnreadableRequest
 from projector.event_store.store_and_forward import StoreAndForward
 from projector.http.metrics import Metrics
+from projector.http.repeated_warnings import RepeatedWarnings
+from projector.logs import Condition
 from projector.settings import Settings
 
 MAX_BUFFERED_BODY_BYTES: Final = 16 * 1024 * 1024
@@ -89,6 +91,8 @@ class Ingest:
         self._quarantine = quarantine
         self._metrics = metrics
         self._buffered_bytes = 0
+        self._warnings = RepeatedWarnings(log)
+        self._unavailable_store = Condition(log, begins="database unavailable", ends="database available again")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         size = _BodySize()
@@ -102,6 +106,10 @@ class Ingest:
             await _Reply(500, "internal error; see the log of the server").send(send)
         finally:
             self._buffered_bytes -= size.bytes
+
+    def close(self) -> None:
+        """Log what was held back."""
+        self._warnings.close()
 
     async def _receive(self, scope: Scope, receive: Receive, size: _BodySize) -> _Reply:
         if scope["method"] != "POST":
@@ -155,15 +163,19 @@ class Ingest:
             return await self._keep_unreadable(scope, query, body, received_at, reason)
         if translation.from_future:
             self._metrics.future_event_times.inc()
-            log.warning("EventTime is in the future; using the time of receipt", command=command)
+            self._warnings.warn("EventTime is in the future; using the time of receipt", command=command)
         return await self._append(scope, translation)
 
     async def _append(self, scope: Scope, translation: Translation) -> _Reply:
         with self._metrics.append_seconds.time():
             try:
                 appended = await self._commit.append(Candidate(translation.event, translation.identity))
-            except (StoreUnavailable, Overloaded) as error:
-                return self._unavailable(scope, str(error) or "too many callbacks in flight")
+            except Overloaded:
+                return self._unavailable(scope, "too many callbacks in flight")
+            except StoreUnavailable as error:
+                self._unavailable_store.met(str(error))
+                return self._unavailable(scope, str(error))
+        self._unavailable_store.over()
         if appended.position is None:
             self._metrics.count("spooled")
             return _ACKNOWLEDGED
@@ -187,5 +199,7 @@ class Ingest:
         """Count and log a callback that is not acknowledged."""
         self._metrics.count(result)
         client = scope.get("client")
-        log.warning("callback rejected", result=result, reason=reply.reason, client=client and client[0], **details)
+        self._warnings.warn(
+            "callback rejected", result=result, reason=reply.reason, client=client and client[0], **details
+        )
         return reply
