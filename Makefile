@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 # A made-up SDKAppID, to try things out.
 DEMO_APP_ID := 1400000000
 export PROJECTOR_SDK_APP_ID ?= $(DEMO_APP_ID)
+PORT ?= 8000
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo test test-system quick check bench fuzz mutants soak freeze lock audit format clean
@@ -27,12 +28,12 @@ $(VENV)/bench $(VENV)/fuzz $(VENV)/supply: $(VENV)/dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group $(@F)
 	@touch $@
 
-run: $(VENV)/run  ## Install into .venv and serve on http://127.0.0.1:8000
-	@scripts/hello
-	@exec $(BIN)/projector serve
+run: $(VENV)/run  ## Install into .venv and serve on http://127.0.0.1:8000; PORT=… for another port
+	@scripts/hello $(PORT)
+	@exec $(BIN)/projector serve --port $(PORT)
 
-demo: $(VENV)/run  ## Serve, send simulated traffic, print a roster, and stop
-	@$(BIN)/python scripts/demo.py
+demo: $(VENV)/run  ## Serve, send simulated traffic, print a roster, and stop; KEEP=1 to go on serving
+	@exec $(BIN)/python scripts/demo.py $(if $(KEEP),--keep)
 
 test: $(VENV)/dev  ## Install and run the tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not system'

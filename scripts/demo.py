@@ -1,9 +1,11 @@
-"""What `make demo` does: serve in a folder of its own, simulate, show a roster, stop."""
+"""What `make demo` does: serve in a folder of its own, simulate, show a roster; stop, or with --keep go on serving."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,7 +30,11 @@ def serving_at(server: subprocess.Popen[str]) -> str:
 
 def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
-        environment = os.environ | {"PROJECTOR_DATABASE_URL": f"sqlite:///{folder}/demo.db"}
+        environment = os.environ | {
+            "PROJECTOR_DATABASE_URL": f"sqlite:///{folder}/demo.db",
+            "PROJECTOR_LOG_FORMAT": "json",
+            "PROJECTOR_LOG_LEVEL": "INFO",
+        }
         server = subprocess.Popen(
             [*PROJECTOR, "serve", "--port", "0"], env=environment, stderr=subprocess.PIPE, text=True
         )
@@ -40,12 +46,22 @@ def main() -> int:
             largest = max(
                 get(f"{url}/v1/groups?status=active&limit=1000")["groups"], key=lambda group: group["member_count"]
             )
-            roster = get(f"{url}/v1/groups/{quote(largest['group_id'], safe='')}/members?limit=10")["members"]
+            address = f"{url}/v1/groups/{quote(largest['group_id'], safe='')}"
+            roster = get(f"{address}/members?limit=10")["members"]
             print(f"\n{largest['group_id']}  {largest['name']}  {largest['type']}  {largest['member_count']} members")
             for member in roster:
                 print(f"  {member['user_id']:<28} {member['role']:<7} since {member['joined_at']}")
             if largest["member_count"] > len(roster):
                 print(f"  and {largest['member_count'] - len(roster)} more")
+            if "--keep" in sys.argv:
+                addresses = (f"{url}/v1/groups", f"{address}/members", f"{url}/v1/status", f"{url}/metrics")
+                print(
+                    "", "Still serving, until Ctrl-C:", *(f"  {address}" for address in addresses), sep="\n", flush=True
+                )
+                with contextlib.suppress(KeyboardInterrupt):
+                    shutil.copyfileobj(server.stderr, sys.stderr)
+        except KeyboardInterrupt:
+            return 130
         finally:
             server.terminate()
             server.wait()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx2
 import pytest
 
 from projector.simulator.commands import RECORDED
@@ -168,6 +171,30 @@ def test_an_address_where_nothing_answers_is_one_line(tmp_path: Path) -> None:
         assert done.returncode == 2
         assert message in done.stderr
         assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_the_demo_goes_on_serving_at_the_addresses_it_prints_until_ctrl_c() -> None:
+    command = [sys.executable, ROOT / "scripts" / "demo.py", "--keep"]
+    settings = environment(Path("unused"), PROJECTOR_LOG_FORMAT="console", PROJECTOR_LOG_LEVEL="ERROR")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=settings, start_new_session=True) as demo:
+        assert demo.stdout is not None
+        lines = iter(demo.stdout.readline, "")
+        assert any(line.startswith("Still serving") for line in lines)
+        for _ in range(4):
+            assert httpx2.get(next(lines).strip()).status_code == 200
+        os.killpg(demo.pid, signal.SIGINT)  # as a terminal does
+        assert demo.wait(30) == 0
+
+
+def test_the_port_of_make_run_is_that_of_the_server_and_of_the_commands_to_try() -> None:
+    clean = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "PORT")}
+    for arguments, port in (((), "8000"), (("PORT=9000",), "9000")):
+        dry = ["make", "-C", ROOT, "--dry-run", "--assume-old=.venv/run", "run", *arguments]
+        printed = subprocess.run(dry, capture_output=True, text=True, check=True, env=clean).stdout
+        assert f"serve --port {port}\n" in printed
+        hello = subprocess.run([ROOT / "scripts" / "hello", port], capture_output=True, text=True, check=True).stdout
+        assert hello.count(f"http://127.0.0.1:{port}") == 3
 
 
 @pytest.mark.slow
