@@ -35,11 +35,12 @@ run: $(VENV)/run  ## Install into .venv and serve on http://127.0.0.1:8000; PORT
 demo: $(VENV)/run  ## Serve, send simulated traffic, print a roster, and stop; KEEP=1 to go on serving
 	@exec $(BIN)/python scripts/demo.py $(if $(KEEP),--keep)
 
-test: $(VENV)/dev  ## Install and run the tests
+test: $(VENV)/dev  ## Install and run every test that needs nothing else
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not system'
 
-test-system: $(VENV)/dev  ## Run the tests that need more than Python: a C compiler (cc) on Linux
-	$(BIN)/python -m pytest tests/system
+test-system: $(VENV)/dev  ## As root on Debian: install pgbouncer, network tools and a C compiler, and run the tests that need them
+	@scripts/install-debian gcc iproute2 iptables libc6-dev pgbouncer
+	$(BIN)/python -m pytest tests/system -n 2 --dist loadfile
 
 quick: $(VENV)/dev  ## Run the quick tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not system'

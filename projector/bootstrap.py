@@ -6,7 +6,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import structlog
 from anyio import to_thread
@@ -38,6 +38,9 @@ from projector.settings import Settings, WrongSetting
 from projector.status import Status, status_of
 from projector.subscription import LINGER_S
 from projector.worker import Worker
+
+if TYPE_CHECKING:
+    from projector.database.postgres_server import PostgresServer
 
 Role = Literal["callbacks", "queries", "projections"]
 
@@ -91,16 +94,18 @@ def _open_stores(settings: Settings, *, read_only: bool) -> Stores:
         )
     with _postgres_driver():
         from projector.event_store.postgres import open_postgres
-    url = _connection_string(settings, settings.postgres_url)
+    server = _server(settings, settings.postgres_url)
     return Stores(
-        *open_postgres(url, library, max_quarantined=max_quarantined, pool_size=settings.pool_size, read_only=read_only)
+        *open_postgres(
+            server, library, max_quarantined=max_quarantined, pool_size=settings.pool_size, read_only=read_only
+        )
     )
 
 
-def _connection_string(settings: Settings, url: str) -> str:
+def _server(settings: Settings, url: str) -> "PostgresServer":
     with _postgres_driver():
-        from projector.database.postgres import with_timeouts
-    return with_timeouts(
+        from projector.database.postgres_server import PostgresServer
+    return PostgresServer(
         url, lock_timeout_ms=settings.lock_timeout_ms, statement_timeout_ms=settings.statement_timeout_ms
     )
 
@@ -135,7 +140,7 @@ def open_generations(settings: Settings) -> Generations:
         return SQLiteGenerations(settings.read_model_path)
     with _postgres_driver():
         from projector.read_model.postgres_generations import PostgresGenerations
-    return PostgresGenerations(_connection_string(settings, settings.postgres_url))
+    return PostgresGenerations(_server(settings, settings.postgres_url))
 
 
 def open_queries(settings: Settings) -> Queries:
@@ -144,7 +149,7 @@ def open_queries(settings: Settings) -> Queries:
         return SQLiteQueries(settings.read_model_path)
     with _postgres_driver():
         from projector.read_model.postgres import PostgresQueries
-    return PostgresQueries(_connection_string(settings, settings.query_url or settings.postgres_url))
+    return PostgresQueries(_server(settings, settings.query_url or settings.postgres_url))
 
 
 def check_stores(stores: Stores, queries: Queries, *, failure: str | None = None) -> Health:

@@ -20,7 +20,7 @@ import psycopg
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_NOBODY = 65534
+NOBODY = 65534
 _DEADLINE_S = 60
 
 
@@ -55,7 +55,7 @@ class PostgreSQL:
         self.data = self.folder / "data"
         self.data.mkdir(mode=0o700)
         if os.getuid() == 0:
-            os.chown(self.data, _NOBODY, _NOBODY)
+            os.chown(self.data, NOBODY, NOBODY)
         if primary is not None:
             options = f"host=127.0.0.1 port={primary.port} user=postgres application_name=standby"
             self.run("pg_basebackup", "-d", options, "-D", self.data, "-R", "-X", "stream", "-c", "fast", "--no-sync")
@@ -139,7 +139,7 @@ class PostgreSQL:
 
     @staticmethod
     def _as() -> dict[str, int]:
-        return {"user": _NOBODY, "group": _NOBODY} if os.getuid() == 0 else {}
+        return {"user": NOBODY, "group": NOBODY} if os.getuid() == 0 else {}
 
 
 @contextlib.contextmanager

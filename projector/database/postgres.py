@@ -1,4 +1,4 @@
-"""PostgreSQL: connection settings, errors in one line, text with NUL characters, and `Connection` over psycopg."""
+"""PostgreSQL: errors in one line, text with NUL characters, and `Connection` over psycopg."""
 
 from __future__ import annotations
 
@@ -9,17 +9,11 @@ from itertools import count
 from typing import Any, Final
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from projector.database import Table
 from projector.database.errors import ErrorsAs
-
-CONNECT_TIMEOUT_S: Final = 5
-_KEEPALIVES: Final = {"keepalives_idle": 1, "keepalives_interval": 1, "keepalives_count": 2}
-_USER_TIMEOUT_MS: Final = 3_000
-"""Both ends notice a dead connection within three seconds."""
 
 _STREAM_BATCH_SIZE: Final = 2_000
 _TYPES: Final = {"text": 'text COLLATE "C"', "integer": "bigint", "bytes": "bytea"}
@@ -34,38 +28,6 @@ ROW_ERRORS: Final = (
     psycopg.errors.ProgramLimitExceeded,
 )
 """Errors that the row or statement caused, not the state of the database. The last: a value too large for an index."""
-
-
-def with_timeouts(url: str, *, lock_timeout_ms: int, statement_timeout_ms: int) -> str:
-    """Return a URL or connection string with these timeouts, unless it sets its own.
-
-    An unreadable one is returned unchanged; connecting with it reports the error.
-    """
-    try:
-        given: dict[str, Any] = conninfo_to_dict(url)
-    except psycopg.ProgrammingError:
-        return url
-    timeouts = f"-c lock_timeout={lock_timeout_ms} -c statement_timeout={statement_timeout_ms}"
-    return make_conninfo(**{**given, "options": f"{timeouts} {given.get('options') or ''}".strip()})
-
-
-def connection_info(url: str) -> str:
-    """Return a connection string: the URL's own settings, else a connect timeout and keep-alives.
-
-    Raises psycopg.ProgrammingError if the URL is not PostgreSQL's.
-    """
-    given = conninfo_to_dict(url)
-    server_keepalives = " ".join(f"-c tcp_{name}={value}" for name, value in _KEEPALIVES.items())
-    server_keepalives += f" -c tcp_user_timeout={_USER_TIMEOUT_MS}"
-    defaults: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "projector", **_KEEPALIVES}
-    defaults["tcp_user_timeout"] = _USER_TIMEOUT_MS
-    options = f"{server_keepalives} {given.get('options') or ''}".strip()
-    return make_conninfo(**{**defaults, **given, "options": options})
-
-
-def connect(url: str) -> psycopg.Connection[Any]:
-    """Open a connection in autocommit mode. Raises psycopg.Error."""
-    return psycopg.connect(connection_info(url), autocommit=True)
 
 
 def errors_as(

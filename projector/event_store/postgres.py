@@ -10,7 +10,8 @@ import psycopg
 from eventsourcing import postgres as library
 from psycopg.rows import tuple_row
 
-from projector.database.postgres import connect, escape_nul, unescape_nul
+from projector.database.postgres import escape_nul, unescape_nul
+from projector.database.postgres_server import PostgresServer
 from projector.domain.events import Recorded
 from projector.event_store import ALL_GROUPS, Appended, Candidate, GroupRange, ranges_between
 from projector.event_store.mapper import MAPPER_TOPIC, EventMapper, mapper_of
@@ -34,10 +35,10 @@ _GROUP_ID: Final = 'originator_id COLLATE "C"'
 class PostgresEventStore(SQLEventStore):
     """`EventStore` on PostgreSQL. It connects when it is first used."""
 
-    def __init__(self, transactions: PostgresTransactions, mapper: EventMapper, url: str) -> None:
+    def __init__(self, transactions: PostgresTransactions, mapper: EventMapper, server: PostgresServer) -> None:
         super().__init__(transactions, mapper, position="notification_id")
         self._database = transactions
-        self._url = url
+        self._server = server
 
     def append(self, batch: Sequence[Candidate]) -> list[Appended]:
         while True:
@@ -71,7 +72,7 @@ class PostgresEventStore(SQLEventStore):
             condition += f" AND {_GROUP_ID} < %s"
             arguments.append(escape_nul(groups.end))
         query = f"SELECT {_COLUMNS} FROM stored_events WHERE {condition} ORDER BY {_GROUP_ID}, originator_version"
-        with unavailable, connect(self._url) as connection:
+        with unavailable, self._server.connect() as connection:
             connection.execute("SET statement_timeout = 0")
             with connection.transaction(), connection.cursor("streams", row_factory=tuple_row) as cursor:
                 cursor.execute(query, arguments)
@@ -92,7 +93,7 @@ class PostgresEventStore(SQLEventStore):
 
     @contextmanager
     def watching(self, wake: Callable[[], None]) -> Iterator[None]:
-        with in_background(partial(_listen, self._url, wake)):
+        with in_background(partial(_listen, self._server, wake)):
             yield
 
     def close(self) -> None:
@@ -100,9 +101,14 @@ class PostgresEventStore(SQLEventStore):
 
 
 def open_postgres(
-    url: str, library_environment: Mapping[str, str], *, max_quarantined: int, pool_size: int, read_only: bool = False
+    server: PostgresServer,
+    library_environment: Mapping[str, str],
+    *,
+    max_quarantined: int,
+    pool_size: int,
+    read_only: bool = False,
 ) -> tuple[PostgresEventStore, Quarantine]:
-    """Return the store in the database at `url`, which connects when it is first used.
+    """Return the store in the database of `server`, which connects when it is first used.
 
     It then creates what is missing, unless it is `read_only`.
 
@@ -111,11 +117,11 @@ def open_postgres(
     Raises StoreUnavailable if these or the URL are wrong.
     """
     with unavailable:
-        transactions = PostgresTransactions(url, pool_size, read_only=read_only)
+        transactions = PostgresTransactions(server, pool_size, read_only=read_only)
     unused = ("POSTGRES_DBNAME", "POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_USER", "POSTGRES_PASSWORD")
     environment = {"MAPPER_TOPIC": MAPPER_TOPIC, **library_environment, **dict.fromkeys(unused, "unused")}
     mapper = mapper_of(library.PostgresFactory(environment))
-    return PostgresEventStore(transactions, mapper, url), Quarantine(transactions, mapper, max_quarantined)
+    return PostgresEventStore(transactions, mapper, server), Quarantine(transactions, mapper, max_quarantined)
 
 
 def _unescaped(rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
@@ -129,11 +135,11 @@ def _bounded(condition: str, order: str) -> str:
     return f"SELECT {_COLUMNS} FROM ({events}) AS sized WHERE size_before <= %s ORDER BY {order}"
 
 
-def _listen(url: str, wake: Callable[[], None], stopping: threading.Event) -> None:
+def _listen(server: PostgresServer, wake: Callable[[], None], stopping: threading.Event) -> None:
     """Call `wake` at every append, until stopped, and reconnect whenever the connection is lost."""
     while not stopping.is_set():
         try:
-            with connect(url) as connection:
+            with server.connect() as connection:
                 connection.execute("LISTEN stored_events")
                 wake()
                 while not stopping.is_set():

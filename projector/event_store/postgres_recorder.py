@@ -13,14 +13,8 @@ from eventsourcing import postgres as library
 from eventsourcing.persistence import PersistenceError
 from psycopg.rows import dict_row, tuple_row
 
-from projector.database.postgres import (
-    CONNECT_TIMEOUT_S,
-    PostgresConnection,
-    connect,
-    connection_info,
-    create_statement,
-    errors_as,
-)
+from projector.database.postgres import PostgresConnection, create_statement, errors_as
+from projector.database.postgres_server import CONNECT_TIMEOUT_S, PostgresServer
 from projector.event_store import StoreUnavailable
 from projector.event_store.tables import INDEXES, TABLES, require_tables
 
@@ -37,18 +31,24 @@ unavailable: Final = errors_as(StoreUnavailable, also=(PersistenceError,))
 
 
 class Datastore(library.PostgresDatastore):
-    """The library's datastore, connecting as the URL says, with several hosts if it names them."""
+    """The library's datastore, connecting as the URL of `server` says, with several hosts if it names them."""
 
-    def __init__(self, url: str, pool_size: int) -> None:
+    def __init__(self, server: PostgresServer, pool_size: int) -> None:
         super().__init__("", "", "", "", "", originator_id_type="text", connect_timeout=CONNECT_TIMEOUT_S)
+        after_connect = self.after_connect_func()
+
+        def configure(connection: psycopg.Connection[Any]) -> None:
+            after_connect(connection)
+            server.set_up(connection)
+
         self.pool = library.ConnectionPool(
-            connection_info(url),
+            server.connection_info,
             connection_class=psycopg.Connection[Any],
             kwargs={"row_factory": dict_row},
             min_size=1,
             max_size=pool_size,
             open=False,
-            configure=self.after_connect_func(),
+            configure=configure,
             timeout=CONNECT_TIMEOUT_S,
             check=_IdleCheck().check,
         )
@@ -84,17 +84,17 @@ class GroupRecorder(library.PostgresApplicationRecorder):
 
 
 class PostgresTransactions:
-    """`Transactions` on the database at `url`. It connects when it is first used.
+    """`Transactions` on the database of `server`. It connects when it is first used.
 
     It then creates missing tables or, with `read_only`, requires that there are some.
 
     While the database is away, one caller at a time tries again, at most once a second; the others fail at once.
     """
 
-    def __init__(self, url: str, pool_size: int, *, read_only: bool = False) -> None:
-        self._url = url
+    def __init__(self, server: PostgresServer, pool_size: int, *, read_only: bool = False) -> None:
+        self._server = server
         self._read_only = read_only
-        self._datastore = Datastore(url, pool_size)
+        self._datastore = Datastore(server, pool_size)
         self._is_ready = False
         self._lock = threading.Lock()
         self._failure: str | None = None
@@ -149,7 +149,7 @@ class PostgresTransactions:
 
     def _open(self) -> None:
         try:
-            with unavailable, connect(self._url) as connection:
+            with unavailable, self._server.connect() as connection:
                 if connection.info.server_version < _MIN_SERVER_VERSION:
                     version = connection.info.server_version // 10_000
                     raise StoreUnavailable(

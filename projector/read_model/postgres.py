@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import psycopg
 
-from projector.database.postgres import ROW_ERRORS, BulkConnection, PostgresConnection, connect, errors_as
+from projector.database.postgres import ROW_ERRORS, BulkConnection, PostgresConnection, errors_as
+from projector.database.postgres_server import PostgresServer
 from projector.read_model import NoReadModel, ReadModelUnavailable
 from projector.read_model.generations import MISSING, require_schema
 from projector.read_model.query_session import QuerySession
@@ -39,9 +40,9 @@ class GenerationConnection:
     """
 
     def __init__(
-        self, url: str, number: int | None = None, *, timeout_s: float = 1, settings: Sequence[str] = ()
+        self, server: PostgresServer, number: int | None = None, *, timeout_s: float = 1, settings: Sequence[str] = ()
     ) -> None:
-        self._url = url
+        self._server = server
         self._number = number
         self._settings = (f"lock_timeout = {int(timeout_s * 1000)}", *settings)
         self._connection: psycopg.Connection[Any] | None = None
@@ -49,7 +50,7 @@ class GenerationConnection:
     def connection(self) -> psycopg.Connection[Any]:
         """Return the connection, a new one if the last one broke. Raises psycopg.Error."""
         if self._connection is None or self._connection.closed:
-            self._connection = connect(self._url)
+            self._connection = self._server.connect()
             for setting in self._settings:
                 self._connection.execute(f"SET {setting}")
         return self._connection
@@ -109,9 +110,9 @@ class PostgresReadModel:
     """`ReadModel` in the generation with a number, or in the live one at the time."""
 
     def __init__(
-        self, url: str, number: int | None = None, *, timeout_s: float = 1, settings: Sequence[str] = ()
+        self, server: PostgresServer, number: int | None = None, *, timeout_s: float = 1, settings: Sequence[str] = ()
     ) -> None:
-        self._generation = GenerationConnection(url, number, timeout_s=timeout_s, settings=settings)
+        self._generation = GenerationConnection(server, number, timeout_s=timeout_s, settings=settings)
         self._leading: psycopg.Connection[Any] | None = None
         self._checked: int | None = None
 
@@ -158,8 +159,8 @@ class PostgresReadModel:
 class PostgresDraft(PostgresReadModel):
     """`DraftReadModel` in a schema that has no indexes before it is finished."""
 
-    def __init__(self, url: str, number: int) -> None:
-        super().__init__(url, number, settings=("statement_timeout = 0", "synchronous_commit = off"))
+    def __init__(self, server: PostgresServer, number: int) -> None:
+        super().__init__(server, number, settings=("statement_timeout = 0", "synchronous_commit = off"))
 
     def append(self, shard: str, projections: Iterable[str]) -> None:
         pass  # all shards are in the same tables
@@ -180,8 +181,8 @@ class PostgresDraft(PostgresReadModel):
 class PostgresQueries:
     """`Queries` of the live generation, for any thread: one connection for each query that runs at the same time."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, server: PostgresServer) -> None:
+        self._server = server
         self._idle: SimpleQueue[GenerationConnection] = SimpleQueue()
 
     @contextmanager
@@ -189,7 +190,7 @@ class PostgresQueries:
         try:
             generation = self._idle.get_nowait()
         except Empty:
-            generation = GenerationConnection(self._url)
+            generation = GenerationConnection(self._server)
         try:
             with unavailable, commit_or_roll_back(_begin_reading(generation)) as connection:
                 yield QuerySession(connection)

@@ -14,7 +14,8 @@ from typing import Any, Final
 import msgspec
 import psycopg
 
-from projector.database.postgres import PostgresConnection, connect, create_statement
+from projector.database.postgres import PostgresConnection, create_statement
+from projector.database.postgres_server import PostgresServer
 from projector.read_model.generations import STARTING, RebuildProgress
 from projector.read_model.postgres import LEADING_LOCK, LIVE, PostgresDraft, PostgresReadModel, unavailable
 from projector.read_model.schema import CHECKPOINTS, PROJECTION_TABLES, SCHEMA_VERSION, TABLES
@@ -46,8 +47,8 @@ _UPSERT_PROGRESS: Final = (
 class PostgresGeneration:
     """`Generation` in a schema of its own; a shard is in the schema of the whole."""
 
-    def __init__(self, url: str, number: int, *, is_shard: bool = False) -> None:
-        self._url = url
+    def __init__(self, server: PostgresServer, number: int, *, is_shard: bool = False) -> None:
+        self._server = server
         self._number = number
         self._is_shard = is_shard
 
@@ -56,14 +57,14 @@ class PostgresGeneration:
         return f"read_model_{self._number}"
 
     def shard(self, number: int) -> PostgresGeneration:  # noqa: ARG002 - all shards are in the same schema
-        return PostgresGeneration(self._url, self._number, is_shard=True)
+        return PostgresGeneration(self._server, self._number, is_shard=True)
 
     def create(
         self, versions: Mapping[str, int], *, from_scratch: Collection[str], forgotten_through: int
     ) -> PostgresDraft:
         if not self._is_shard:
             copied = set(versions) - set(from_scratch)
-            with unavailable, connect(self._url) as connection:
+            with unavailable, self._server.connect() as connection:
                 connection.execute("SET statement_timeout = 0")
                 with connection.transaction():
                     # All tables are copied as of the same moment.
@@ -72,13 +73,13 @@ class PostgresGeneration:
                     connection.execute("INSERT INTO forgotten_through VALUES (1, %s)", (forgotten_through,))
                     if copied and (live := _select_number(connection, LIVE)) is not None:
                         self._copy(connection, f"read_model_{live}", copied)
-        return PostgresDraft(self._url, self._number)
+        return PostgresDraft(self._server, self._number)
 
     def open(self) -> PostgresReadModel:
-        return PostgresReadModel(self._url, self._number)
+        return PostgresReadModel(self._server, self._number)
 
     def promote(self) -> None:
-        with unavailable, connect(self._url) as connection, connection.transaction():
+        with unavailable, self._server.connect() as connection, connection.transaction():
             if (live := _select_number(connection, LIVE)) is not None:
                 connection.execute(_UPSERT_NAME, (_PREVIOUS, live, SCHEMA_VERSION))
             connection.execute(_UPSERT_NAME, (LIVE, self._number, SCHEMA_VERSION))
@@ -103,14 +104,14 @@ class PostgresGeneration:
 class PostgresGenerations:
     """`Generations` in the schemas of one database."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, server: PostgresServer) -> None:
+        self._server = server
 
     def live(self, *, timeout_s: float = 1) -> PostgresReadModel:
-        return PostgresReadModel(self._url, timeout_s=timeout_s)
+        return PostgresReadModel(self._server, timeout_s=timeout_s)
 
     def has_worker(self) -> bool:
-        with unavailable, connect(self._url) as connection:
+        with unavailable, self._server.connect() as connection:
             return connection.execute(_SELECT_LEADER, (LEADING_LOCK,)).fetchone() is not None
 
     @contextmanager
@@ -120,26 +121,26 @@ class PostgresGenerations:
                 _drop_unused(connection)
                 ((number,),) = connection.execute("SELECT nextval('public.read_model_generations')").fetchall()
             try:
-                yield PostgresGeneration(self._url, number)
+                yield PostgresGeneration(self._server, number)
             finally:
                 with suppress(psycopg.Error):  # the next rebuild does it
                     _drop_unused(connection)
 
     def previous(self) -> PostgresGeneration | None:
-        with unavailable, connect(self._url) as connection:
+        with unavailable, self._server.connect() as connection:
             number = _select_number(connection, _PREVIOUS)
-        return None if number is None else PostgresGeneration(self._url, number)
+        return None if number is None else PostgresGeneration(self._server, number)
 
     def drop_previous(self) -> None:
-        with unavailable, connect(self._url) as connection:
+        with unavailable, self._server.connect() as connection:
             connection.execute("DELETE FROM public.read_models WHERE name = %s", (_PREVIOUS,))
 
     def report_progress(self, progress: RebuildProgress) -> None:
-        with unavailable, connect(self._url) as connection:
+        with unavailable, self._server.connect() as connection:
             _save_progress(connection, progress)
 
     def rebuild_progress(self) -> RebuildProgress | None:
-        with unavailable, connect(self._url) as connection:
+        with unavailable, self._server.connect() as connection:
             ((is_free,),) = connection.execute("SELECT pg_try_advisory_lock_shared(%s)", (_BUILDING_LOCK,)).fetchall()
             if is_free:
                 return None
@@ -151,7 +152,7 @@ class PostgresGenerations:
         """Hold the right to rebuild. The server releases it with the connection, in whatever way the process ends."""
         with ExitStack() as stack:
             with unavailable:
-                connection = stack.enter_context(connect(self._url))
+                connection = stack.enter_context(self._server.connect())
                 connection.execute("SET statement_timeout = 0")
                 connection.execute("SET lock_timeout = 0")
                 ((is_ours,),) = connection.execute("SELECT pg_try_advisory_lock(%s)", (_BUILDING_LOCK,)).fetchall()

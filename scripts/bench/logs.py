@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from eventsourcing.persistence import JSONTranscoder
 
+from projector.database.postgres_server import PostgresServer
 from projector.domain.events import Event, GroupCreated, GroupProfileChanged, MembersJoined, MembersLeft
 from projector.event_store.mapper import EventMapper
 from projector.event_store.postgres import open_postgres
@@ -107,7 +108,7 @@ def write_log(path: Path, *towns: tuple[Town, int]) -> None:
 
 def write_postgres_log(url: str, *towns: tuple[Town, int]) -> None:
     """Create a store with so many events of each town, in an empty database."""
-    store, _ = open_postgres(url, {}, max_quarantined=1, pool_size=5)
+    store, _ = open_postgres(PostgresServer(url), {}, max_quarantined=1, pool_size=5)
     store.close()
     columns = "originator_id, originator_version, topic, state, notification_id"
     with psycopg.connect(url, autocommit=True) as connection:

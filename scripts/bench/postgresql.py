@@ -19,6 +19,7 @@ import psycopg
 
 from projector.bootstrap import PROJECTIONS, open_events, open_generations
 from projector.callbacks import translate
+from projector.database.postgres_server import PostgresServer
 from projector.event_store import Candidate
 from projector.event_store.postgres import open_postgres
 from projector.replay.build import Jobs
@@ -36,7 +37,7 @@ BATCHES = (32, 256)
 
 def append(url: str, first: int, size: int, seconds: float) -> int:
     """Append batches, beginning when stdin says so; return how many events went in."""
-    store, _ = open_postgres(url, {}, max_quarantined=1, pool_size=5)
+    store, _ = open_postgres(PostgresServer(url), {}, max_quarantined=1, pool_size=5)
     number, appended = first, 0
     print("ready", flush=True)
     sys.stdin.readline()

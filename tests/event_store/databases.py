@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from projector.database.postgres_server import PostgresServer
 from projector.event_store import postgres, sqlite
 from projector.settings import Settings
 
@@ -30,7 +31,9 @@ def open_postgres(
     max_quarantined: int = DEFAULTS.max_quarantined,
     pool_size: int = DEFAULTS.pool_size,
 ) -> tuple[EventStore, Quarantine]:
-    return postgres.open_postgres(url, environment or {}, max_quarantined=max_quarantined, pool_size=pool_size)
+    return postgres.open_postgres(
+        PostgresServer(url), environment or {}, max_quarantined=max_quarantined, pool_size=pool_size
+    )
 
 
 OPENERS: dict[str, Opener] = {"sqlite": open_sqlite, "postgresql": open_postgres}

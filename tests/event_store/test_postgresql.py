@@ -11,7 +11,8 @@ import pytest
 from eventsourcing.persistence import StoredEvent
 from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastore
 
-from projector.database.postgres import connect, escape_nul, unescape_nul, with_timeouts
+from projector.database.postgres import escape_nul, unescape_nul
+from projector.database.postgres_server import PostgresServer
 from projector.event_store import Candidate, StoreUnavailable, postgres_recorder
 from projector.event_store.postgres_recorder import PostgresTransactions
 from tests.domain import facts as f
@@ -168,7 +169,7 @@ def test_a_wrong_password_is_said_in_one_line(tmp_path: Path, postgresql: Postgr
 def test_the_settings_say_how_long_is_waited_and_the_url_comes_before_them(postgresql: PostgreSQL) -> None:
     there = postgresql.new_database()
     for url, seen in ((there, ("250ms", "2s")), (f"{there}?options=-c%20lock_timeout%3D99", ("99ms", "2s"))):
-        with connect(with_timeouts(url, lock_timeout_ms=250, statement_timeout_ms=2_000)) as connection:
+        with PostgresServer(url, lock_timeout_ms=250, statement_timeout_ms=2_000).connect() as connection:
             executed = ("lock_timeout", "statement_timeout")
             rows = [connection.execute("SELECT current_setting(%s)", (name,)).fetchone() for name in executed]
             assert tuple(value for (value,) in rows) == seen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,12 @@ def checkpoints(database: Path) -> dict[str, int]:
             return {name: checkpoint.position for name, checkpoint in now.checkpoints().items()}
     except NoReadModel:
         return {}
+
+
+def spooled(database: Path) -> int:
+    """The number of events in the spool that the receivers share."""
+    with closing(sqlite3.connect(f"{database}.spool", timeout=30)) as spool:
+        return int(spool.execute("SELECT COUNT(*) FROM spool").fetchone()[0])
 
 
 def rows(database: Path) -> dict[str, list[tuple[Any, ...]]]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import random
-import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -19,7 +18,7 @@ from tests import kinds
 from tests.kinds import point, settings, url_of
 from tests.postgresql import running
 from tests.processes.campaign import rounds, summary
-from tests.processes.databases import assert_served_as_recorded, checkpoints, history, write
+from tests.processes.databases import assert_served_as_recorded, checkpoints, history, spooled, write
 from tests.processes.traffic import Ledger, callback, pouring
 from tests.processes.waiting import until
 from tests.running import Server, run_cli, serving
@@ -69,12 +68,6 @@ class Fleet:
 
     def of(self, role: str) -> list[Server]:
         return [server for (other, _), server in self.servers.items() if other == role]
-
-
-def spooled(database: Path) -> int:
-    """The number of events in the spool that the receivers share."""
-    with closing(sqlite3.connect(f"{database}.spool", timeout=30)) as spool:
-        return int(spool.execute("SELECT COUNT(*) FROM spool").fetchone()[0])
 
 
 class Follower(threading.Thread):
