@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
 import shutil
 import signal
 import socket
@@ -20,8 +21,13 @@ import psycopg
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.system.network import Machine
+
 NOBODY = 65534
+_AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
 _DEADLINE_S = 60
+_OPERATIONS = (Path(__file__).parents[1] / "docs" / "operations.md").read_text()
+(_REPLICATION,) = re.findall(r"`primary_conninfo`: `(.*?)`", _OPERATIONS, re.DOTALL)
 
 
 def free_port() -> int:
@@ -31,12 +37,14 @@ def free_port() -> int:
 
 
 class PostgreSQL:
-    """One server in a folder of its own, or a standby of another.
+    """One server in a folder of its own, or a standby of another, here or in another machine.
 
     PostgreSQL does not run as root, so as nobody if that is who we are.
     """
 
-    def __init__(self, primary: PostgreSQL | None = None) -> None:
+    def __init__(self, primary: PostgreSQL | None = None, machine: Machine | None = None) -> None:
+        self._inside = (*machine.inside, *_AS_NOBODY) if machine else ()
+        self.host = machine.address if machine else "127.0.0.1"
         self.folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -57,21 +65,25 @@ class PostgreSQL:
         if os.getuid() == 0:
             os.chown(self.data, NOBODY, NOBODY)
         if primary is not None:
-            options = f"host=127.0.0.1 port={primary.port} user=postgres application_name=standby"
+            host = machine.gateway if machine else primary.host
+            options = f"host={host} port={primary.port} user=postgres application_name=standby {_REPLICATION}"
             self.run("pg_basebackup", "-d", options, "-D", self.data, "-R", "-X", "stream", "-c", "fast", "--no-sync")
             return
         how = ("--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-locale", "--no-sync")
         self.run("initdb", "--pgdata", self.data, *how)
+        with (self.data / "pg_hba.conf").open("a") as rules:
+            rules.writelines(f"host {database} all 198.18.0.0/15 trust\n" for database in ("all", "replication"))
 
     def run(self, binary: str, *arguments: str | Path) -> None:
         """Run one of PostgreSQL's own programs to its end."""
-        subprocess.run([self.binaries / binary, *arguments], check=True, capture_output=True, **self._as())
+        command = [*self._inside, self.binaries / binary, *arguments]
+        subprocess.run(command, check=True, capture_output=True, **self._as())
 
     def start(self, *settings: str, cores: set[int] | None = None) -> None:
         """Start the server, on some cores or all, and wait until it takes connections."""
-        options = ["fsync=off", "listen_addresses=127.0.0.1", f"unix_socket_directories={self.data}"]
+        options = ["fsync=off", f"listen_addresses={self.host}", f"unix_socket_directories={self.data}"]
         options += ["max_connections=60", "shared_buffers=64MB", f"port={self.port}", *settings]
-        command = [self.binaries / "postgres", "-D", self.data]
+        command = [*self._inside, self.binaries / "postgres", "-D", self.data]
         command += itertools.chain(*(("-c", setting) for setting in options))
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stderr=log, **self._as())
@@ -107,7 +119,7 @@ class PostgreSQL:
                 os.kill(pid, signal.SIGCONT)
 
     def url(self, database: str) -> str:
-        return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
+        return f"postgresql://postgres@{self.host}:{self.port}/{database}"
 
     def new_database(self) -> str:
         """Create an empty database and return its URL."""
@@ -137,16 +149,16 @@ class PostgreSQL:
         self.stop(immediately=True)
         shutil.rmtree(self.folder)
 
-    @staticmethod
-    def _as() -> dict[str, int]:
-        return {"user": NOBODY, "group": NOBODY} if os.getuid() == 0 else {}
+    def _as(self) -> dict[str, int]:
+        return {"user": NOBODY, "group": NOBODY} if os.getuid() == 0 and not self._inside else {}
 
 
 @contextlib.contextmanager
-def running(primary: PostgreSQL | None = None) -> Iterator[PostgreSQL]:
-    server = PostgreSQL(primary)
+def running(*settings: str, primary: PostgreSQL | None = None, machine: Machine | None = None) -> Iterator[PostgreSQL]:
+    """Run a server, or a standby of another, with these settings (`name=value`)."""
+    server = PostgreSQL(primary, machine)
     try:
-        server.start()
+        server.start(*settings)
         yield server
     finally:
         server.remove()

@@ -19,7 +19,7 @@ import httpx2
 from tests.kinds import on_postgresql, url_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 SDK_APP_ID = 1400000000
@@ -149,10 +149,13 @@ def signature(token: str, request_time: int) -> str:
 
 
 @contextlib.contextmanager
-def serving(database: Path, *arguments: str, **settings: str) -> Iterator[Server]:
-    """Start `projector serve` on a free port and wait for its first log line; stop it at the end."""
+def serving(database: Path, *arguments: str, inside: Sequence[str] = (), **settings: str) -> Iterator[Server]:
+    """Start `projector serve` on a free port and wait for its first log line; stop it at the end.
+
+    `inside` goes before the command.
+    """
     process = subprocess.Popen(
-        [sys.executable, "-m", "projector", "serve", "--port", "0", *arguments],
+        [*inside, sys.executable, "-m", "projector", "serve", "--port", "0", *arguments],
         env=environment(database, **settings),
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,

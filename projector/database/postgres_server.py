@@ -1,18 +1,21 @@
 """A PostgreSQL server: how it is connected to, directly or through a pooler, and the settings of its sessions."""
 
+import threading
 from typing import Any, Final
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import tuple_row
 
-CONNECT_TIMEOUT_S: Final = 5
+_CONNECT_TIMEOUT_S: Final = 3
+"""For each host of the URL."""
+
 _KEEPALIVES: Final = {"keepalives_idle": 1, "keepalives_interval": 1, "keepalives_count": 2}
 _USER_TIMEOUT_MS: Final = 3_000
 """Both ends notice a dead connection within three seconds."""
 
 _DEFAULTS: Final[dict[str, Any]] = {
-    "connect_timeout": CONNECT_TIMEOUT_S,
+    "connect_timeout": _CONNECT_TIMEOUT_S,
     "application_name": "projector",
     "tcp_user_timeout": _USER_TIMEOUT_MS,
     **_KEEPALIVES,
@@ -33,7 +36,8 @@ class SharedSession(psycopg.OperationalError):
 class PostgresServer:
     """The server and database at `url`, which may name several hosts, and the time-outs of sessions on it; 0 is none.
 
-    Sessions are set up after connecting: poolers refuse settings as parameters of the connection.
+    Sessions are set up after connecting: poolers refuse settings as parameters of the connection. While the server
+    cannot be reached, one caller at a time tries; the others fail at once.
     """
 
     def __init__(self, url: str, *, lock_timeout_ms: int = 0, statement_timeout_ms: int = 0) -> None:
@@ -43,6 +47,8 @@ class PostgresServer:
         settings |= {"lock_timeout": lock_timeout_ms, "statement_timeout": statement_timeout_ms}
         self._settings = ([*settings], [*map(str, settings.values())])
         self._has_own_sessions = False
+        self._failure: str | None = None
+        self._retry = threading.Lock()
 
     @property
     def connection_info(self) -> str:
@@ -54,13 +60,14 @@ class PostgresServer:
 
     def connect(self) -> psycopg.Connection[Any]:
         """Open a connection in autocommit mode, and set up its session. Raises psycopg.Error."""
-        connection = psycopg.connect(self.connection_info, autocommit=True)
+        if (failure := self._failure) is None:
+            return self._connect()
+        if not self._retry.acquire(blocking=False):
+            raise psycopg.OperationalError(failure)
         try:
-            self.set_up(connection)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+            return self._connect()
+        finally:
+            self._retry.release()
 
     def set_up(self, connection: psycopg.Connection[Any]) -> None:
         """Set up the session of a connection in autocommit mode. Raises psycopg.Error."""
@@ -68,6 +75,20 @@ class PostgresServer:
             self._require_own_session(connection)
             self._has_own_sessions = True
         connection.execute(_SET, self._settings)
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        try:
+            connection = psycopg.connect(self.connection_info, autocommit=True)
+        except psycopg.OperationalError as error:
+            self._failure = str(error)
+            raise
+        self._failure = None
+        try:
+            self.set_up(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def _require_own_session(self, connection: psycopg.Connection[Any]) -> None:
         """Raise SharedSession if transactions of two connections take place in the same session."""

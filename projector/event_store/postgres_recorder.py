@@ -14,12 +14,15 @@ from eventsourcing.persistence import PersistenceError
 from psycopg.rows import dict_row, tuple_row
 
 from projector.database.postgres import PostgresConnection, create_statement, errors_as
-from projector.database.postgres_server import CONNECT_TIMEOUT_S, PostgresServer
+from projector.database.postgres_server import PostgresServer
 from projector.event_store import StoreUnavailable
 from projector.event_store.tables import INDEXES, TABLES, require_tables
 
 _MIN_SERVER_VERSION: Final = 130_000
 _RETRY_S: Final = 1.0
+_POOL_TIMEOUT_S: Final = 5
+"""How long a connection is waited for, and tried for; afterwards the next request tries again."""
+
 _IDLE_S: Final = 0.5
 _SCHEMA_LOCK: Final = 0x70726F6A
 """An advisory lock, held while tables are created: `IF NOT EXISTS` fails if two processes create them at a time."""
@@ -34,7 +37,7 @@ class Datastore(library.PostgresDatastore):
     """The library's datastore, connecting as the URL of `server` says, with several hosts if it names them."""
 
     def __init__(self, server: PostgresServer, pool_size: int) -> None:
-        super().__init__("", "", "", "", "", originator_id_type="text", connect_timeout=CONNECT_TIMEOUT_S)
+        super().__init__("", "", "", "", "", originator_id_type="text")
         after_connect = self.after_connect_func()
 
         def configure(connection: psycopg.Connection[Any]) -> None:
@@ -49,7 +52,8 @@ class Datastore(library.PostgresDatastore):
             max_size=pool_size,
             open=False,
             configure=configure,
-            timeout=CONNECT_TIMEOUT_S,
+            timeout=_POOL_TIMEOUT_S,
+            reconnect_timeout=_POOL_TIMEOUT_S,
             check=_IdleCheck().check,
         )
 

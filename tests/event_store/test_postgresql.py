@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -189,3 +190,30 @@ def test_a_server_that_is_too_old_is_said_so(postgresql: PostgreSQL, monkeypatch
     store, _ = open_postgres(postgresql.new_database(), {})
     with closing(store), pytest.raises(StoreUnavailable, match="PostgreSQL 16 is too old; version 99 or newer"):
         store.head()
+
+
+def test_after_an_outage_the_first_request_succeeds_however_often_it_was_tried_before(postgresql: PostgreSQL) -> None:
+    store, _ = open_postgres(postgresql.new_database(), {}, pool_size=1)
+    with closing(store):
+        assert store.head() == 0
+        postgresql.stop(immediately=True)
+        for _ in range(5):
+            with pytest.raises(StoreUnavailable):
+                store.head()
+        postgresql.start()
+        assert store.head() == 0
+
+
+def test_while_a_server_does_not_answer_one_caller_tries_and_the_others_fail_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor(1) as threads:
+        server = PostgresServer(f"postgresql://postgres@127.0.0.1:{silent.getsockname()[1]}/x?connect_timeout=2")
+        with pytest.raises(psycopg.OperationalError, match="timeout"):
+            server.connect()
+        silent.accept()[0].close()
+        trying = threads.submit(server.connect)
+        with silent.accept()[0]:
+            for _ in range(20):
+                with pytest.raises(psycopg.OperationalError, match="timeout"):
+                    server.connect()
+            assert not trying.done()
+        assert trying.exception() is not None

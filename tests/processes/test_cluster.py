@@ -273,7 +273,7 @@ def test_any_number_of_replays_may_be_the_first(tmp_path: Path) -> None:
 
 def test_when_the_primary_dies_the_synchronous_standby_goes_on_with_all_that_was_acknowledged(tmp_path: Path) -> None:
     database, ledger = tmp_path / "events.db", Ledger(SEED)
-    with running() as primary, running(primary) as standby:
+    with running() as primary, running(primary=primary) as standby:
         primary_url, standby_url = primary.database("failing_over"), standby.url("failing_over")
         both = f"postgresql://postgres@127.0.0.1:{primary.port},127.0.0.1:{standby.port}/failing_over"
         point(database, f"{both}?target_session_attrs=read-write")
