@@ -206,7 +206,7 @@ def create_server_app(settings: Settings, roles: Sequence[Role], callbacks_port:
 
     metrics = Metrics(health, spooled)
     commit = GroupCommit(forwarding.append if forwarding else stores.events.append, on_commit=wake)
-    ingest = Ingest(settings, commit, forwarding or stores.quarantine, metrics) if "callbacks" in roles else None
+    ingest = Ingest(settings, commit, (forwarding or stores.quarantine).keep, metrics) if "callbacks" in roles else None
     # A file is read faster than another thread starts; a database server may keep a query waiting.
     threads = settings.pool_size if settings.postgres_url else 0
     open_resources = (queries, health_queries, stores.events)

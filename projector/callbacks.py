@@ -1,4 +1,4 @@
-"""The vendor's callbacks: authentication, and translation into events. Pure; the only file that knows the callbacks.
+"""The vendor's callbacks: authentication, and translation into events. Pure; the only file that reads callbacks.
 
 Sources are Tencent Cloud Chat's webhook documentation: the overview (intl. 1047/34354), the group callbacks (1047/34368
 to 34378, 49464 to 49466, 60393, 60394, 60396), and, where it has more detail, the mainland edition (269/…).
@@ -64,8 +64,8 @@ class Unreadable(Exception):
 class Translation(NamedTuple):
     """A callback as an event.
 
-    `identity` is the same for every delivery of one callback; None if a repeated delivery cannot be told from a second,
-    equal change. `from_future` is set if the callback's own time was replaced by the time of receipt.
+    `identity` is the same for every delivery of one callback; None if the callback has no `EventTime`: a repeat
+    then looks like a second, equal change. `from_future` is set if the time of receipt replaced the callback's own.
     """
 
     event: Event

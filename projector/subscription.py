@@ -163,7 +163,7 @@ class Subscription:
                 if reached != self.position:
                     self.position = reached  # another read model was made live
                     return len(batch)
-                events = RenamedEvents(self._store, work.forgotten_through).renamed(batch)
+                events = RenamedEvents(self._store, work.forgotten_through).rename_already_read(batch)
                 project(work, self._projections, events, now_ms=now_ms())
             self.position = batch[-1].position
         return len(batch)

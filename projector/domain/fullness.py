@@ -30,7 +30,10 @@ class Fullness(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
         return None if self.lives.dismissed or self.filled <= self.lives.newest_dismissal else self.filled[0]
 
     def member_limit(self, member_count: int, *, roster_complete: bool) -> int | None:
-        """Return the member limit, which is the member count of a full group; None if it is not known."""
+        """Return the member limit, in place of which callbacks only tell when a group is full.
+
+        It is the member count of a full group with a complete roster, None for other groups.
+        """
         return member_count if self.is_full and roster_complete else None
 
 

@@ -1,6 +1,6 @@
 -- Appends events whose identity is new, each as the next version of its stream, and returns a row for every event given,
 -- in order: its position, and whether it was stored before. Returns no rows, and appends nothing, if more accounts are
--- forgotten than those up to `forgotten_through`.
+-- forgotten than those up to `forgotten_through`, a row of the table `forgotten`.
 --
 -- Receivers of several versions share a database while it is upgraded, so a released function never changes.
 -- A version that needs another one adds append_to_groups_2, and leaves this one to older receivers.

@@ -42,13 +42,13 @@ class PostgresEventStore(SQLEventStore):
 
     def append(self, batch: Sequence[Candidate]) -> list[Appended]:
         while True:
-            stored, forgotten_through = self._stored(batch), self._pseudonyms.through
+            stored, pseudonyms_through = self._stored(batch), self._pseudonyms.through
             columns = (
                 [escape_nul(event.originator_id) for event, _ in stored],
                 [event.topic for event, _ in stored],
                 [event.state for event, _ in stored],
                 [identity for _, identity in stored],
-                forgotten_through,
+                pseudonyms_through,
             )
             rows = self._database.rows(_APPEND, columns)
             if len(rows) == len(batch):

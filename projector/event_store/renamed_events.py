@@ -10,10 +10,10 @@ from projector.event_store import ALL_GROUPS, EventReader, EventStore, GroupRang
 
 
 class RenamedEvents(EventReader):
-    """The events of a store, for a read model that was built when `forgotten_through` was the newest forgetting.
+    """The events of a store, for one read model. `forgotten_through` returns the newest forgetting it was built with.
 
-    It knows the accounts of later forgettings by their ids, the others by their pseudonyms. While a forgetting is under
-    way, events may have either. Create it before reading from it, while the read model is live or under construction.
+    The read model knows the accounts of later forgettings by their ids, the others by their pseudonyms; while a
+    forgetting is under way, stored events may have either. Create this while the read model is live or being built.
     """
 
     def __init__(self, store: EventStore, forgotten_through: Callable[[], int]) -> None:
@@ -23,23 +23,23 @@ class RenamedEvents(EventReader):
         self._learn_names()
 
     def read(self, after: int, limit: int) -> list[Recorded]:
-        return self._renamed(self._store.read(after, limit))
+        return self._learn_and_rename(self._store.read(after, limit))
 
     def read_group(self, group_id: str, after_version: int, limit: int) -> list[Recorded]:
-        return self._renamed(self._store.read_group(group_id, after_version, limit))
+        return self._learn_and_rename(self._store.read_group(group_id, after_version, limit))
 
     def read_streams(self, through: int, groups: GroupRange = ALL_GROUPS) -> Iterator[list[Recorded]]:
-        return map(self._renamed, self._store.read_streams(through, groups))
+        return map(self._learn_and_rename, self._store.read_streams(through, groups))
 
-    def renamed(self, events: list[Recorded]) -> list[Recorded]:
+    def rename_already_read(self, events: list[Recorded]) -> list[Recorded]:
         """Return events that were read before this object was created, renamed."""
         if not self._names:
             return events
         return [replace(recorded, event=redact(recorded.event, self._names)) for recorded in events]
 
-    def _renamed(self, events: list[Recorded]) -> list[Recorded]:
+    def _learn_and_rename(self, events: list[Recorded]) -> list[Recorded]:
         self._learn_names()
-        return self.renamed(events)
+        return self.rename_already_read(events)
 
     def _learn_names(self) -> None:
         # Names are kept: events may have been read before a forgetting was finished, and be renamed after it.

@@ -86,14 +86,14 @@ class GroupRecorder(library.SQLiteApplicationRecorder):
             return empty_log(connection)
 
     def append(
-        self, batch: Sequence[tuple[StoredEvent, bytes | None]], forgotten_through: int
+        self, batch: Sequence[tuple[StoredEvent, bytes | None]], pseudonyms_through: int
     ) -> list[Appended] | None:
         """Append events whose identity is new, each as the next version of its stream.
 
-        Return None, and append nothing, if more accounts are forgotten than those up to `forgotten_through`.
+        Return None, and append nothing, if more accounts are forgotten than those up to `pseudonyms_through`.
         """
         with self._writing() as cursor:
-            if cursor.execute("SELECT COALESCE(MAX(id), 0) FROM forgotten").fetchone()[0] != forgotten_through:
+            if cursor.execute("SELECT COALESCE(MAX(id), 0) FROM forgotten").fetchone()[0] != pseudonyms_through:
                 return None
             known = self._known(cursor, [identity for _, identity in batch if identity])
             versions = self._versions(cursor, {str(event.originator_id) for event, _ in batch})

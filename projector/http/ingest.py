@@ -1,5 +1,6 @@
 """Receives callbacks: authenticate, translate, append, acknowledge. Plain ASGI, since this path has to be fast."""
 
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
@@ -20,8 +21,7 @@ from projector.callbacks import (
 from projector.clock import now_ms
 from projector.event_store import Candidate, StoreUnavailable
 from projector.event_store.group_commit import GroupCommit, Overloaded
-from projector.event_store.quarantine import Quarantine, UnreadableRequest
-from projector.event_store.store_and_forward import StoreAndForward
+from projector.event_store.quarantine import UnreadableRequest
 from projector.http.metrics import Metrics
 from projector.http.repeated_warnings import RepeatedWarnings
 from projector.logs import Condition
@@ -80,7 +80,11 @@ class Ingest:
     """The ASGI application for the callback path. It acknowledges a callback once its event is durable."""
 
     def __init__(
-        self, settings: Settings, commit: GroupCommit, quarantine: Quarantine | StoreAndForward, metrics: Metrics
+        self,
+        settings: Settings,
+        commit: GroupCommit,
+        keep_unreadable: Callable[[UnreadableRequest], int | None],
+        metrics: Metrics,
     ) -> None:
         assert settings.sdk_app_id is not None
         self.path = settings.callback_path
@@ -88,7 +92,7 @@ class Ingest:
         self._tokens = settings.callback_tokens
         self._max_body_bytes = settings.max_body_bytes
         self._commit = commit
-        self._quarantine = quarantine
+        self._keep_in_quarantine = keep_unreadable
         self._metrics = metrics
         self._buffered_bytes = 0
         self._warnings = RepeatedWarnings(log)
@@ -187,7 +191,7 @@ class Ingest:
     ) -> _Reply:
         request = UnreadableRequest(body, reason, query.get("callbackcommand"), query.get("optplatform"), received_at)
         try:
-            quarantine_id = await to_thread.run_sync(self._quarantine.keep, request)
+            quarantine_id = await to_thread.run_sync(self._keep_in_quarantine, request)
         except StoreUnavailable as error:
             return self._unavailable(scope, str(error))
         return self._reject(scope, "quarantined", _Reply(400, reason), quarantine_id=quarantine_id)

@@ -12,6 +12,7 @@ from projector.callbacks import carries_group_state, translate
 from projector.simulator import Options, commands
 from projector.simulator.expected import ExpectedGroup, apply
 from projector.simulator.traffic import Traffic
+from tests.callbacks.payloads import RECORDED
 
 if TYPE_CHECKING:
     from projector.simulator.life import Delivery
@@ -80,6 +81,12 @@ def test_the_configured_share_has_no_event_time_and_comes_last_in_its_group(shar
     assert all("EventTime" in json.loads(delivery.body) for delivery in timed)
     assert not any("EventTime" in json.loads(delivery.body) for delivery in last)
     assert all(len({delivery.group_id for delivery in sequence}) == 1 for sequence in untimed)
+
+
+def test_it_knows_every_command_that_a_receiver_records() -> None:
+    assert {*commands.RECORDED} == {
+        payload.query.get("CallbackCommand") or json.loads(payload.body)["CallbackCommand"] for payload in RECORDED
+    }
 
 
 def test_every_recorded_command_occurs_and_can_be_read_and_so_do_ignored_ones() -> None:
