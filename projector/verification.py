@@ -62,6 +62,8 @@ def verify_history(
         verifier.report("users were forgotten during verification: the digest is not valid; verify again")
     if unfinished := len(store.forgotten.unfinished()):
         verifier.report(f"users are not forgotten everywhere yet: {unfinished}; run `projector forget` to finish")
+    for line in store.damage():
+        verifier.report(f"the database is damaged: {line}")
     if dangling := store.dangling_identities():
         verifier.report(f"callback identities with no event, or with an event of another identity: {dangling}")
     return verifier.result()

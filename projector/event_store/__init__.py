@@ -96,6 +96,9 @@ class EventStore(EventReader, Protocol):
     def split(self, through: int, count: int) -> list[GroupRange]:
         """Return at most `count` ranges of group ids, each with about as many events up to a position."""
 
+    def damage(self) -> list[str]:
+        """Return a line for each damage that the database finds in its own files, as far as it can check them."""
+
     def dangling_identities(self) -> int:
         """Return how many identities refer to no event, or to one to which another identity refers."""
 

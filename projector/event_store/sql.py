@@ -64,6 +64,9 @@ class SQLEventStore(EventStore):
             raise OtherApp("the database", recorded, sdk_app_id, "PROJECTOR_DATABASE_URL")
         self._required_app = None
 
+    def damage(self) -> list[str]:
+        return self._transactions.damage()
+
     def dangling_identities(self) -> int:
         with self._transactions.reading() as connection:
             row: Any = connection.execute(

@@ -22,6 +22,7 @@ LOCK_TIMEOUT_S: Final = 1
 
 _CACHE_KIB: Final = 8_000
 _SORT_CACHE_KIB: Final = 64_000
+_MAX_DAMAGES: Final = 10
 _MIN_PLACEHOLDERS: Final = 16
 
 _PRAGMAS: Final = (
@@ -80,6 +81,11 @@ class GroupRecorder(library.SQLiteApplicationRecorder):
             yield SQLiteConnection(cursor.connection)
 
     exclusive = writing
+
+    def damage(self) -> list[str]:
+        with self.reading() as connection:
+            found = [str(line) for (line,) in connection.execute(f"PRAGMA quick_check({_MAX_DAMAGES})")]
+        return [" ".join(line.split()) for line in found if line != "ok"]
 
     def erase_traces(self) -> bool:
         with self.reading() as connection:

@@ -66,5 +66,8 @@ class Transactions(Protocol):
     def exclusive(self) -> AbstractContextManager[Connection]:
         """Open a transaction as `writing` does, during which no other process appends, quarantines or forgets."""
 
+    def damage(self) -> list[str]:
+        """Return a line for each damage that the database finds in its own files, as far as it can check them."""
+
     def erase_traces(self) -> bool:
         """Remove what was overwritten or deleted from the database's files; return whether they are clean now."""

@@ -108,6 +108,7 @@ def test_status_shows_positions_and_counts_to_people_and_to_programs_alike(datab
         "spool": {"events": 0, "seconds": 0},
         "set_aside": [],
         "replay": None,
+        "unfinished_forgettings": 0,
         "complaints": [],
     }
     assert as_text.stdout.splitlines() == [

@@ -85,6 +85,7 @@ def test_stopped_under_load_it_has_acknowledged_and_projected_every_recorded_cal
             "events.db.read-model",
             *generations(database),
             "events.db.read-model.lock",
+            "events.db.read-model.worker",
         }, "no WAL is left"
         recorded = history(database)
         ledger.assert_kept(recorded)
@@ -157,6 +158,7 @@ def test_signalled_twice_it_does_not_wait_for_a_sender_that_never_finishes(tmp_p
         "events.db.read-model",
         *generations(tmp_path / "events.db"),
         "events.db.read-model.lock",
+        "events.db.read-model.worker",
     }
     assert history(tmp_path / "events.db") == []
 
