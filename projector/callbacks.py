@@ -28,15 +28,13 @@ from projector.domain.events import (
     TopicProfileChanged,
     TopicsDismissed,
 )
+from projector.domain.limits import MAX_ID_BYTES, utf8_length
 
 SIGNATURE_WINDOW_S: Final = 60
 """How far `RequestTime` may differ from the receiver's clock, either way (mainland 269/117703)."""
 
 FUTURE_TOLERANCE_MS: Final = 5 * 60 * 1000
 """An `EventTime` further ahead of the receiver's clock is replaced by the time of receipt."""
-
-MAX_ID_BYTES: Final = 1024
-"""Documented ids have at most 96 bytes; ids longer than this would not fit into a database index."""
 
 _MAX_IDENTITY_MS: Final = 2**48 - 1
 """Identities begin with the time, in six bytes, so that those of one time are adjacent in the database's index."""
@@ -272,7 +270,7 @@ class _Topics(_Callback, kw_only=True):
 def _id(value: str, field: str) -> str:
     if not value:
         raise Unreadable(f"{field} is empty")
-    if len(value.encode()) > MAX_ID_BYTES:
+    if utf8_length(value) > MAX_ID_BYTES:
         raise Unreadable(f"{field} is longer than {MAX_ID_BYTES} bytes")
     return value
 

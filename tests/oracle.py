@@ -17,10 +17,18 @@ if TYPE_CHECKING:
 
 Fact = dict[str, Any]
 Answer = dict[str, Any]
+Writes = dict[str, tuple[int, str | None]]
+"""By key: where in the story it was written last, and the value, None if it was deleted."""
 
 PROFILE_FACTS = ("GroupCreated", "GroupProfileChanged", "GroupDismissed")
 TEXTS = ("name", "introduction", "notification", "face_url")
 BEFORE_EVERYTHING = -1
+
+LARGEST_TEXT = 2_000
+LARGEST_TYPE = 40
+LARGEST_ID = 1_024
+CUSTOM_FIELDS = {"most": 160, "largest_key": 64, "largest": 2_048}
+ATTRIBUTES = {"most": 128, "largest_key": 1_024, "largest": 8_192}
 
 
 def facts(history: Iterable[Recorded]) -> list[Fact]:
@@ -62,9 +70,9 @@ def group_of(known: list[Fact], group_id: str) -> Answer | None:
     count = len(members(known, group_id))
     return {
         "group_id": group_id,
-        "type": last_written(life, lambda fact: fact["group_type"] or None),
+        "type": unless_larger(LARGEST_TYPE, last_written(life, lambda fact: fact["group_type"] or None)),
         "status": "dismissed" if gone else "active",
-        **{text: last_written(life, profile_field(text)) for text in TEXTS},
+        **{text: unless_larger(LARGEST_TEXT, last_written(life, profile_field(text))) for text in TEXTS},
         "owner": owner_of(story),
         "custom_fields": custom_fields(life),
         "attributes": attributes(life),
@@ -116,10 +124,10 @@ def member_of(story: list[Fact], user: str) -> Answer | None:
     return {
         "user_id": user,
         "role": "Owner" if owner_of(story) == user else "Admin" if role == "Admin" else "Member",
-        "name_card": last_written(changes, lambda fact: fact["name_card"]),
+        "name_card": unless_larger(LARGEST_TEXT, last_written(changes, lambda fact: fact["name_card"])),
         "joined_at": rfc3339(joining["occurred_at"]),
         "join_type": "Created" if is_creation(joining) else joining["join_type"],
-        "operator": joining["operator"],
+        "operator": unless_larger(LARGEST_ID, joining["operator"]),
     }
 
 
@@ -128,29 +136,42 @@ def owner_of(story: list[Fact]) -> str | None:
     for place in range(len(story) - 1, floor, -1):
         owner = named_owner(story[place])
         if owner is not None:
+            owner = unless_larger(LARGEST_ID, owner)
             return owner if owner and newest_exit(story, owner) < place else None
     return None
 
 
 def custom_fields(life: list[Fact]) -> dict[str, str]:
-    shown: dict[str, str] = {}
-    for fact in life:
-        shown.update(fact.get("custom_fields", {}))
-    return shown
+    writes: Writes = {}
+    for place, fact in enumerate(life):
+        writes.update({key: (place, value) for key, value in fact.get("custom_fields", {}).items()})
+    return newest_values(writes, **CUSTOM_FIELDS)
 
 
 def attributes(life: list[Fact]) -> dict[str, str]:
-    shown: dict[str, str] = {}
-    for fact in life:
+    writes: Writes = {}
+    for place, fact in enumerate(life):
         if fact["what"] != "AttributesChanged":
             continue
         if fact["operation"] in ("set", "clear"):
-            shown = {}
+            writes = {}
         if fact["operation"] in ("set", "modify"):
-            shown.update(fact["attributes"])
+            writes.update({key: (place, value) for key, value in fact["attributes"].items()})
         if fact["operation"] == "delete":
-            shown = {key: value for key, value in shown.items() if key not in fact["attributes"]}
-    return shown
+            writes.update(dict.fromkeys(fact["attributes"], (place, None)))
+    return newest_values(writes, **ATTRIBUTES)
+
+
+def newest_values(writes: Writes, *, most: int, largest_key: int, largest: int) -> dict[str, str]:
+    """Return the values of the keys written last, a deletion being a write too; of one event, the greater keys."""
+    keys = [key for key in writes if len(key.encode()) <= largest_key]
+    kept = sorted(keys, key=lambda key: (writes[key][0], key))[-most:]
+    values = {key: unless_larger(largest, writes[key][1]) for key in kept}
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def unless_larger(largest: int, value: str | None) -> str | None:
+    return None if value is None or len(value.encode()) > largest else value
 
 
 def timeline(known: list[Fact], group_id: str) -> list[Fact]:

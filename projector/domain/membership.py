@@ -8,6 +8,7 @@ import msgspec
 from msgspec.structs import replace
 
 from projector.domain.events import Event, GroupCreated, MemberChanged, MembersJoined, MembersLeft, Recorded
+from projector.domain.limits import bounded
 from projector.domain.lives import NEVER, UNKNOWN, Lives, Moment, Register, moment_of
 
 JoinType: TypeAlias = Literal["Created", "Apply", "Invited"]
@@ -55,16 +56,28 @@ def evolve(member: Member, recorded: Recorded) -> Member:
     moment, event = moment_of(recorded), recorded.event
     match event:
         case MembersJoined() if moment > member.joined:
-            return replace(member, joined=moment, join_type=event.join_type, operator=event.operator)
+            return replace(
+                member,
+                joined=moment,
+                join_type=event.join_type,
+                operator=event.operator and bounded("operator", event.operator),
+            )
         case GroupCreated() if moment > member.joined:
-            return replace(member, joined=moment, join_type="Created", operator=event.operator)
+            return replace(
+                member,
+                joined=moment,
+                join_type="Created",
+                operator=event.operator and bounded("operator", event.operator),
+            )
         case MembersLeft() if moment > member.exited:
             return replace(member, exited=moment)
         case MemberChanged(role=role, name_card=name_card):
             return replace(
                 member,
-                role=member.role if role is None else member.role.write(moment, role),
-                name_card=member.name_card if name_card is None else member.name_card.write(moment, name_card),
+                role=member.role if role is None else member.role.write(moment, bounded("role", role)),
+                name_card=member.name_card
+                if name_card is None
+                else member.name_card.write(moment, bounded("name_card", name_card)),
             )
         case _:
             return member

@@ -1,16 +1,27 @@
 """The profile of a group: each field is a last-writer-wins register, valid in the life in which it was written."""
 
-from collections.abc import Iterable, Mapping
-from typing import Literal, TypeAlias
+from collections.abc import Mapping
+from heapq import nlargest
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 from msgspec.structs import replace
 
 from projector.domain import lives as group_lives
-from projector.domain.events import AttributesChanged, Event, OwnerChanged, ProfileFact, Recorded
+from projector.domain.events import (
+    AttributesChanged,
+    Event,
+    GroupCreated,
+    GroupDismissed,
+    GroupProfileChanged,
+    OwnerChanged,
+    ProfileFact,
+    Recorded,
+)
+from projector.domain.limits import ATTRIBUTES, CUSTOM_FIELDS, MapLimit, bounded, bounded_entries
 from projector.domain.lives import NEVER, UNKNOWN, Lives, Moment, Register, moment_of
 
-_EVIDENCE = (ProfileFact, OwnerChanged, AttributesChanged)
+_EVIDENCE: Final = (GroupCreated, GroupProfileChanged, GroupDismissed, OwnerChanged, AttributesChanged)
 _TEXT_FIELDS = ("name", "introduction", "notification", "face_url", "owner")
 
 Status: TypeAlias = Literal["active", "dismissed"]
@@ -46,9 +57,9 @@ def evolve(profile: Profile, recorded: Recorded) -> Profile:
         profile = _since(floor, profile)
     group_type = profile.type
     if moment > floor:
-        if event.group_type:
-            group_type = group_type.write(moment, event.group_type)
-        if isinstance(event, _EVIDENCE):
+        if name := event.group_type:
+            group_type = group_type.write(moment, name if name == group_type.value else bounded("group_type", name))
+        if type(event) in _EVIDENCE:
             profile = _written(profile, moment, event)
     return replace(
         profile,
@@ -68,38 +79,56 @@ def _written(profile: Profile, moment: Moment, event: Event) -> Profile:
     """Return the profile with the registers written by an event of this life."""
     match event:
         case ProfileFact():
-            texts = {field: value for field in _TEXT_FIELDS if (value := getattr(event, field)) is not None}
             return replace(
                 profile,
-                custom_fields=_write(profile.custom_fields, moment, event.custom_fields.items()),
-                **{field: getattr(profile, field).write(moment, value) for field, value in texts.items()},
+                custom_fields=_custom_fields(profile, moment, event),
+                **{
+                    field: getattr(profile, field).write(moment, bounded(field, value))
+                    for field in _TEXT_FIELDS
+                    if (value := getattr(event, field)) is not None
+                },
             )
         case OwnerChanged(owner=owner):
-            return replace(profile, owner=profile.owner.write(moment, owner))
+            return replace(profile, owner=profile.owner.write(moment, bounded("owner", owner)))
         case AttributesChanged():
             return _attributes(profile, moment, event)
         case _:
             return profile
 
 
+def _custom_fields(profile: Profile, moment: Moment, event: ProfileFact) -> dict[str, Register]:
+    if not event.custom_fields:
+        return profile.custom_fields
+    entries = bounded_entries(CUSTOM_FIELDS, event.custom_fields)
+    return _newest(_write(profile.custom_fields, moment, entries), CUSTOM_FIELDS)
+
+
 def _attributes(profile: Profile, moment: Moment, event: AttributesChanged) -> Profile:
-    values: Iterable[tuple[str, str | None]] = event.attributes.items()
+    entries = bounded_entries(ATTRIBUTES, event.attributes)
     reset = profile.attributes_reset
     if event.operation == "delete":
-        values = ((key, None) for key in event.attributes)
+        entries = dict.fromkeys(entries)
     elif event.operation == "clear":
-        values = ()
+        entries = {}
     if event.operation in ("set", "clear"):
         reset = max(reset, moment)
-    registers = _write(profile.attributes, moment, values)
+    registers = _write(profile.attributes, moment, entries)
     kept = {key: register for key, register in registers.items() if register.at >= reset}
-    return replace(profile, attributes_reset=reset, attributes=kept)
+    return replace(profile, attributes_reset=reset, attributes=_newest(kept, ATTRIBUTES))
 
 
-def _write(
-    registers: dict[str, Register], moment: Moment, values: Iterable[tuple[str, str | None]]
-) -> dict[str, Register]:
-    return registers | {key: registers.get(key, UNKNOWN).write(moment, value) for key, value in values}
+def _write(registers: dict[str, Register], moment: Moment, entries: Mapping[str, str | None]) -> dict[str, Register]:
+    return registers | {key: registers.get(key, UNKNOWN).write(moment, value) for key, value in entries.items()}
+
+
+def _newest(registers: dict[str, Register], limit: MapLimit) -> dict[str, Register]:
+    """Return the registers with the newest writes, deletions included, and of those of one event the last keys.
+
+    A register that is dropped here would be dropped after every later event too: the others only grow newer.
+    """
+    if len(registers) <= limit.keys:
+        return registers
+    return dict(nlargest(limit.keys, registers.items(), key=lambda item: (item[1].at, item[0])))
 
 
 def _since(floor: Moment, profile: Profile) -> Profile:

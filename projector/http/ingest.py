@@ -19,6 +19,7 @@ from projector.callbacks import (
     translate,
 )
 from projector.clock import now_ms
+from projector.domain.limits import count_oversized
 from projector.event_store import Candidate, StoreUnavailable
 from projector.event_store.group_commit import GroupCommit, Overloaded
 from projector.event_store.quarantine import UnreadableRequest
@@ -180,6 +181,8 @@ class Ingest:
                 self._unavailable_store.met(str(error))
                 return self._unavailable(scope, str(error))
         self._unavailable_store.over()
+        if not appended.repeated:
+            self._metrics.oversized_values.inc(count_oversized(translation.event))
         if appended.position is None:
             self._metrics.count("spooled")
             return _ACKNOWLEDGED

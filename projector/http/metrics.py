@@ -38,6 +38,11 @@ class Metrics:
             "Callbacks whose EventTime was too far in the future and was replaced by the time of receipt.",
             registry=self.registry,
         )
+        self.oversized_values = Counter(
+            "projector_oversized_values",
+            "Values that are larger than their limit, and count as null.",
+            registry=self.registry,
+        )
         self.append_seconds = Histogram(
             "projector_append_seconds",
             "Time from a callback's body to its durable event, in seconds.",

@@ -25,7 +25,7 @@ class MembershipProjection:
     """Fills `rosters`, `members`, `earlier_members`, `roster_states` and `roster_users`."""
 
     name = "membership"
-    version = 1
+    version = 2
 
     def apply(self, tables: Tables, slices: Sequence[StreamSlice]) -> None:
         by_group: dict[str, list[StreamSlice]] = {}

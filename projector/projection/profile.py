@@ -16,7 +16,7 @@ class ProfileProjection:
     """Fills `profiles` and `profile_states`."""
 
     name = "profile"
-    version = 1
+    version = 2
 
     def apply(self, tables: Tables, slices: Sequence[StreamSlice]) -> None:
         profiles = tables.profiles(dict.fromkeys(piece.group_id for piece in slices))

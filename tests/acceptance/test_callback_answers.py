@@ -217,6 +217,26 @@ def test_an_event_time_from_the_future_is_replaced_and_counted(server: Server, n
     assert counted(server, "projector_future_event_times_total") == 2
 
 
+def test_a_value_that_is_too_large_counts_as_null_is_counted_once_and_stays_in_the_history(
+    server: Server, new_group: Callable[[], str]
+) -> None:
+    group_id, before = new_group(), counted(server, "projector_oversized_values_total")
+    renamed = {
+        "CallbackCommand": "Group.CallbackAfterGroupInfoChanged",
+        "GroupId": group_id,
+        "EventTime": time.time_ns() // 1_000_000,
+        "Name": "n" * 2_001,
+        "Introduction": "short",
+    }
+    for _ in range(2):
+        position = int(server.post(renamed).headers["Projector-Position"])
+    group = server.group(group_id, wait_for=position)
+    assert (group["name"], group["introduction"]) == (None, "short")
+    (event,) = server.get(server.group_path(group_id, "events")).json()["events"]
+    assert event["callback"] == renamed
+    assert counted(server, "projector_oversized_values_total") == before + 1
+
+
 def test_no_content_type_and_any_case_of_parameter_names_will_do(server: Server, new_group: Callable[[], str]) -> None:
     group_id = new_group()
     target = f"{server.url}/callback?sdkappID={SDK_APP_ID}&CALLBACKCOMMAND={JOIN}&optplatform=IPad"

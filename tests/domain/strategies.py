@@ -23,11 +23,23 @@ KEYS = ("k1", "k2")
 _group = st.sampled_from(GROUPS)
 _user = st.sampled_from(USERS)
 _users = st.lists(_user, max_size=3).map(tuple)
-_text = st.sampled_from(["", "x", "y", "\u0000\ufffd"])
+_small = ("", "x", "y", "\u0000\ufffd")
+_sizes = (2_000, 2_048, 8_192)
+"""The limits of values in bytes."""
+_text = st.sampled_from(
+    [*_small * 4, *("x" * size for size in _sizes), *("x" * (size + 1) for size in _sizes), "é" * 1_001]
+)
 _maybe_text = st.none() | _text
-_type = st.sampled_from([None, "Public", "Private"])
+_type = st.sampled_from([None, "Public", "Private", "T" * 41])
 _owner = st.sampled_from([None, "", *USERS])
-_values = st.dictionaries(st.sampled_from(KEYS), _text, max_size=2)
+_few = st.dictionaries(st.sampled_from([*KEYS, *KEYS, "k" * 64, "k" * 65, "k" * 1_025]), _text, max_size=2)
+_many = st.builds(
+    lambda first, count, text: {f"k{number}": text for number in range(first, first + count)},
+    st.integers(0, 200),
+    st.sampled_from([1, 90, 129, 161]),
+    st.sampled_from(_small),
+)
+_values = st.one_of(_few, _few, _few, _many)
 _profile = {
     "name": _maybe_text,
     "introduction": _maybe_text,
@@ -46,7 +58,7 @@ def _of(event_type: type[Event], **fields: SearchStrategy[Any]) -> SearchStrateg
         occurred_at=st.just(EPOCH),
         recorded_at=st.just(EPOCH),
         group_type=_type,
-        operator=st.sampled_from([None, "ann", "administrator"]),
+        operator=st.sampled_from([None, "ann", "administrator", "é" * 513]),
         topic_id=_topic,
         **fields,
     )
@@ -112,6 +124,25 @@ def histories_with_ties(draw: st.DrawFn, *, max_size: int = 14) -> list[Recorded
 
 
 any_history = histories() | histories_with_ties()
+
+
+_crowd = st.fixed_dictionaries({}) | _many
+_crowded_profile = {**_profile, "custom_fields": _crowd}
+_crowding = st.one_of(
+    _of(events.GroupProfileChanged, **_crowded_profile),
+    _of(events.AttributesChanged, operation=st.sampled_from(["modify", "delete"]), attributes=_many),
+    _of(events.AttributesChanged, operation=st.sampled_from(["modify", "delete"]), attributes=_many),
+    _of(events.AttributesChanged, operation=st.sampled_from(["set", "clear"]), attributes=_many),
+    _of(events.GroupCreated, members=st.just(()), **_crowded_profile),
+    _of(events.GroupDismissed, **_crowded_profile),
+)
+
+
+@st.composite
+def crowded_histories(draw: st.DrawFn, *, max_size: int = 10) -> list[Recorded]:
+    """Draw a history of writes to more keys than maps keep, and of deletions, in several lives."""
+    drawn = draw(st.lists(_crowding, max_size=max_size))
+    return _recorded(drawn, [draw(st.integers(0, 2 * max_size)) for _ in drawn])
 
 
 @st.composite

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import psycopg
 import pytest
 
-from tests.frozen.frozen import Connection, differing, rows
+from tests.frozen.frozen import HERE, Connection, differing, rows
 from tests.kinds import copied, generations, url_of
 from tests.processes.waiting import until
 from tests.running import assert_no_traceback, run_cli, serving
@@ -37,8 +37,13 @@ class Store(NamedTuple):
     database: Path
     seen: dict[str, Any]
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """The settings with which its read model can be used as it is."""
+        return {**self.seen["settings"], "PYTHONPATH": str(HERE / "projections_1")}
+
     def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return run_cli(self.database, *arguments, **self.seen["settings"])
+        return run_cli(self.database, *arguments, **self.settings)
 
 
 @pytest.fixture(scope="module", params=["plain", "compressed", "encrypted"])
@@ -57,7 +62,7 @@ def store(frozen: Store, tmp_path: Path) -> Store:
 def server(frozen: Store, tmp_path_factory: Any) -> Iterator[Server]:
     database = copied(frozen.database, tmp_path_factory.mktemp("served") / "copy")
     before = generations(database)
-    with serving(database, **frozen.seen["settings"]) as server:
+    with serving(database, **frozen.settings) as server:
         yield server
         assert_no_traceback(server)
     assert generations(database) == before, "the read model was rebuilt"
@@ -137,9 +142,20 @@ def test_a_rollback_returns_to_the_frozen_previous_read_model(version: Frozen, s
     assert back.returncode == 0, back.stderr
     assert back.stdout.startswith(f"position {store.seen['head']}: ")
     assert generations(store.database) == before
-    with serving(store.database) as server:
+    with serving(store.database, **store.settings) as server:
         assert differing(server, islice(version.responses("full"), 0, None, 30)) == []
     assert store.cli("replay", "--check").returncode == 0
+
+
+@only_plain
+def test_the_frozen_read_model_is_rebuilt_once_and_gives_the_same_responses(version: Frozen, store: Store) -> None:
+    before = generations(store.database)
+    for _ in range(2):
+        with serving(store.database) as server:
+            until(lambda server=server: server.get("/readyz").status_code == 200, of=server)
+            assert differing(server, version.responses("full")[::30]) == []
+        assert len({*generations(store.database)} - {*before}) == 1
+    assert run_cli(store.database, "replay", "--check").returncode == 0
 
 
 @only_plain
@@ -183,7 +199,7 @@ def test_the_spool_is_forwarded_with_pseudonyms_for_forgotten_accounts(
     spooled = [request for request in version.requests(store.seen["traffic"]) if request.part == "spool"]
     events, head = store.seen["spool"]["events"], store.seen["head"]
     first, second = store.seen["forgotten"].values()
-    with serving(store.database, **store.seen["settings"], PROJECTOR_SPOOL_PATH=str(spool)) as server:
+    with serving(store.database, **store.settings, PROJECTOR_SPOOL_PATH=str(spool)) as server:
         until(lambda: server.get("/readyz").json()["spool"]["events"] == 0, of=server)
         assert [*server.members("spooled", wait_for=head + events)] == [first, second, "群组🎉"]
         forwarded = server.get("/v1/events", after=head).json()["events"]
@@ -204,7 +220,7 @@ def test_the_spool_is_forwarded_with_pseudonyms_for_forgotten_accounts(
 def test_a_forgotten_account_is_recorded_under_the_same_pseudonym(store: Store) -> None:
     account, pseudonym = next(iter(store.seen["forgotten"].items()))
     joined = {"CallbackCommand": "Group.CallbackAfterNewMemberJoin", "GroupId": "another"}
-    with serving(store.database) as server:
+    with serving(store.database, **store.settings) as server:
         position = int(
             server.post(joined | {"NewMemberList": [{"Member_Account": account}]}).headers["Projector-Position"]
         )

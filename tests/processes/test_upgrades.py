@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from projector.bootstrap import PROJECTIONS
+from projector.projection.profile import ProfileProjection
 from tests.domain.facts import EPOCH
 from tests.processes.databases import assert_served_as_recorded, checkpoints, rows, write
 from tests.processes.traffic import Ledger, callback, pouring
@@ -93,7 +95,7 @@ def test_the_old_read_model_is_served_while_another_process_builds_the_new_one_a
                 assert before <= position
             ledger.wait_for(acknowledged=200)
         assert_served_as_recorded(server, database)
-        assert rebuild_reasons(server) == ["the rows of profile are of version 0, not 1"]
+        assert rebuild_reasons(server) == [f"the rows of profile are of version 0, not {ProfileProjection.version}"]
     assert run_cli(database, "replay", "--check").returncode == 0
 
 
@@ -125,4 +127,6 @@ def test_while_servers_of_two_versions_run_neither_corrupts_the_rows_nor_rebuild
         assert older.stop() == 0
         assert [*rebuild_reasons(older), *rebuild_reasons(newer)] == []
     assert checkpoints(database) == dict.fromkeys(checkpoints(database), 101)
-    assert {version for _, version, _ in rows(database)["checkpoints"]} == {1}
+    assert {name: version for name, version, _ in rows(database)["checkpoints"]} == {
+        projection.name: projection.version for projection in PROJECTIONS
+    }

@@ -322,7 +322,7 @@ def test_a_reader_sees_all_of_a_transaction_or_nothing_of_it(database: Path) -> 
 
 
 def test_rows_of_another_version_are_left_to_it(database: Path) -> None:
-    begin_read_model(database, VERSIONS | {"membership": 2}).close()
+    begin_read_model(database, VERSIONS | {"membership": 0}).close()
     history = f.recorded([f.created(0, "ann", name="n"), f.filled(1), f.joined(2, "bob")])
     with opened(database) as read_model:
         carry(read_model, history, PROJECTIONS)

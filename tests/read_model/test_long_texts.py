@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from projector.bootstrap import PROJECTIONS, open_events, open_generations, open_queries
+from projector.domain import limits
 from projector.event_store import Candidate
 from projector.read_model.group_filter import GroupFilter
 from projector.replay.replay import Replay
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from projector.domain.events import Event
     from projector.read_model.rows import SetAside
 
-pytestmark = pytest.mark.usefixtures("kind")
+pytestmark = pytest.mark.usefixtures("kind", "unlimited")
 only_postgresql = pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
 
 _random = random.Random(7)
@@ -47,6 +48,12 @@ NAMES = {
     "short": LONG[:1],
     "none": None,
 }
+
+
+@pytest.fixture
+def unlimited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let texts of any length pass the folds: read models hold them, whatever the limits are."""
+    monkeypatch.setattr(limits, "MAX_BYTES", dict.fromkeys(limits.MAX_BYTES, 2**20))
 
 
 def store_events(database: Path, *events: Event) -> None:
