@@ -68,12 +68,13 @@ def finish(
 
     Raises StoreUnavailable, TracesRemain, and what `rebuild` raises; finishing again then continues.
     """
-    _retry(store.forgotten.adopt_earlier)
-    forgettings = store.forgotten.unfinished()
-    pseudonyms = {forgetting.account: forgetting.pseudonym for forgetting in forgettings if forgetting.account}
-    has_unknown = len(pseudonyms) < len(forgettings)
-    redaction = _Redaction(pseudonyms, store.forgotten.pseudonyms() if has_unknown else Pseudonyms())
+    forgettings, earlier = store.forgotten.unfinished(), store.forgotten.earlier()
+    redaction = _Redaction(
+        {forgetting.account: forgetting.pseudonym for forgetting in forgettings},
+        store.forgotten.pseudonyms() if earlier else Pseudonyms(),
+    )
     mentions = _redact_everything(store, quarantine, spool, redaction, on_progress)
+    _retry(partial(store.forgotten.finish_earlier, earlier))
     rebuild()
     erase = partial(_erase_traces, store, spool)
     erase()

@@ -15,18 +15,18 @@ from projector.event_store.mapper import EventMapper
 from projector.event_store.pseudonyms import LIFTED, Pseudonyms, pseudonyms_in
 from projector.event_store.tables import FORGETTINGS, Transactions
 
-_UNFINISHED: Final = "SELECT id, account, pseudonym FROM forgettings WHERE account IS NOT NULL ORDER BY id"
+_UNFINISHED: Final = "SELECT id, account, pseudonym FROM forgettings WHERE LENGTH(account) > 0 ORDER BY id"
 _ALL: Final = "SELECT pseudonym FROM forgotten WHERE pseudonym NOT LIKE ?"
-_NOT_BEGUN: Final = f"{_ALL} AND pseudonym NOT IN (SELECT pseudonym FROM forgettings)"
-_UNKNOWN: Final = b""
+_EARLIER: Final = f"{_ALL} AND pseudonym NOT IN (SELECT pseudonym FROM forgettings)"
+_NONE: Final = b""
+"""In place of an account that version 0.1.0 has forgotten: no read model has to be rebuilt for it."""
+
+_NEWEST: Final = "SELECT COALESCE(MAX(id), 0) FROM forgettings WHERE account IS NULL OR LENGTH(account) > 0"
 _INSERT: Final = "INSERT INTO forgettings (account, pseudonym) VALUES (?, ?)"
 
 
 class Forgetting(NamedTuple):
-    """An account that is being replaced by its pseudonym; ids of forgettings grow.
-
-    The account is empty if it is known only by its hash.
-    """
+    """An account that is being replaced by its pseudonym; ids of forgettings grow."""
 
     id: int
     account: str
@@ -62,15 +62,14 @@ class Forgotten:
             return self._unfinished(connection)
 
     def unfinished_count(self) -> int:
-        """Return how many they are, with those that version 0.1.0 left for `adopt_earlier`."""
+        """Return how many they are, with those of `earlier`."""
         with self._transactions.reading() as connection:
-            return len(self._unfinished(connection)) + len(self._not_begun(connection))
+            return len(self._unfinished(connection)) + len(self._earlier(connection))
 
-    def adopt_earlier(self) -> None:
-        """Begin again what version 0.1.0 finished, since it left the ids in some events stored later."""
-        with self._transactions.exclusive() as connection:
-            for pseudonym in self._not_begun(connection):
-                connection.execute(_INSERT, (self._mapper.seal(_UNKNOWN), pseudonym))
+    def earlier(self) -> list[str]:
+        """Return the pseudonyms that version 0.1.0 gave, which left the ids in some events stored later."""
+        with self._transactions.reading() as connection:
+            return self._earlier(connection)
 
     def all(self) -> list[tuple[str, bool]]:
         """Return every pseudonym, in the order of forgetting, and whether it is lifted."""
@@ -83,7 +82,13 @@ class Forgotten:
         with self._transactions.reading() as connection:
             if not self._has_table(connection):
                 return 0
-            return int(connection.execute("SELECT COALESCE(MAX(id), 0) FROM forgettings").fetchone()[0])
+            return int(connection.execute(_NEWEST).fetchone()[0])
+
+    def finish_earlier(self, pseudonyms: Iterable[str]) -> None:
+        """Record that no event names the accounts any more to which version 0.1.0 gave these pseudonyms."""
+        with self._transactions.exclusive() as connection:
+            for pseudonym in pseudonyms:
+                connection.execute(_INSERT, (_NONE, pseudonym))
 
     def finish(self, forgettings: Iterable[Forgetting]) -> None:
         """Erase the ids of accounts that are stored nowhere else any more."""
@@ -113,8 +118,8 @@ class Forgotten:
             for row_id, account, pseudonym in connection.execute(_UNFINISHED)
         ]
 
-    def _not_begun(self, connection: Connection) -> list[str]:
-        query = _NOT_BEGUN if self._has_table(connection) else _ALL
+    def _earlier(self, connection: Connection) -> list[str]:
+        query = _EARLIER if self._has_table(connection) else _ALL
         return [pseudonym for (pseudonym,) in connection.execute(query, (f"{LIFTED}%",))]
 
     def _has_table(self, connection: Connection) -> bool:

@@ -44,8 +44,6 @@ class RenamedEvents(EventReader):
     def _learn_names(self) -> None:
         # Names are kept: events may have been read before a forgetting was finished, and be renamed after it.
         for forgetting in self._store.forgotten.unfinished():
-            if not forgetting.account:
-                continue  # version 0.1.0 has given all read models the pseudonym
             if forgetting.id <= self._forgotten_through():
                 self._names[forgetting.account] = forgetting.pseudonym
             else:

@@ -292,15 +292,27 @@ def test_what_was_cut_short_is_shown_and_the_next_start_finishes_it(tmp_path: Pa
 def test_ids_that_an_earlier_version_left_in_later_events_are_redacted_at_the_first_start(tmp_path: Path) -> None:
     database = tmp_path / "events.db"
     write(database, range(1, 301), SEED)
+    pseudonym = run_cli(database, "forget", "--yes", "user7").stdout.split()[3]
+    change_events(database, "DELETE FROM forgettings")  # version 0.1.0 had no such table
     assert run_cli(database, "replay").returncode == 0
-    with closing(open_stores(settings(database)).events) as events:
-        events.forgotten.begin("user7")
-    change_events(database, "DELETE FROM forgettings")  # as version 0.1.0 left it, which stored no account
+    leaked = next(recorded for recorded in history(database) if pseudonym in recorded.event.callback)
+    leak(database, leaked.position, pseudonym, "user7")
+    assert "user7" in history(database)[leaked.position - 1].event.callback
     with serving(database) as server:
         until(lambda: "unfinished_forgettings" not in server.get("/readyz").json(), of=server)
         assert server.get("/v1/users/user7/groups").status_code == 404
     assert re.search(rb"user7(?!\d)", stored(database, tmp_path)) is None
     assert run_cli(database, "verify").returncode == 0
+
+
+def leak(database: Path, position: int, pseudonym: str, user: str) -> None:
+    """Put a user's id back into an event."""
+    if on_postgresql():
+        text = f"convert_to(replace(convert_from(state, 'UTF8'), '{pseudonym}', '{user}'), 'UTF8')"
+        change_events(database, f"UPDATE stored_events SET state = {text} WHERE notification_id = {position}")
+    else:
+        text = f"CAST(replace(CAST(state AS TEXT), '{pseudonym}', '{user}') AS BLOB)"
+        change_events(database, f"UPDATE stored_events SET state = {text} WHERE rowid = {position}")
 
 
 def test_a_quarantine_of_large_bodies_is_redacted_while_every_callback_is_acknowledged(tmp_path: Path) -> None:
