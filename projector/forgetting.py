@@ -75,7 +75,8 @@ def finish(
     )
     mentions = _redact_everything(store, quarantine, spool, redaction, on_progress)
     _retry(partial(store.forgotten.finish_earlier, earlier))
-    rebuild()
+    if forgettings:
+        rebuild()
     erase = partial(_erase_traces, store, spool)
     erase()
     _retry(partial(store.forgotten.finish, forgettings))

@@ -58,7 +58,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     store = stores.events
     with closing(store), _replay(options, settings, store) as replay:
         if options.if_needed and store.forgotten.unfinished_count():
-            return 1 if finish_forgetting(options, settings, stores).undecodable else 0
+            finish_forgetting(options, settings, stores)
         if options.group is not None and not store.read_group(options.group, 0, 1):
             note(f"projector: no events for group {options.group}")
             return 1
