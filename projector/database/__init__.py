@@ -78,6 +78,15 @@ class Connection(Protocol):
     def stream(self, query: str, arguments: Sequence[Any] = (), /) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of a result that may be larger than memory."""
 
+    def bounded(
+        self, query: str, arguments: Sequence[Any] = (), /, *, order: str, text: str, max_bytes: int
+    ) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of a query that is ordered by a unique column.
+
+        At least those up to the first that makes the values of a column of text larger than `max_bytes` together;
+        none beyond it is held in memory.
+        """
+
     def find(self, columns: str, table: Table, keys: Iterable[Sequence[Any]], /) -> Iterator[tuple[Any, ...]]:
         """Yield these columns of the rows that have one of these keys, in any order."""
 

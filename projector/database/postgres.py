@@ -69,6 +69,14 @@ class PostgresConnection:
             cursor.execute(_to_postgres(query), list(map(escape_nul, arguments)))
             yield from map(_unescaped, cursor)
 
+    def bounded(
+        self, query: str, arguments: Sequence[Any] = (), *, order: str, text: str, max_bytes: int
+    ) -> Iterator[tuple[Any, ...]]:
+        size = f"OCTET_LENGTH({text})"
+        sized = f"SELECT *, SUM({size}) OVER (ORDER BY {order}) - {size} AS size_before FROM ({query}) AS rows"
+        bounded = f"SELECT * FROM ({sized}) AS sized WHERE size_before <= ? ORDER BY {order}"
+        return (row[:-1] for row in self.execute(bounded, (*arguments, max_bytes)))
+
     def find(self, columns: str, table: Table, keys: Iterable[Sequence[Any]]) -> Iterator[tuple[Any, ...]]:
         # All keys go in one round trip.
         if arguments := _arrays(keys):

@@ -78,6 +78,17 @@ class SQLiteConnection:
     def in_transaction(self) -> bool:
         return self._connection.in_transaction
 
+    def bounded(
+        self,
+        query: str,
+        arguments: Sequence[Any] = (),
+        *,
+        order: str,  # noqa: ARG002 - rows are read one by one, so that nothing needs to be bounded
+        text: str,  # noqa: ARG002
+        max_bytes: int,  # noqa: ARG002
+    ) -> Iterator[tuple[Any, ...]]:
+        return self.execute(query, arguments)
+
     def find(self, columns: str, table: Table, keys: Iterable[Sequence[Any]]) -> Iterator[tuple[Any, ...]]:
         # Keys are padded with NULL to a power of two, so that few different statements have to be prepared.
         for batch in _batches(keys, _MAX_KEYS):

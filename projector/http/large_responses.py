@@ -1,4 +1,4 @@
-"""Large responses are sent in pieces, as fast as the client reads, and only so many bytes of them at a time."""
+"""Large responses are sent in pieces, as fast as the client reads, and only so many bytes, or one, at a time."""
 
 from typing import Final
 
@@ -35,7 +35,7 @@ class LargeResponses:
             if not body:  # a 304
                 await send(start)
                 await send(message)
-            elif self._bytes + len(body) > MAX_SENDING_BYTES:
+            elif self._bytes and self._bytes + len(body) > MAX_SENDING_BYTES:
                 refusal = problem_response(503, "Too many large responses are being sent.", {"Retry-After": "1"})
                 await refusal(scope, receive, send)
             else:

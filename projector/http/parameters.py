@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import parse_qsl, unquote
 
@@ -10,8 +10,10 @@ import msgspec
 from starlette.types import Scope
 
 from projector.clock import from_rfc3339
+from projector.domain.lives import Moment
 from projector.http.cursors import MAX_POSITION
 from projector.http.problems import Problem
+from projector.read_model.pages import Page
 
 if TYPE_CHECKING:
     from projector.http.routes import Route
@@ -97,15 +99,10 @@ class Parameters(msgspec.Struct, frozen=True):
         """Whether the current state is requested, not an earlier one."""
         return self.at is None and self.position is None
 
-    def page(self, items: Sequence[_Item], key: Callable[[_Item], str]) -> tuple[Sequence[_Item], str | None]:
-        """Return as many items as a page may have, and the cursor of the next page if there are more."""
-        page = items[: self.limit]
-        return page, self.next_cursor(key(page[-1])) if len(items) > self.limit else None
-
-    def next_cursor(self, key: str | int | tuple[int, int]) -> str:
-        """Return the cursor of the page after the item with this key."""
+    def following(self, page: Page[_Item], key: Callable[[_Item], str | int | Moment]) -> str | None:
+        """Return the cursor of the page after this one, None if this is the last; `key` is that of an item."""
         assert self.route.cursor is not None
-        return self.route.cursor.encode(key)
+        return None if page.is_last else self.route.cursor.encode(key(page[-1]))
 
 
 def read_parameters(scope: Scope, route: Route) -> Parameters:

@@ -1,29 +1,32 @@
 """The endpoints of `/v1`: each answers checked parameters from one session of the read model, and from the history."""
 
-from collections.abc import Iterable
-from itertools import islice
 from operator import attrgetter, itemgetter
 from typing import Final
 
 from projector.domain.events import Recorded
+from projector.domain.limits import utf8_length
 from projector.event_store import EventStore
-from projector.event_store.reading import MAX_BATCH_BYTES, group_history, history
+from projector.event_store.reading import group_history, history
 from projector.event_store.renamed_events import RenamedEvents
 from projector.http import answers
 from projector.http.parameters import Parameters
 from projector.http.problems import Problem
 from projector.read_model.group_filter import GroupFilter
 from projector.read_model.groups import Groups, GroupState
+from projector.read_model.pages import take_page
 from projector.read_model.query_session import QuerySession
 from projector.time_travel.cut import Cut
-from projector.time_travel.diff import changed_members
-from projector.time_travel.past_group import PastGroup
+from projector.time_travel.diff import MemberChange, changed_members
+from projector.time_travel.past_group import PastGroup, membership_size
 from projector.time_travel.past_groups import PastGroups
 from projector.time_travel.span import Span, events_between
 
 _group_id: Final = attrgetter("group_id")
 _user_id: Final = attrgetter("user_id")
+_version: Final = attrgetter("version")
+_position: Final = attrgetter("position")
 _changed_user: Final = itemgetter(0)
+_moment: Final = itemgetter(0)
 
 
 class QueryEndpoints:
@@ -36,9 +39,8 @@ class QueryEndpoints:
         condition = GroupFilter(
             type=parameters.type, status=parameters.status, is_full=parameters.is_full, prefix=parameters.q
         )
-        states = session.groups(condition, parameters.cursor or "", parameters.limit + 1)
-        page, following = parameters.page(states, _group_id)
-        return answers.Groups([answers.group(state) for state in page], following)
+        page = session.groups(condition, parameters.cursor or "", parameters.limit)
+        return answers.Groups([answers.group(state) for state in page], parameters.following(page, _group_id))
 
     def group(self, session: QuerySession, parameters: Parameters) -> answers.Group:
         return answers.group(_state(self._groups_at(session, parameters), parameters))
@@ -46,9 +48,8 @@ class QueryEndpoints:
     def members(self, session: QuerySession, parameters: Parameters) -> answers.Members:
         groups = self._groups_at(session, parameters)
         state = _state(groups, parameters)
-        members = groups.members(parameters.group_id, parameters.cursor or "", parameters.limit + 1)
-        page, following = parameters.page(members, _user_id)
-        return answers.members(state, page, following)
+        page = groups.members(parameters.group_id, parameters.cursor or "", parameters.limit)
+        return answers.members(state, page, parameters.following(page, _user_id))
 
     def member(self, session: QuerySession, parameters: Parameters) -> answers.Member:
         groups = self._groups_at(session, parameters)
@@ -61,21 +62,22 @@ class QueryEndpoints:
 
     def user_groups(self, session: QuerySession, parameters: Parameters) -> answers.UserGroups:
         groups = self._groups_at(session, parameters)
-        memberships = groups.groups_of(parameters.user_id, parameters.cursor or "", parameters.limit + 1)
-        if not memberships and not groups.knows_user(parameters.user_id):
+        page = groups.groups_of(parameters.user_id, parameters.cursor or "", parameters.limit)
+        if not page and not groups.knows_user(parameters.user_id):
             raise Problem(404, f"No events for this user{_until(parameters.is_now)}.")
-        page, following = parameters.page(memberships, _group_id)
+        following = parameters.following(page, _group_id)
         return answers.UserGroups(parameters.user_id, [answers.user_group(row) for row in page], following)
 
     def member_history(self, session: QuerySession, parameters: Parameters) -> answers.History:
         group_id, user_id, limit = parameters.group_id, parameters.user_id, parameters.limit
         if not session.stored_states.knows_member(group_id, user_id):
             raise Problem(404, "No events for this user in this group.")
-        changes = session.stored_states.changes(group_id, user_id, parameters.cursor, limit + 1)
-        following = parameters.next_cursor(changes[limit - 1][0]) if len(changes) > limit else None
         history_events = self._events(session)
-        events = [(change, history_events.read(position - 1, 1)[0]) for (_, position), change in changes[:limit]]
-        return answers.History([answers.history_event(change, recorded) for change, recorded in events], following)
+        changes = session.stored_states.changes(group_id, user_id, parameters.cursor, limit + 1)
+        events = ((moment, change, history_events.read(moment[1] - 1, 1)[0]) for moment, change in changes)
+        page = take_page(events, limit, lambda item: _event_size(item[2]))
+        following = parameters.following(page, _moment)
+        return answers.History([answers.history_event(change, recorded) for _, change, recorded in page], following)
 
     def diff(self, session: QuerySession, parameters: Parameters) -> answers.Diff:
         earlier, later = (
@@ -84,9 +86,8 @@ class QueryEndpoints:
         )
         if (state := later.state()) is None:
             raise Problem(404, f"No events for this group{_until(parameters.to is None)}.")
-        changed = list(islice(changed_members(earlier, later, parameters.cursor or ""), parameters.limit + 1))
-        page, following = parameters.page(changed, _changed_user)
-        return answers.diff(earlier.state(), state, page, following)
+        page = take_page(changed_members(earlier, later, parameters.cursor or ""), parameters.limit, _change_size)
+        return answers.diff(earlier.state(), state, page, parameters.following(page, _changed_user))
 
     def group_events(self, session: QuerySession, parameters: Parameters) -> answers.Events:
         group_id, after, reader = parameters.group_id, parameters.cursor or 0, self._events(session)
@@ -94,16 +95,16 @@ class QueryEndpoints:
             events = group_history(reader, group_id, after, parameters.limit + 1)
         else:
             events = events_between(reader, session.stored_states, group_id, _span(session, parameters), after)
-        page, is_last = _event_page(events, parameters.limit)
+        page = take_page(events, parameters.limit, _event_size)
         if not page and not reader.read_group(group_id, 0, 1):
             raise Problem(404, "No events for this group.")
-        following = None if is_last else parameters.next_cursor(page[-1].version)
+        following = parameters.following(page, _version)
         return answers.Events([answers.event(recorded) for recorded in page], following)
 
     def events(self, session: QuerySession, parameters: Parameters) -> answers.Events:
         after = max(parameters.after, parameters.cursor or 0)
-        page, is_last = _event_page(history(self._events(session), after, parameters.limit + 1), parameters.limit)
-        following = None if is_last else parameters.next_cursor(page[-1].position)
+        page = take_page(history(self._events(session), after, parameters.limit + 1), parameters.limit, _event_size)
+        following = parameters.following(page, _position)
         return answers.Events([answers.event(recorded) for recorded in page], following)
 
     def _groups_at(self, session: QuerySession, parameters: Parameters) -> Groups:
@@ -138,13 +139,10 @@ def _until(is_now: bool) -> str:
     return "" if is_now else " up to the requested moment"
 
 
-def _event_page(events: Iterable[Recorded], limit: int) -> tuple[list[Recorded], bool]:
-    """Return a page, with fewer events if they are large, and whether it is the last page."""
-    page: list[Recorded] = []
-    size = 0
-    for recorded in events:
-        if len(page) == limit or size > MAX_BATCH_BYTES:
-            return page, False
-        page.append(recorded)
-        size += len(recorded.event.callback)
-    return page, True
+def _event_size(recorded: Recorded) -> int:
+    return utf8_length(recorded.event.callback)
+
+
+def _change_size(change: MemberChange) -> int:
+    _, before, after = change
+    return sum(membership_size(membership) for membership in (before, after) if membership)

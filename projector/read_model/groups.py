@@ -6,6 +6,7 @@ from projector.domain.fullness import Fullness
 from projector.domain.lives import NEVER, UNKNOWN, Moment, Register
 from projector.domain.membership import Member
 from projector.domain.profile import Profile
+from projector.read_model.pages import Page
 from projector.read_model.rows import Roster
 
 
@@ -29,12 +30,15 @@ class Membership(NamedTuple):
 
 
 class Groups(Protocol):
-    """Groups and members at one moment. Pages begin after an id and are ordered by id, compared by code point."""
+    """Groups and members at one moment. Pages begin after an id and are ordered by id, compared by code point.
+
+    They end at `limit`, or earlier if what they hold is large.
+    """
 
     def group(self, group_id: str) -> GroupState | None:
         """Return a group, None if it has no events."""
 
-    def members(self, group_id: str, after: str, limit: int) -> list[Membership]:
+    def members(self, group_id: str, after: str, limit: int) -> Page[Membership]:
         """Return a page of a group's members."""
 
     def member(self, group_id: str, user_id: str) -> Membership | None:
@@ -43,5 +47,5 @@ class Groups(Protocol):
     def knows_user(self, user_id: str) -> bool:
         """Return whether any group has events about the user."""
 
-    def groups_of(self, user_id: str, after: str, limit: int) -> list[Membership]:
+    def groups_of(self, user_id: str, after: str, limit: int) -> Page[Membership]:
         """Return a page of a user's memberships."""

@@ -3,15 +3,17 @@
 from collections.abc import Iterator
 from heapq import merge
 from itertools import groupby, tee
+from typing import TypeAlias
 
 from projector.domain import membership
 from projector.read_model.groups import Membership
 from projector.time_travel.past_group import PastGroup
 
+MemberChange: TypeAlias = tuple[str, Membership | None, Membership | None]
+"""A user, with the earlier and the later membership."""
 
-def changed_members(
-    earlier: PastGroup, later: PastGroup, after: str
-) -> Iterator[tuple[str, Membership | None, Membership | None]]:
+
+def changed_members(earlier: PastGroup, later: PastGroup, after: str) -> Iterator[MemberChange]:
     """Yield, by user id and after `after`, the users whose membership differs, with the earlier and the later one.
 
     Both are cuts by time, up to the same position. Raises StoreUnavailable and ReadModelUnavailable.

@@ -10,6 +10,7 @@ from typing import Final
 from projector.domain import fullness, lives, membership, profile
 from projector.domain.events import Recorded, concerns_group
 from projector.domain.fullness import Fullness
+from projector.domain.limits import utf8_length
 from projector.domain.lives import NEVER, Lives
 from projector.domain.membership import Member, Standing
 from projector.domain.profile import Profile
@@ -17,7 +18,9 @@ from projector.event_store import EventReader
 from projector.event_store.reading import group_history
 from projector.read_model import blocks
 from projector.read_model.blocks import Block
+from projector.read_model.evidence import encode
 from projector.read_model.groups import GroupState, Membership
+from projector.read_model.pages import Page, take_page
 from projector.read_model.rows import Roster, RosterSnapshot, RosterUsers
 from projector.read_model.stored_states import StoredStates
 from projector.time_travel.cut import Cut
@@ -71,9 +74,10 @@ class PastGroup:
         exited = self.evidence(owner).exited if owner else NEVER
         return GroupState(self._group_id, self.profile, Roster(self.lives, self._member_count()), full, exited)
 
-    def members(self, after: str, limit: int) -> list[Membership]:
-        """Return members after a user id, by user id."""
-        return list(islice((member for _, member in self.memberships(self.candidates(after)) if member), limit))
+    def members(self, after: str, limit: int) -> Page[Membership]:
+        """Return a page of members after a user id, by user id."""
+        memberships = (member for _, member in self.memberships(self.candidates(after)) if member)
+        return take_page(memberships, limit, membership_size)
 
     def member(self, user_id: str) -> Membership | None:
         """Return a member, None if the user was not one."""
@@ -182,6 +186,11 @@ class PastGroup:
     def _read(self, after: int, last: int) -> Iterator[Recorded]:
         """Yield the events after one version, up to another."""
         return islice(group_history(self._reader, self._group_id, after, last - after), last - after)
+
+
+def membership_size(row: Membership) -> int:
+    """Return the size of a membership in bytes, as in the read model."""
+    return utf8_length(row.group_id) + utf8_length(row.user_id) + utf8_length(encode(row.member))
 
 
 def _mentioned(events: Iterable[Recorded]) -> set[str]:

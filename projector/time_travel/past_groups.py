@@ -1,14 +1,14 @@
 """`Groups` as of a cut."""
 
 from collections.abc import Iterator
-from itertools import islice
 from typing import Final
 
 from projector.event_store import EventReader
 from projector.read_model.groups import GroupState, Membership
+from projector.read_model.pages import Page, take_page
 from projector.read_model.stored_states import StoredStates
 from projector.time_travel.cut import Cut
-from projector.time_travel.past_group import PastGroup
+from projector.time_travel.past_group import PastGroup, membership_size
 
 _BATCH_SIZE: Final = 100
 
@@ -25,7 +25,7 @@ class PastGroups:
     def group(self, group_id: str) -> GroupState | None:
         return self._past_group(group_id).state()
 
-    def members(self, group_id: str, after: str, limit: int) -> list[Membership]:
+    def members(self, group_id: str, after: str, limit: int) -> Page[Membership]:
         return self._past_group(group_id).members(after, limit)
 
     def member(self, group_id: str, user_id: str) -> Membership | None:
@@ -34,9 +34,9 @@ class PastGroups:
     def knows_user(self, user_id: str) -> bool:
         return any(group.names(user_id) for group in self._groups_of(user_id, ""))
 
-    def groups_of(self, user_id: str, after: str, limit: int) -> list[Membership]:
+    def groups_of(self, user_id: str, after: str, limit: int) -> Page[Membership]:
         memberships = (group.member(user_id) for group in self._groups_of(user_id, after))
-        return list(islice((member for member in memberships if member is not None), limit))
+        return take_page((member for member in memberships if member is not None), limit, membership_size)
 
     def _groups_of(self, user_id: str, after: str) -> Iterator[PastGroup]:
         """Yield, by id, the groups in which the user was mentioned at any time."""
