@@ -59,7 +59,7 @@ def test_a_path_that_cannot_be_one_is_refused_in_one_line(tmp_path: Path, path: 
 
 def test_each_reader_has_a_token_and_no_name_opens_the_door(tmp_path: Path) -> None:
     with serving(tmp_path / "events.db", PROJECTOR_READ_TOKENS="board:reading-secret, plain-secret") as server:
-        assert server.log[-1]["readers"] == "board, unnamed"
+        assert server.logged(0, event="serving")[0]["readers"] == "board, unnamed"
         for path in ("/v1/groups", "/metrics"):
             for token, status in (
                 ("reading-secret", 200),
@@ -175,7 +175,7 @@ def test_a_database_that_others_can_read_is_named_at_the_start_and_left_as_it_is
 
 def test_callbacks_can_have_an_address_of_their_own_that_serves_nothing_else(tmp_path: Path) -> None:
     with serving(tmp_path / "events.db", "--callbacks-address", "127.0.0.1:0") as server:
-        inside, outside = server.url, server.log[-1]["callbacks_address"]
+        inside, outside = server.url, server.logged(0, event="serving")[0]["callbacks_address"]
         body = callback(1, 1)
         query = {"CallbackCommand": body["CallbackCommand"], "SdkAppid": str(server.app_id)}
         assert httpx2.post(f"{inside}/callback", params=query, json=body).status_code == 404
@@ -192,7 +192,7 @@ def test_queries_can_have_an_address_of_their_own_and_a_receiver_its_metrics_ins
     both = ["--queries-address", "127.0.0.1:0", "--callbacks-address", "127.0.0.1:0"]
     for arguments in (["--queries-address", "127.0.0.1:0"], both, [*both[2:], "--only", "callbacks"]):
         with serving(database, *arguments) as server:
-            inside, outside = server.url, server.log[-1]["callbacks_address"]
+            inside, outside = server.url, server.logged(0, event="serving")[0]["callbacks_address"]
             body = callback(1, 1)
             query = {"CallbackCommand": body["CallbackCommand"], "SdkAppid": str(server.app_id)}
             assert httpx2.post(f"{outside}/callback", params=query, json=body).status_code == 200

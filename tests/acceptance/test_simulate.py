@@ -101,7 +101,7 @@ def test_an_event_that_is_not_projected_yet_counts_as_a_group_of_the_store(tmp_p
 def test_a_simulation_checks_roles_at_different_addresses(tmp_path: Path) -> None:
     database = tmp_path / "events.db"
     with serving(database, "--queries-address", "127.0.0.1:0", **TOKENS) as server:
-        receiver = server.log[-1]["callbacks_address"]
+        receiver = server.logged(0, event="serving")[0]["callbacks_address"]
         arguments = ("--url", receiver, "--queries-url", server.url, "--callbacks", "100", "--groups", "4")
         done = run_cli(database, "simulate", *arguments, **TOKENS)
         assert (done.returncode, "4 groups checked, no mismatches" in done.stdout) == (0, True), done.stderr
