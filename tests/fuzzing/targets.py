@@ -104,7 +104,7 @@ class Receiver:
         self._loop = loop
         metrics = Metrics(self._no_health)
         settings = Settings(sdk_app_id=APP_ID, max_body_bytes=MAX_BODY)
-        callbacks = ingest.Ingest(settings, self, self, metrics)  # type: ignore[arg-type]
+        callbacks = ingest.Ingest(settings, self, self.keep, metrics)  # type: ignore[arg-type]
         app = create_app(Components(self._no_health, metrics, self._no_health, ingest=callbacks))
         self._config = uvicorn.Config(app, http=GuardedProtocol, lifespan="off", log_config=None, server_header=False)
         self._config.load()
