@@ -172,6 +172,7 @@ def test_ids_are_found_wherever_a_text_has_them_as_a_word() -> None:
     )
     assert {"alice", "ann@example.com", "a.b~", "7"} <= mentioned(event)
     assert {"alice", "b"} <= mentioned_in_unreadable(b"(alice)\xff b")
+    assert "alice" in mentioned(joined(json.dumps({"v": '["\\u0061lice"]'}), "bob"))
 
 
 def test_json_within_json_is_searched_four_levels_deep_and_deeper_only_for_what_is_not_escaped() -> None:

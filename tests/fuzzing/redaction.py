@@ -115,7 +115,10 @@ def _has_word(text: str, word: str) -> bool:
 
 
 def _values(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield every value in a document that contains no other, with the names of the fields on the way to it."""
+    """Yield every value in a document that contains no other, with the names of the fields on the way to it.
+
+    Lone surrogates are replaced, as they are in accounts.
+    """
     if isinstance(value, dict):
         for key, item in value.items():
             yield from _values(item, (*path, key))
@@ -123,7 +126,7 @@ def _values(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str,
         for item in value:
             yield from _values(item, path)
     else:
-        yield path, value
+        yield path, re.sub("[\ud800-\udfff]", "\ufffd", value) if isinstance(value, str) else value
 
 
 def ns_per_byte(body: bytes) -> int:
