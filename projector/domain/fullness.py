@@ -30,9 +30,9 @@ class Fullness(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
         return None if self.lives.dismissed or self.filled <= self.lives.newest_dismissal else self.filled[0]
 
     def member_limit(self, member_count: int, *, roster_complete: bool) -> int | None:
-        """Return the member limit, in place of which callbacks only tell when a group is full.
+        """Return how many members the group may have, which callbacks do not tell.
 
-        It is the member count of a full group with a complete roster, None for other groups.
+        It is the member count while the group is full and its roster complete, else None.
         """
         return member_count if self.is_full and roster_complete else None
 

@@ -8,20 +8,11 @@ import msgspec
 from msgspec.structs import replace
 
 from projector.domain import lives as group_lives
-from projector.domain.events import (
-    AttributesChanged,
-    Event,
-    GroupCreated,
-    GroupDismissed,
-    GroupProfileChanged,
-    OwnerChanged,
-    ProfileFact,
-    Recorded,
-)
+from projector.domain.events import AttributesChanged, Event, OwnerChanged, ProfileFact, Recorded
 from projector.domain.limits import ATTRIBUTES, CUSTOM_FIELDS, MapLimit, bounded, bounded_entries
 from projector.domain.lives import NEVER, UNKNOWN, Lives, Moment, Register, moment_of
 
-_EVIDENCE: Final = (GroupCreated, GroupProfileChanged, GroupDismissed, OwnerChanged, AttributesChanged)
+_EVIDENCE: Final = (ProfileFact, OwnerChanged, AttributesChanged)
 _TEXT_FIELDS = ("name", "introduction", "notification", "face_url", "owner")
 
 Status: TypeAlias = Literal["active", "dismissed"]
@@ -59,7 +50,7 @@ def evolve(profile: Profile, recorded: Recorded) -> Profile:
     if moment > floor:
         if name := event.group_type:
             group_type = group_type.write(moment, name if name == group_type.value else bounded("group_type", name))
-        if type(event) in _EVIDENCE:
+        if isinstance(event, _EVIDENCE):
             profile = _written(profile, moment, event)
     return replace(
         profile,
