@@ -24,7 +24,7 @@ $(VENV)/dev: $(VENV)/run scripts/dev.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement scripts/dev.lock
 	@touch $@
 
-$(VENV)/bench $(VENV)/fuzz $(VENV)/supply: $(VENV)/dev
+$(VENV)/bench $(VENV)/fuzz $(VENV)/mutants $(VENV)/supply: $(VENV)/dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group $(@F)
 	@touch $@
 
@@ -60,8 +60,11 @@ bench: $(VENV)/bench  ## Run the benchmarks (15 minutes) and draw docs/bench
 	$(BIN)/python -m scripts.bench.rebuild --events 10000,100000,1000000 --rounds 2 --results docs/bench/rebuild.json
 	$(BIN)/python -m scripts.bench.charts
 
-fuzz: $(VENV)/fuzz  ## Fuzz the translation and the receiver with five million inputs (8 minutes)
+fuzz: $(VENV)/fuzz  ## Fuzz translation, redaction and the receiver with five million inputs (an hour)
 	$(BIN)/python -m scripts.fuzz
+
+mutants: $(VENV)/mutants  ## Change projector/domain in every small way; report changes that no test notices (15 minutes)
+	$(BIN)/python -m scripts.mutants
 
 soak: $(VENV)/bench  ## Run mixed traffic for 20 minutes; draw memory, lag and rate into docs/bench
 	$(BIN)/python -m scripts.soak --minutes 20 --results docs/bench
