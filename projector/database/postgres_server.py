@@ -1,5 +1,7 @@
 """A PostgreSQL server: how it is connected to, directly or through a pooler, and the settings of its sessions."""
 
+from __future__ import annotations
+
 import threading
 from typing import Any, Final
 
@@ -40,7 +42,8 @@ class PostgresServer:
     cannot be reached, one caller at a time tries; the others fail at once.
     """
 
-    def __init__(self, url: str, *, lock_timeout_ms: int = 0, statement_timeout_ms: int = 0) -> None:
+    def __init__(self, url: str, lock_timeout_ms: int = 0, statement_timeout_ms: int = 0) -> None:
+        self._arguments = (url, lock_timeout_ms, statement_timeout_ms)
         self._url = url
         settings = {f"tcp_{name}": value for name, value in _KEEPALIVES.items()}
         settings |= {"tcp_user_timeout": _USER_TIMEOUT_MS}
@@ -49,6 +52,10 @@ class PostgresServer:
         self._has_own_sessions = False
         self._failure: str | None = None
         self._retry = threading.Lock()
+
+    def __reduce__(self) -> tuple[type[PostgresServer], tuple[str, int, int]]:
+        # Processes that help to build a read model get the server with it; locks cannot be sent.
+        return PostgresServer, self._arguments
 
     @property
     def connection_info(self) -> str:

@@ -17,6 +17,7 @@ from projector.read_model.generations import RebuildProgress
 from tests import oracle
 from tests.kinds import copied, generations, settings
 from tests.processes.databases import (
+    VERSIONS,
     assert_served_as_recorded,
     change_read_model,
     checkpoints,
@@ -194,7 +195,7 @@ def test_without_a_previous_model_of_this_version_a_rollback_is_refused_and_chan
     assert run_cli(database, "replay").returncode == 0
     refused = run_cli(database, "replay", "--rollback")
     assert refused.returncode == 2
-    assert "the rows of profile are of version 9, not 1" in refused.stderr
+    assert f"the rows of profile are of version 9, not {VERSIONS['profile']}" in refused.stderr
     assert rows(database) == before
 
 

@@ -136,7 +136,7 @@ def test_a_shard_process_ends_when_its_parent_is_gone(database: Path) -> None:
     receiver, sender = multiprocessing.Pipe(duplex=False)
     receiver.close()
     with open_generations(settings(database)).begin_rebuild() as generation:
-        shard = Shard(generation.shard(1), PROJECTIONS, COUNT, GroupRange(GROUPS[1]))
+        shard = Shard(generation.shard(1), PROJECTIONS, COUNT, 0, GroupRange(GROUPS[1]))
         build_shard(partial(open_events, settings(database)), shard, sender)
     sender.close()
 
