@@ -127,24 +127,31 @@ class Quarantine:
 
     def _redact(self, quarantine_id: int, redacted: Callable[[UnreadableRequest], UnreadableRequest]) -> bool | None:
         """Redact a request; return whether it changed, None if its body cannot be decoded."""
-        query = "SELECT body, reason, command, platform, received_at FROM quarantine WHERE id = ?"
         with self._transactions.reading() as connection:
-            row = connection.execute(query, (quarantine_id,)).fetchone()
-        if row is None:
-            return False
-        sealed, *texts = row
-        try:
-            request = UnreadableRequest(self._mapper.unseal(bytes(sealed)), *texts)
-        except Exception:  # noqa: BLE001 - ciphers and compressors raise errors of any type
-            return None
-        if (changed := redacted(request)) == request:
-            return False
-        with self._transactions.writing() as connection:
-            connection.execute(
-                "UPDATE quarantine SET body = ?, reason = ?, command = ?, platform = ? WHERE id = ?",
-                (self._mapper.seal(changed.body), changed.reason, changed.command, changed.platform, quarantine_id),
-            )
-        return True
+            stored = _stored(connection, quarantine_id)
+        while stored:
+            sealed, *texts = stored
+            try:
+                request = UnreadableRequest(self._mapper.unseal(sealed), *texts)
+            except Exception:  # noqa: BLE001 - ciphers and compressors raise errors of any type
+                return None
+            if (changed := redacted(request)) == request:
+                return False
+            before = stored
+            with self._transactions.exclusive() as connection:
+                if (stored := _stored(connection, quarantine_id)) == before:
+                    connection.execute(
+                        "UPDATE quarantine SET body = ?, reason = ?, command = ?, platform = ? WHERE id = ?",
+                        (
+                            self._mapper.seal(changed.body),
+                            changed.reason,
+                            changed.command,
+                            changed.platform,
+                            quarantine_id,
+                        ),
+                    )
+                    return True
+        return False
 
     def _require_room(self, connection: Connection, digest: bytes) -> None:
         count = _waiting_count(connection)
@@ -169,6 +176,13 @@ class Quarantine:
 def _digest(request: UnreadableRequest) -> bytes:
     """Return a hash of command and body: requests with the same are counted as one."""
     return blake2b(f"{request.command}\n".encode() + request.body, digest_size=16).digest()
+
+
+def _stored(connection: Connection, quarantine_id: int) -> tuple[Any, ...] | None:
+    """Return the stored form of an UnreadableRequest, None if there is no such request."""
+    query = "SELECT body, reason, command, platform, received_at FROM quarantine WHERE id = ?"
+    row = connection.execute(query, (quarantine_id,)).fetchone()
+    return (bytes(row[0]), *row[1:]) if row else None
 
 
 def _waiting_count(connection: Connection) -> int:

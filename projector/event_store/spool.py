@@ -124,22 +124,29 @@ class Spool:
         self, redacted: Callable[[Event], Event], redacted_request: Callable[[UnreadableRequest], UnreadableRequest]
     ) -> Redacted:
         """Replace entries by what these functions return for them, some at a time."""
-        last_id = count = 0
-        while entries := self.oldest(last_id, _REDACTED_AT_ONCE):
-            last_id = entries[-1][0]
-            changes = []
-            for entry_id, entry in entries:
-                if isinstance(entry, UnreadableRequest):
-                    changed: Candidate | UnreadableRequest = redacted_request(entry)
-                else:
-                    changed = entry._replace(event=redacted(entry.event))
-                if changed != entry:
-                    changes.append((self._encoded(changed)[1], entry_id))
-            with _unavailable, self._lock, self._connection:
-                self._connection.execute("BEGIN IMMEDIATE")
-                self._connection.executemany("UPDATE spool SET state = ? WHERE id = ?", changes)
-            count += len(changes)
-        return Redacted(count, self.status().set_aside)
+
+        def change(entry: Candidate | UnreadableRequest) -> Candidate | UnreadableRequest:
+            if isinstance(entry, UnreadableRequest):
+                return redacted_request(entry)
+            return entry._replace(event=redacted(entry.event))
+
+        last_id = count = undecodable = 0
+        while rows := self._rows(last_id, _REDACTED_AT_ONCE):
+            changes, failed = [], 0
+            for entry_id, topic, state, identity in rows:
+                try:
+                    entry = self._decoded(topic.decode(), state, identity)
+                except Exception:  # noqa: BLE001 - ciphers and compressors raise errors of any type
+                    failed += 1
+                    continue
+                if (changed := change(entry)) != entry:
+                    changes.append((self._encoded(changed)[1], entry_id, state))
+            replaced = self._replace(changes) if changes else 0
+            count += replaced
+            if replaced == len(changes):
+                last_id = rows[-1][0]
+                undecodable += failed
+        return Redacted(count, undecodable + self.status().set_aside)
 
     def erase_traces(self) -> bool:
         """Remove what was redacted from the files; return False if others use them at the moment."""
@@ -165,6 +172,14 @@ class Spool:
                 "INSERT INTO spool (topic, state, identity, spooled_at) VALUES (?, ?, ?, ?)",
                 [(*row, spooled_at) for row in rows],
             )
+
+    def _replace(self, changes: Sequence[tuple[bytes, int, bytes]]) -> int:
+        """Replace states: new state, id, state before; return of how many, without those changed or gone meanwhile."""
+        with _unavailable, self._lock, self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            return self._connection.executemany(
+                "UPDATE spool SET state = ? WHERE id = ? AND state = ?", changes
+            ).rowcount
 
     def _rows(self, after: int, limit: int) -> list[tuple[int, bytes, bytes, bytes]]:
         """Return rows after an id as bytes, whatever is stored in them."""

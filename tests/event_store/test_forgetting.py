@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import threading
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from projector.callbacks import translate
 from projector.event_store import Candidate, StoreUnavailable
 from projector.event_store.fingerprint import fingerprint
+from projector.event_store.pseudonyms import redact_request
 from projector.event_store.quarantine import UnreadableRequest
 from projector.forgetting import Mentions, begin, find_mentions, finish
 from projector.verification import verify_history
@@ -131,6 +133,24 @@ def test_what_is_in_the_quarantine_loses_the_account_before_and_after(database: 
     assert quarantine.waiting()[-1].reason == f"{pseudonym}?"
     keep(b'{"a":"ann"')
     assert [entry.times for entry in quarantine.waiting()] == [2, 1, 1]
+
+
+def test_two_that_redact_a_request_at_once_undo_nothing_of_each_other(database: Database) -> None:
+    (_, quarantine), (_, other) = database.open_both(), database.open_both()
+    kept = quarantine.keep(UnreadableRequest(b"ann and bob \xff", "why", "ann, bob", None, 1))
+    calls: list[UnreadableRequest] = []
+
+    def redacted(request: UnreadableRequest) -> UnreadableRequest:
+        calls.append(request)
+        if len(calls) == 1:
+            other.redact(partial(redact_request, pseudonyms={"ann": "forgotten-1"}))
+        return redact_request(request, {"bob": "forgotten-2"})
+
+    assert quarantine.redact(redacted) == (1, 0)
+    entry = quarantine.find(kept)
+    assert entry is not None
+    assert (entry.body, entry.command) == (b"forgotten-1 and forgotten-2 \xff", "forgotten-1, forgotten-2")
+    assert len(calls) == 2
 
 
 def test_while_others_append_nobody_gets_the_account_in_afterwards(database: Database) -> None:

@@ -6,6 +6,7 @@ import re
 import sqlite3
 import threading
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +15,7 @@ from structlog.testing import capture_logs
 
 from projector.event_store import Appended, Candidate, StoreUnavailable
 from projector.event_store.mapper import EventMapper
+from projector.event_store.pseudonyms import redact_request
 from projector.event_store.quarantine import QuarantineFull, UnreadableRequest
 from projector.event_store.spool import Spool, SpoolStatus, spool_status
 from projector.event_store.store_and_forward import StoreAndForward
@@ -321,3 +323,26 @@ def test_a_spool_that_cannot_be_written_or_read_is_said_so(tmp_path: Path) -> No
     with pytest.raises(StoreUnavailable, match="the spool: file is not a database"):
         Spool(str(tmp_path / "spool"), mapper, 10)
     assert spool_status(str(tmp_path / "none")) == SpoolStatus(0, 0)
+
+
+def test_two_that_redact_a_spool_at_once_undo_nothing_of_each_other(tmp_path: Path) -> None:
+    path = str(tmp_path / "spool")
+    store, _ = open_sqlite(str(tmp_path / "events.db"), {}, 2)
+    with (
+        closing(store),
+        closing(Spool(path, store.mapper, 10)) as spool,
+        closing(Spool(path, store.mapper, 10)) as other,
+    ):
+        spool.keep_unreadable(unreadable(b"ann and bob \xff"))
+        calls: list[UnreadableRequest] = []
+
+        def redacted(request: UnreadableRequest) -> UnreadableRequest:
+            calls.append(request)
+            if len(calls) == 1:
+                other.redact(lambda event: event, partial(redact_request, pseudonyms={"ann": "forgotten-1"}))
+            return redact_request(request, {"bob": "forgotten-2"})
+
+        assert spool.redact(lambda event: event, redacted) == (1, 0)
+        ((_, entry),) = spool.oldest(0, 10)
+        assert entry == unreadable(b"forgotten-1 and forgotten-2 \xff")
+        assert len(calls) == 2
