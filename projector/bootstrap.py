@@ -127,9 +127,9 @@ def open_events(settings: Settings, *, read_only: bool = False) -> EventStore:
     return open_stores(settings, read_only=read_only).events
 
 
-def open_spool(settings: Settings, store: EventStore) -> Spool | None:
+def open_spool(settings: Settings, store: EventStore, *, create: bool = False) -> Spool | None:
     """Open the spool of a receiver on this machine, None if there is none. Raises StoreUnavailable."""
-    if settings.spool_path is None or not Path(settings.spool_path).exists():
+    if settings.spool_path is None or not (create or Path(settings.spool_path).exists()):
         return None
     return Spool(settings.spool_path, store.mapper, settings.spool_events, settings.sdk_app_id)
 
@@ -262,10 +262,8 @@ def _worker(settings: Settings, stores: Stores) -> Worker:
 
 
 def _forwarding(settings: Settings, stores: Stores, on_forward: Callable[[], None]) -> StoreAndForward | None:
-    if settings.spool_path is None:
-        return None
-    spool = Spool(settings.spool_path, stores.events.mapper, settings.spool_events, settings.sdk_app_id)
-    return StoreAndForward(stores.events, stores.quarantine, spool, on_forward)
+    spool = open_spool(settings, stores.events, create=True)
+    return StoreAndForward(stores.events, stores.quarantine, spool, on_forward) if spool else None
 
 
 def _do_nothing() -> None:

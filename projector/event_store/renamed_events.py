@@ -43,8 +43,10 @@ class RenamedEvents(EventReader):
 
     def _learn_names(self) -> None:
         # Names are kept: events may have been read before a forgetting was finished, and be renamed after it.
-        for forgetting in self._store.forgotten.unfinished():
-            if forgetting.id <= self._forgotten_through():
+        forgettings = self._store.forgotten.unfinished()
+        through = self._forgotten_through() if forgettings else 0
+        for forgetting in forgettings:
+            if forgetting.id <= through:
                 self._names[forgetting.account] = forgetting.pseudonym
             else:
                 self._names[forgetting.pseudonym] = forgetting.account

@@ -11,6 +11,7 @@ from eventsourcing.persistence import PersistenceError, StoredEvent
 
 from projector.database.sqlite import SQLiteConnection, create_statement, empty_log, errors_as
 from projector.event_store import Appended, GroupRange, StoreUnavailable
+from projector.event_store.pseudonyms import newest_pseudonym
 from projector.event_store.reading import take_batch
 from projector.event_store.tables import INDEXES, TABLES
 
@@ -99,7 +100,7 @@ class GroupRecorder(library.SQLiteApplicationRecorder):
         Return None, and append nothing, if more accounts are forgotten than those up to `pseudonyms_through`.
         """
         with self._writing() as cursor:
-            if cursor.execute("SELECT COALESCE(MAX(id), 0) FROM forgotten").fetchone()[0] != pseudonyms_through:
+            if newest_pseudonym(SQLiteConnection(cursor.connection)) != pseudonyms_through:
                 return None
             known = self._known(cursor, [identity for _, identity in batch if identity])
             versions = self._versions(cursor, {str(event.originator_id) for event, _ in batch})

@@ -80,10 +80,8 @@ class QueryEndpoints:
         return answers.History([answers.history_event(change, recorded) for _, change, recorded in page], following)
 
     def diff(self, session: QuerySession, parameters: Parameters) -> answers.Diff:
-        earlier, later = (
-            PastGroup(self._events(session), session.stored_states, parameters.group_id, cut)
-            for cut in _span(session, parameters)
-        )
+        events, states = self._events(session), session.stored_states
+        earlier, later = (PastGroup(events, states, parameters.group_id, cut) for cut in _span(session, parameters))
         if (state := later.state()) is None:
             raise Problem(404, f"No events for this group{_until(parameters.to is None)}.")
         page = take_page(changed_members(earlier, later, parameters.cursor or ""), parameters.limit, _change_size)

@@ -92,13 +92,12 @@ class Replay:
         with self._begin() as (scratch, live):
             self._require_up_to_date(live, projections)
             with live.read_transaction() as now:
-                versions, forgotten_through = self._versions(), now.forgotten_through()
-            scratch.create(versions, from_scratch=versions, forgotten_through=forgotten_through).finish()
-            with closing(scratch.open()) as rebuilt, live.read_transaction() as now:
-                position = _position(now, projections)
-                refold_group(self._store, rebuilt, projections, group_id, through=position)
-                with rebuilt.read_transaction() as then:
-                    differing = self._compare(now, then, projections, group_id)
+                versions, position = self._versions(), _position(now, projections)
+                scratch.create(versions, from_scratch=versions, forgotten_through=now.forgotten_through()).finish()
+                with closing(scratch.open()) as rebuilt:
+                    refold_group(self._store, rebuilt, projections, group_id, through=position)
+                    with rebuilt.read_transaction() as then:
+                        differing = self._compare(now, then, projections, group_id)
             if differing and not check:
                 refold_group(self._store, live, projections, group_id)
             return ReplayResult(position, differing)
