@@ -147,6 +147,18 @@ def test_the_evidence_of_lives_is_the_newest_creation_and_the_dismissals_that_ma
     assert life == Lives(moment(3, 4), (moment(2, 3), moment(4, 5)))
 
 
+# --- membership ------------------------------------------------------------------------------------------------------
+
+
+def test_an_exit_or_a_join_that_arrives_late_does_not_take_the_place_of_a_newer_one() -> None:
+    joins = (f.created(0, "ann"), f.joined(1, "ann", join_type="Invited"))
+    exits = (f.left(2, "ann"), f.left(3, "ann"))
+    _, _, _, people = evidence_in_any_order(*joins, *exits)
+    assert people["ann"] == Member(joined=moment(1, 2), join_type="Invited", exited=moment(3, 4))
+    _, _, _, people = evidence_in_any_order(f.left(0, "ann"), f.joined(1, "ann"), f.left(2, "ann"), f.created(3, "ann"))
+    assert people["ann"] == Member(joined=moment(3, 4), join_type="Created", exited=moment(2, 3))
+
+
 # --- stored and shared -----------------------------------------------------------------------------------------------
 
 

@@ -94,6 +94,9 @@ def test_a_text_that_is_too_large_counts_as_null_until_the_next(field: str) -> N
     for text, expected in ((largest[1:], largest[1:]), (largest, largest), (largest + "x", None)):
         group, _ = shown_in_any_order(f.profile(1, **{field: "before"}), f.profile(2, **{field: text}))
         assert group[field] == expected
+    wide = "\U0001f600" * (limits.MAX_BYTES[field] // 4)
+    assert shown_in_any_order(f.profile(1, **{field: wide}))[0][field] == wide
+    assert shown_in_any_order(f.profile(1, **{field: wide + "\U0001f600"}))[0][field] is None
     group, _ = shown_in_any_order(f.profile(1, **{field: largest * 2}), f.profile(2, **{field: "after"}))
     assert group[field] == "after"
 
@@ -127,6 +130,7 @@ def test_types_owners_operators_roles_and_name_cards_that_are_too_large_count_as
         f.owned(6, account + "x", group_type="T" * 41),
     )
     assert (group["type"], group["owner"]) == (None, None)
+    assert shown_in_any_order(f.filled(0, group_type="T" * 40))[0]["type"] == "T" * 40
     shown_fields = ("role", "name_card", "operator")
     assert [[members[user][field] for field in shown_fields] for user in ("ann", "bob", "cyd")] == [
         ["Admin", "n" * 2_000, None],
