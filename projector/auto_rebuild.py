@@ -1,5 +1,6 @@
 """Rebuilding the read model beside a running server, which serves the previous one meanwhile."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -74,13 +75,20 @@ class AutoRebuild:
 
     def _rebuild(self, reasons: list[str]) -> int:
         log.info("rebuilding the read model", reason=reasons[0])
-        command = [sys.executable, "-m", "projector", "replay", "--if-needed"]
+        open_while_alive, alive = os.pipe()
+        command = [sys.executable, "-m", "projector", "replay", "--if-needed", "--while-open", str(open_while_alive)]
         self._process = subprocess.Popen(  # noqa: S603 - our own command
-            command, env={**self._environment}, stdout=subprocess.DEVNULL, start_new_session=True
+            command,
+            env={**self._environment},
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+            pass_fds=(open_while_alive,),
         )
         if self._stopping.is_set():
             self._process.terminate()
         status = self._process.wait()
+        os.close(open_while_alive)
+        os.close(alive)
         if status and not self._stopping.is_set():
             log.warning("rebuilding the read model failed", exit_status=status)
         return status

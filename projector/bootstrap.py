@@ -1,7 +1,9 @@
 """Composition: from settings to stores, read models and applications."""
 
+import asyncio
 import contextlib
 import os
+import select
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
@@ -23,6 +25,9 @@ from projector.http.app import Components, create_app
 from projector.http.ingest import Ingest
 from projector.http.metrics import Metrics
 from projector.http.query_runner import QueryRunner
+from projector.http.reached_position import POLL_S
+from projector.processes.board import Board
+from projector.processes.wakeup import Wakeup
 from projector.projection import Projection
 from projector.projection.fullness import FullnessProjection
 from projector.projection.membership import MembershipProjection
@@ -31,6 +36,7 @@ from projector.projection.profile import ProfileProjection
 from projector.projection.timeline import TimelineProjection
 from projector.read_model import NoReadModel, Queries
 from projector.read_model.generations import Generations
+from projector.read_model.queries_pool import QueriesPool
 from projector.read_model.query_session import Counts
 from projector.read_model.sqlite import SQLiteQueries
 from projector.read_model.sqlite_generations import SQLiteGenerations
@@ -47,6 +53,15 @@ Role = Literal["callbacks", "queries", "projections"]
 _REMOTE_LINGER_S: Final = 0.04
 """A transaction on a database server costs as much as some hundred events."""
 
+_QUERY_THREADS: Final = 4
+"""How many queries that may take long run at a time."""
+
+_POLL_S: Final = 1.0
+"""How often clients that wait are served even if no wake-up arrives."""
+
+_REPORT_S: Final = 0.5
+PROJECTIONS_PROCESS: Final = "projections"
+
 log = structlog.get_logger(__name__)
 
 PROJECTIONS: Final[tuple[Projection, ...]] = (
@@ -55,6 +70,10 @@ PROJECTIONS: Final[tuple[Projection, ...]] = (
     FullnessProjection(),
     TimelineProjection(),
 )
+
+
+def _do_nothing() -> None:
+    """Wake no other process: it notices changes by itself."""
 
 
 class Stores(NamedTuple):
@@ -180,51 +199,104 @@ def _counts(queries: Queries) -> Counts:
         return Counts(0, 0, 0, 0)
 
 
-def create_server_app(settings: Settings, roles: Sequence[Role], callbacks_port: int | None = None) -> ASGIApp:
+class Links(NamedTuple):
+    """What connects a process to the others of one `serve`.
+
+    `appended` wakes projections, each of `projected` a process that answers queries; `woken` is this process's own.
+    """
+
+    board: Board
+    appended: Wakeup | None = None
+    projected: Sequence[Wakeup] = ()
+    woken: Wakeup | None = None
+
+    def wake_queries(self) -> None:
+        for wakeup in self.projected:
+            wakeup.wake()
+
+
+def create_server_app(
+    settings: Settings, roles: Sequence[Role], links: Links, callbacks_port: int | None = None
+) -> ASGIApp:
     """Return the application of a process with these roles. Callbacks may have a port of their own.
 
     Raises StoreUnavailable, ReadModelUnavailable and WrongSetting.
     """
     # A receiver that has a spool from an earlier run can record callbacks while the database is down.
     has_spool = settings.spool_path is not None and Path(settings.spool_path).exists()
-    stores = open_stores(settings, allow_unavailable=has_spool and list(roles) == ["callbacks"])
+    stores = open_stores(settings, allow_unavailable=has_spool and "callbacks" in roles)
     worker = _worker(settings, stores) if "projections" in roles else None
-    wake = worker.wake if worker else _do_nothing
+    wake = worker.wake if worker else links.appended.wake if links.appended else _do_nothing
     forwarding = _forwarding(settings, stores, wake) if "callbacks" in roles else None
     spooled = forwarding.status if forwarding else None
-    queries, health_queries = open_queries(settings), open_queries(settings)
+    queries, health_queries = _queries_for_threads(settings), open_queries(settings)
     health_lock = threading.Lock()
 
     def health() -> Health:
+        failure = worker.failure if worker else links.board.failure(PROJECTIONS_PROCESS)
         with health_lock:
-            return check_stores(stores, health_queries, failure=worker.failure if worker else None)
+            return check_stores(stores, health_queries, failure=failure)
 
     def status() -> Status:
         current = health()
         with health_lock:
             return read_status(settings, stores, health_queries, current)
 
-    metrics = Metrics(health, spooled)
+    metrics = Metrics(health, spooled, links.board)
     commit = GroupCommit(forwarding.append if forwarding else stores.events.append, on_commit=wake)
     ingest = Ingest(settings, commit, (forwarding or stores.quarantine).keep, metrics) if "callbacks" in roles else None
-    # A file is read faster than another thread starts; a database server may keep a query waiting.
-    threads = settings.pool_size if settings.postgres_url else 0
+    runner = _query_runner(settings, stores.events, queries, links) if "queries" in roles else None
     open_resources = (queries, health_queries, stores.events)
     return create_app(
         Components(
             health=health,
             metrics=metrics,
-            running=partial(_running, worker, ingest, commit, forwarding, open_resources),
+            running=partial(_running, worker, ingest, commit, forwarding, open_resources, runner, links.woken),
+            board=links.board,
             ingest=ingest,
-            queries=QueryRunner(stores.events, QueriesOfStore(queries, stores.events), threads)
-            if "queries" in roles
-            else None,
+            queries=runner,
             spooled=spooled,
             status=status,
             read_tokens=settings.read_tokens,
             callbacks_port=callbacks_port,
+            passes_on=links.appended is not None,
         )
     )
+
+
+def run_projections(settings: Settings, links: Links, stopping: Wakeup, on_ready: Callable[[], None]) -> None:
+    """Project until woken by `stopping`, in a process that does nothing else. Raises StoreUnavailable, WrongSetting."""
+    assert links.appended is not None
+    stores = open_stores(settings)
+    worker = _worker(settings, stores, on_project=links.wake_queries)
+    with contextlib.closing(stores.events), worker:
+        on_ready()
+        while True:
+            woken, _, _ = select.select([links.appended, stopping], [], [], _REPORT_S)
+            if stopping in woken:
+                return
+            if woken:
+                links.appended.clear()
+                worker.wake()
+            links.board.save_failure(PROJECTIONS_PROCESS, worker.failure)
+
+
+def _query_runner(settings: Settings, store: EventStore, queries: Queries, links: Links) -> QueryRunner:
+    # A file is read faster than another thread starts; a database server may keep a query waiting.
+    on_server = settings.postgres_url is not None
+    return QueryRunner(
+        store,
+        QueriesOfStore(queries, store),
+        threads=settings.pool_size if on_server else _QUERY_THREADS,
+        short_at_once=not on_server,
+        poll_s=_POLL_S if links.woken else POLL_S,
+    )
+
+
+def _queries_for_threads(settings: Settings) -> Queries:
+    if settings.postgres_url is None:
+        return QueriesPool(partial(open_queries, settings))
+    return open_queries(settings)
 
 
 @contextlib.asynccontextmanager
@@ -234,9 +306,11 @@ async def _running(
     commit: GroupCommit,
     forwarding: StoreAndForward | None,
     open_resources: Sequence[EventStore | Queries],
+    runner: QueryRunner | None,
+    woken: Wakeup | None,
 ) -> AsyncIterator[None]:
     """Start what runs in the background; in the end, append what was accepted, project it, and close everything."""
-    with worker or contextlib.nullcontext():
+    with worker or contextlib.nullcontext(), _waking(runner, woken):
         if forwarding:
             forwarding.start()
         yield
@@ -249,7 +323,26 @@ async def _running(
         resource.close()
 
 
-def _worker(settings: Settings, stores: Stores) -> Worker:
+@contextlib.contextmanager
+def _waking(runner: QueryRunner | None, woken: Wakeup | None) -> Iterator[None]:
+    """Wake the clients that wait whenever another process wakes this one."""
+    if runner is None or woken is None:
+        yield
+        return
+
+    def wake() -> None:
+        woken.clear()
+        runner.wake()
+
+    loop = asyncio.get_running_loop()
+    loop.add_reader(woken, wake)
+    try:
+        yield
+    finally:
+        loop.remove_reader(woken)
+
+
+def _worker(settings: Settings, stores: Stores, on_project: Callable[[], None] = _do_nothing) -> Worker:
     url = settings.postgres_url or f"sqlite:///{settings.database_path}"
     without_file = {name: value for name, value in os.environ.items() if name != "PROJECTOR_DATABASE_URL_FILE"}
     return Worker(
@@ -258,13 +351,10 @@ def _worker(settings: Settings, stores: Stores) -> Worker:
         PROJECTIONS,
         linger_s=_REMOTE_LINGER_S if settings.postgres_url else LINGER_S,
         environment={**without_file, "PROJECTOR_DATABASE_URL": url},
+        on_project=on_project,
     )
 
 
 def _forwarding(settings: Settings, stores: Stores, on_forward: Callable[[], None]) -> StoreAndForward | None:
     spool = open_spool(settings, stores.events, create=True)
     return StoreAndForward(stores.events, stores.quarantine, spool, on_forward) if spool else None
-
-
-def _do_nothing() -> None:
-    """Wake no projections: another process runs them, and watches the store."""

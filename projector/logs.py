@@ -8,6 +8,7 @@ import logging.config
 import os
 import sys
 import threading
+from functools import partial
 from typing import Any, Final, Literal
 
 import structlog
@@ -53,8 +54,10 @@ class Condition:
         self._log.info(self._ends, repeated=repeated)
 
 
-def configure(*, level: str = "INFO", format_: str | None = None) -> None:
+def configure(*, level: str = "INFO", format_: str | None = None, process: str | None = None) -> None:
     """Log in one format, from this program and from the web server; `format_` is json or console.
+
+    The name of a `process` goes into every line.
 
     NO_COLOR, as https://no-color.org defines it, is honoured.
     """
@@ -70,6 +73,8 @@ def configure(*, level: str = "INFO", format_: str | None = None) -> None:
         if is_for_people
         else [_tracebacks, structlog.processors.JSONRenderer(sort_keys=True)]
     )
+    if process is not None:
+        renderers.insert(0, partial(_add_process, process))
     logging.config.dictConfig(
         {
             "version": 1,
@@ -96,6 +101,10 @@ def configure(*, level: str = "INFO", format_: str | None = None) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
+
+
+def _add_process(process: str, _: Any, __: str, entry: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    return {"process": process, **entry}
 
 
 def _escape(_: Any, __: str, entry: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -5,6 +5,7 @@ import msgspec
 from projector.clock import to_rfc3339
 from projector.event_store.spool import SpoolStatus
 from projector.health import Health
+from projector.processes.board import Board, ProcessState
 from projector.read_model.generations import RebuildProgress
 from projector.read_model.query_session import Counts
 
@@ -72,12 +73,17 @@ class Readiness(msgspec.Struct, kw_only=True):
     positions: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
     lag_seconds: float | msgspec.UnsetType = msgspec.UNSET
     unfinished_forgettings: int | msgspec.UnsetType = msgspec.UNSET
+    processes: dict[str, ProcessState] | msgspec.UnsetType = msgspec.UNSET
     complaints: list[str]
 
     def show(self, health: Health) -> None:
         self.head, self.positions, self.lag_seconds = health.head, health.positions, health.lag_ms / 1000
         self.unfinished_forgettings = health.unfinished_forgettings or msgspec.UNSET
         self.complain(health.complaints())
+
+    def show_processes(self, board: Board) -> None:
+        self.processes = board.states() or msgspec.UNSET
+        self.complain(board.complaints())
 
     def show_spool(self, spool: SpoolStatus) -> None:
         self.spool = spooled(spool)

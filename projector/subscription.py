@@ -36,7 +36,10 @@ log = structlog.get_logger(__name__)
 
 
 class Subscription:
-    """Keeps a read model up to date with an event store. Only `wake` and `stop` may be called from other threads."""
+    """Keeps a read model up to date with an event store. Only `wake` and `stop` may be called from other threads.
+
+    `on_project` is called after each batch.
+    """
 
     def __init__(
         self,
@@ -46,12 +49,14 @@ class Subscription:
         *,
         batch_size: int = BATCH_SIZE,
         linger_s: float = LINGER_S,
+        on_project: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._read_model = read_model
         self._projections = projections
         self._batch_size = batch_size
         self._linger_s = linger_s
+        self._on_project = on_project
         self._new_events = threading.Event()
         self._stopping = threading.Event()
         self._has_retried = False
@@ -166,6 +171,7 @@ class Subscription:
                 events = RenamedEvents(self._store, work.forgotten_through).rename_already_read(batch)
                 project(work, self._projections, events, now_ms=now_ms())
             self.position = batch[-1].position
+            self._on_project()
         return len(batch)
 
     def _drain(self) -> None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from projector.auto_rebuild import AutoRebuild
@@ -19,7 +19,10 @@ _MAX_FIRST_BUILD_EVENTS: Final = 10_000
 
 
 class Worker:
-    """Projects while its context is entered. `environment` is that of the commands it runs."""
+    """Projects while its context is entered. `environment` is that of the commands it runs.
+
+    `on_project` is called in a thread after each batch.
+    """
 
     def __init__(
         self,
@@ -29,12 +32,15 @@ class Worker:
         *,
         linger_s: float,
         environment: Mapping[str, str],
+        on_project: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._generations = generations
         self._projections = projections
         self._read_model = generations.live()
-        self._subscription = Subscription(store, self._read_model, projections, linger_s=linger_s)
+        self._subscription = Subscription(
+            store, self._read_model, projections, linger_s=linger_s, on_project=on_project
+        )
         self._thread = threading.Thread(target=self._subscription.run, name="projections")
         self._watching = contextlib.ExitStack()
         self._auto_rebuild = AutoRebuild(self._reasons_to_rebuild, environment, self._build_if_small)

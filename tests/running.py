@@ -134,9 +134,14 @@ class Server:
         return status
 
     def kill(self) -> None:
-        """kill -9, as if the power went."""
-        self.process.kill()
+        """kill -9 of all its processes, as if the power went."""
+        os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(timeout=30)
+
+    def pids(self) -> dict[str, int]:
+        """The process ids by name."""
+        states = self.get("/readyz").json()["processes"]
+        return {name: state["pid"] for name, state in states.items()}
 
 
 def assert_no_traceback(server: Server) -> None:
@@ -160,6 +165,7 @@ def serving(database: Path, *arguments: str, inside: Sequence[str] = (), **setti
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
+        start_new_session=True,  # so that all its processes can be killed at once
     )
     assert process.stderr is not None
     log: list[dict[str, Any]] = []

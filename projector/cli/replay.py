@@ -16,6 +16,7 @@ from projector.cli.output import note, say
 from projector.cli.progress import Progress
 from projector.event_store import EventStore
 from projector.forgetting import Mentions, finish
+from projector.processes.parent import stop_with_parent
 from projector.read_model.generations import Generations, RebuildProgress
 from projector.replay.build import Jobs
 from projector.replay.compare import Difference
@@ -23,6 +24,7 @@ from projector.replay.replay import Replay, ReplayResult
 from projector.settings import Settings
 
 _REPORT_EVERY_S: Final = 0.2
+_STOP_TIMEOUT_S: Final = 5.0
 _MAX_JOBS: Final = 4
 
 
@@ -35,6 +37,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     mode.add_argument("--rollback", action="store_true", help="go back to the read model before the last replay")
     mode.add_argument("--if-needed", action="store_true", help="only what is missing or of another version")
     parser.add_argument("--check", action="store_true", help="compare without changing anything")
+    parser.add_argument("--while-open", type=int, metavar="FD", help=argparse.SUPPRESS)
     add_jobs_to(parser)
     parser.set_defaults(run=run, needs_database=True, refuse=parser.error)
 
@@ -54,6 +57,8 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     for option in ("rollback", "if_needed"):
         if getattr(options, option) and (options.check or options.projection):
             options.refuse(f"--{option.replace('_', '-')} cannot be combined with --check or --projection")
+    if options.while_open is not None:
+        stop_with_parent(options.while_open, timeout_s=_STOP_TIMEOUT_S)
     stores = open_stores(settings, read_only=options.check)
     store = stores.events
     with closing(store), _replay(options, settings, store) as replay:

@@ -6,26 +6,22 @@ import argparse
 import contextlib
 import ipaddress
 import resource
-import signal
-import socket
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, get_args
 
 import structlog
-import uvicorn
-from starlette.types import ASGIApp
 
 from projector import __version__
-from projector.bootstrap import Role, create_server_app
+from projector.bootstrap import Role
 from projector.cli.arguments import whole_number
-from projector.http.protocol import GuardedProtocol
+from projector.cli.errors import exit_status
+from projector.serving import Plan, listen, serve
 from projector.settings import Settings, WrongSetting
 
 _ROLES: Final[tuple[Role, ...]] = get_args(Role)
-_BACKLOG: Final = 2048
 _MAX_PORT: Final = 65535
-_SHUTDOWN_TIMEOUT_S: Final = 10
+_MAX_PROCESSES: Final = 64
 _MAX_OPEN_FILES: Final = 4_096
 
 log = structlog.get_logger("projector")
@@ -53,6 +49,13 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         help="serve everything but callbacks at this address; callbacks are received at --host and --port",
     )
     parser.add_argument("--only", choices=_ROLES, help="give this process one role only")
+    parser.add_argument(
+        "--processes",
+        type=whole_number(1, _MAX_PROCESSES),
+        default=1,
+        metavar="N",
+        help="answer queries from so many processes (default: %(default)s)",
+    )
     parser.add_argument("--insecure", action="store_true", help="allow a public address without tokens")
     parser.set_defaults(run=run, needs_database=False)
 
@@ -62,33 +65,36 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     roles: tuple[Role, ...] = (options.only,) if options.only else _ROLES
     if "callbacks" in roles and settings.sdk_app_id is None:
         raise WrongSetting("PROJECTOR_SDK_APP_ID is not set; set it to the SDKAppID of your app in the console")
+    if options.processes > 1 and "queries" not in roles:
+        raise WrongSetting(f"--only {options.only} answers no queries; leave out --processes")
     addresses = _addresses(options, roles)
     if not options.insecure:
         _require_tokens(addresses, settings, roles)
     _raise_file_limit()
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(_listen(*address)) for address in addresses.distinct()]
+        sockets = [stack.enter_context(listen(*address)) for address in addresses.distinct()]
         bound = [listening.getsockname()[:2] for listening in sockets]
         if len({port for _, port in bound}) < len(bound):
             raise WrongSetting("callbacks and queries have the same port; give one of them another")
-        server = _server(create_server_app(settings, roles, bound[1][1] if len(bound) > 1 else None))
         _warn_of_readers(settings.database_path)
-        address, *others = [
-            f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}" for host, port in bound
-        ]
-        readers = ", ".join(token.name for token in settings.read_tokens) or "anyone"
-        log.info(
-            "serving",
-            address=address,
-            **({"callbacks_address": others[0]} if others else {}),
-            roles=", ".join(roles),
-            readers=readers,
-            version=__version__,
-            stop_with="Ctrl-C",
-        )
-        server.run(sockets=sockets)
-    log.info("stopped")
-    return 0
+        plan = Plan(settings, roles, options.processes, sockets, bound[1][1] if len(bound) > 1 else None)
+        status = serve(plan, lambda: _say_serving(bound, roles, settings), guard=exit_status)
+    if status == 0:
+        log.info("stopped")
+    return status
+
+
+def _say_serving(bound: Sequence[tuple[str, int]], roles: tuple[Role, ...], settings: Settings) -> None:
+    address, *others = [f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}" for host, port in bound]
+    log.info(
+        "serving",
+        address=address,
+        **({"callbacks_address": others[0]} if others else {}),
+        roles=", ".join(roles),
+        readers=", ".join(token.name for token in settings.read_tokens) or "anyone",
+        version=__version__,
+        stop_with="Ctrl-C",
+    )
 
 
 def _raise_file_limit() -> None:
@@ -152,38 +158,3 @@ def _require_tokens(addresses: _Addresses, settings: Settings, roles: tuple[Role
             f"{next(iter(missing.values()))} is not a loopback address, and {names} {are} not set;"
             f" set {it}, listen on 127.0.0.1, or pass --insecure"
         )
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        raise WrongSetting(
-            f"cannot listen on {host} port {port} ({error}); choose another with --host and --port"
-        ) from None
-
-
-def _server(app: ASGIApp) -> _Server:
-    server = _Server(
-        uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            lifespan="on",
-            http=GuardedProtocol,
-            timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT_S,
-        )
-    )
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, server.handle_exit)
-    return server
-
-
-class _Server(uvicorn.Server):
-    """The web server, whose exit status is 0 when a signal has stopped it."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield

@@ -18,10 +18,11 @@ from projector.http.ingest import Ingest
 from projector.http.large_responses import LargeResponses
 from projector.http.metrics import Metrics
 from projector.http.operations import OpenAPIDocument, Operations, StatusEndpoint
-from projector.http.problems import on_http_exception, on_unavailable, on_unexpected
+from projector.http.problems import on_http_exception, on_unavailable, on_unexpected, problem_response
 from projector.http.query_runner import QueryRoute, QueryRunner
 from projector.http.response_cache import CachedResponses
 from projector.http.routes import ROUTES
+from projector.processes.board import Board
 from projector.read_model import ReadModelUnavailable
 from projector.settings import ReadToken
 from projector.status import Status
@@ -30,18 +31,21 @@ from projector.status import Status
 class Components(NamedTuple):
     """The parts of a process; those that are None are left out. `running` is entered while the server runs.
 
-    With a `callbacks_port`, that port serves callbacks and `/livez`, and the other one everything else.
+    With a `callbacks_port`, that port serves callbacks and `/livez`, and the other one everything else. With
+    `passes_on`, requests that have no route here are answered by another process.
     """
 
     health: Callable[[], Health]
     metrics: Metrics
     running: Callable[[], AbstractAsyncContextManager[None]]
+    board: Board
     ingest: Ingest | None = None
     queries: QueryRunner | None = None
     spooled: Callable[[], SpoolStatus] | None = None
     status: Callable[[], Status] | None = None
     read_tokens: tuple[ReadToken, ...] = ()
     callbacks_port: int | None = None
+    passes_on: bool = False
 
 
 def create_app(components: Components) -> ASGIApp:
@@ -60,7 +64,7 @@ def create_app(components: Components) -> ASGIApp:
 
 
 def _router(components: Components, large_responses: LargeResponses) -> Starlette:
-    routes = Operations(components.health, components.metrics, components.spooled).routes()
+    routes = Operations(components.health, components.metrics, components.board, components.spooled).routes()
     if components.status:
         routes.append(StatusEndpoint(components.status).route())
     if components.queries:
@@ -86,4 +90,7 @@ def _router(components: Components, large_responses: LargeResponses) -> Starlett
         },
     )
     app.router.redirect_slashes = False
+    if components.passes_on:
+        # The connection could not be passed on, since an earlier request on it was still being answered.
+        app.router.default = problem_response(421, "Wait for the response before sending a request of another kind.")
     return app

@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from projector.event_store import StoreUnavailable
 from projector.event_store.spool import SpoolStatus
 from projector.health import Health
+from projector.processes.board import Board
 from projector.read_model import ReadModelUnavailable
 
 _RESULTS: Final = ("recorded", "repeated", "spooled", "ignored", "refused", "too_large", "quarantined", "unavailable")
@@ -19,11 +20,12 @@ _MAX_COMMAND_LENGTH: Final = 100
 
 
 class Metrics:
-    """The metrics of one process. `health` and `spooled`, None without a spool, are called at each scrape."""
+    """The metrics of one `serve`. `health` and `spooled`, None without a spool, are called at each scrape."""
 
-    def __init__(self, health: Callable[[], Health], spooled: Callable[[], SpoolStatus] | None = None) -> None:
+    def __init__(self, health: Callable[[], Health], spooled: Callable[[], SpoolStatus] | None, board: Board) -> None:
         self.registry = CollectorRegistry()
         self.registry.register(_HealthCollector(health, spooled))
+        self.registry.register(_ProcessCollector(board))
         self._callbacks = Counter(
             "projector_callbacks", "Callbacks received, by result.", ["result"], registry=self.registry
         )
@@ -65,6 +67,21 @@ class Metrics:
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus's text format."""
         return generate_latest(self.registry)
+
+
+class _ProcessCollector(Collector):
+    def __init__(self, board: Board) -> None:
+        self._board = board
+
+    def collect(self) -> Iterable[Metric]:
+        running = GaugeMetricFamily("projector_process_running", "Whether a process is running.", labels=["process"])
+        restarts = CounterMetricFamily(
+            "projector_process_restarts", "How often a process died and was started again.", labels=["process"]
+        )
+        for name, state in self._board.states().items():
+            running.add_metric([name], int(state.pid is not None))
+            restarts.add_metric([name], state.restarts)
+        return (running, restarts)
 
 
 class _HealthCollector(Collector):

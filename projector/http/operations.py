@@ -1,7 +1,7 @@
 """The endpoints for operators: liveness, readiness, metrics, the status, and the OpenAPI document."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from anyio import to_thread
@@ -14,22 +14,31 @@ from projector.event_store.spool import SpoolStatus
 from projector.health import Health
 from projector.http import openapi
 from projector.http.metrics import Metrics
+from projector.processes.board import Board
 from projector.read_model import ReadModelUnavailable
 from projector.status import Readiness, Status
+
+PATHS: Final = ("/livez", "/readyz", "/metrics")
 
 
 class Operations:
     """The endpoints of every process. `spooled` is None without a spool."""
 
     def __init__(
-        self, health: Callable[[], Health], metrics: Metrics, spooled: Callable[[], SpoolStatus] | None
+        self,
+        health: Callable[[], Health],
+        metrics: Metrics,
+        board: Board,
+        spooled: Callable[[], SpoolStatus] | None,
     ) -> None:
         self._health = health
         self._metrics = metrics
+        self._board = board
         self._spooled = spooled
 
     def routes(self) -> list[Route]:
-        return [Route("/livez", self.livez), Route("/readyz", self.readyz), Route("/metrics", self.metrics)]
+        endpoints = (self.livez, self.readyz, self.metrics)
+        return [Route(path, endpoint) for path, endpoint in zip(PATHS, endpoints, strict=True)]
 
     async def livez(self, _: Request) -> Response:
         return _json(200, {"status": "alive"})
@@ -40,6 +49,7 @@ class Operations:
         Without a token, where tokens are set, only the status is shown: reasons may name hosts.
         """
         readiness = Readiness(status="ready", complaints=[])
+        readiness.show_processes(self._board)
         try:
             if self._spooled:
                 readiness.show_spool(self._spooled())

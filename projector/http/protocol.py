@@ -14,7 +14,7 @@ REQUEST_S: Final = 10.0
 """The time in which a whole request must arrive; the vendor itself gives up after two seconds."""
 
 MAX_CONNECTIONS: Final = 2_000
-"""More connections drop idle ones, before the process runs out of files."""
+"""More connections to one `serve` drop idle ones, before a process runs out of files."""
 
 SHUTDOWN_S: Final = 2.0
 """How long a server that stops waits for the rest of a request; the vendor would not wait longer."""
@@ -25,7 +25,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     A connection is dropped if, for REQUEST_S to twice as long, no complete request arrives or the client reads nothing
     of a response; if the head of a request is larger than MAX_HEAD_BYTES; and, while there are more than
-    MAX_CONNECTIONS, if it has been idle the longest. There is no limit on how long a request is processed.
+    `max_connections`, if it has been idle the longest. There is no limit on how long a request is processed.
     """
 
     _idle: ClassVar[dict[GuardedProtocol, None]] = {}
@@ -36,12 +36,18 @@ class GuardedProtocol(HttpToolsProtocol):
     _waiting_since: float | None = None
     _unsent = 0
     _timer: asyncio.TimerHandle | None = None
+    max_connections: ClassVar[int] = MAX_CONNECTIONS
+
+    @property
+    def is_between_requests(self) -> bool:
+        """Whether the next byte begins a request, and the response to the last one is complete."""
+        return self._is_head and not self._head_bytes and (self.cycle is None or self.cycle.response_complete)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._waiting_since = self.loop.time()
         self._idle[self] = None
-        if len(self.connections) > MAX_CONNECTIONS:
+        if len(self.connections) > self.max_connections:
             longest = next(iter(self._idle))
             del self._idle[longest]
             longest.transport.abort()

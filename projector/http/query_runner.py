@@ -1,7 +1,5 @@
 """Runs a query: waits for a position, opens one session, encodes the answer, and makes the response."""
 
-import asyncio
-import time
 from collections.abc import Callable
 from hashlib import blake2b
 from typing import Final, NamedTuple, TypeVar, TypeVarTuple
@@ -17,12 +15,14 @@ from projector.http.large_responses import LargeResponses
 from projector.http.parameters import Parameters, read_parameters
 from projector.http.problems import Problem
 from projector.http.queries import QueryEndpoints, reached_position
+from projector.http.reached_position import POLL_S, ReachedPosition
 from projector.http.response_cache import ResponseCache
 from projector.http.routes import Route
-from projector.read_model import NoReadModel, Queries
+from projector.read_model import Queries
 
 _MAX_WAIT_S: Final = 2.0
-_POLL_S: Final = 0.005
+_MAX_SHORT_PAGE: Final = 100
+"""A longer page takes longer than a millisecond."""
 
 _T = TypeVar("_T")
 _Arguments = TypeVarTuple("_Arguments")
@@ -38,20 +38,29 @@ class Result(NamedTuple):
 
 
 class QueryRunner:
-    """Runs the queries of all routes, in at most so many `threads`; 0 runs them in the event loop."""
+    """Runs the queries of all routes, in at most so many `threads`; short ones in the event loop if `short_at_once`.
 
-    def __init__(self, store: EventStore, queries: Queries, threads: int = 0) -> None:
+    Clients that wait for a position are served on `wake`, or when the read model is polled.
+    """
+
+    def __init__(
+        self, store: EventStore, queries: Queries, *, threads: int, short_at_once: bool, poll_s: float = POLL_S
+    ) -> None:
         self.cache = ResponseCache(queries.version)
         self._endpoints = QueryEndpoints(store)
         self._queries = queries
-        self._threads = CapacityLimiter(threads) if threads else None
+        self._threads = CapacityLimiter(threads)
+        self._short_at_once = short_at_once
+        self._reached = ReachedPosition(self._read_position, poll_s)
+        self.wake = self._reached.wake
 
     async def respond(self, route: Route, scope: Scope) -> ConditionalResponse:
         """Return the response to a request. Raises Problem, StoreUnavailable and ReadModelUnavailable."""
         parameters = read_parameters(scope, route)
         await self._wait_for(max(parameters.position or 0, parameters.wait_for))
         version = self.cache.version() if route.is_cached else None
-        response = _response(scope, await self._in_thread(self._run, route, parameters))
+        is_short = route.is_short and parameters.is_now and parameters.limit <= _MAX_SHORT_PAGE
+        response = _response(scope, await self._call(self._run, route, parameters, is_short=is_short))
         self.cache.keep(scope, version, response)
         return response
 
@@ -66,36 +75,22 @@ class QueryRunner:
         return Result(_encode(answer), getattr(answer, "next", None), position)
 
     async def _wait_for(self, position: int) -> None:
-        if not position:
-            return
-        deadline = time.monotonic() + _MAX_WAIT_S
-        while (reached := await self._reached(is_last=time.monotonic() > deadline)) < position:
-            if time.monotonic() > deadline:
-                raise Problem(
-                    503,
-                    f"The read model is at position {reached} and did not reach {position} in time.",
-                    {"Retry-After": "1", "Projector-Position": str(reached)},
-                )
-            await asyncio.sleep(_POLL_S)
+        if position and (reached := await self._reached.wait(position, _MAX_WAIT_S)) < position:
+            raise Problem(
+                503,
+                f"The read model is at position {reached} and did not reach {position} in time.",
+                {"Retry-After": "1", "Projector-Position": str(reached)},
+            )
 
-    async def _reached(self, *, is_last: bool) -> int:
-        """Return the position reached, 0 while there is no read model, which may be under construction.
-
-        Raises NoReadModel if this is the last try.
-        """
-        try:
-            return await self._in_thread(self._position)
-        except NoReadModel:
-            if is_last:
-                raise
-            return 0
+    async def _read_position(self) -> int:
+        return await self._call(self._position, is_short=True)
 
     def _position(self) -> int:
         with self._queries.session() as session:
             return reached_position(session)
 
-    async def _in_thread(self, work: Callable[[*_Arguments], _T], *arguments: *_Arguments) -> _T:
-        if self._threads is None:
+    async def _call(self, work: Callable[[*_Arguments], _T], *arguments: *_Arguments, is_short: bool) -> _T:
+        if is_short and self._short_at_once:
             return work(*arguments)
         return await to_thread.run_sync(work, *arguments, limiter=self._threads)
 

@@ -21,7 +21,8 @@ _SPAN: Final = ("from", "to")
 class Route(NamedTuple):
     """A path and its endpoint. `parameters` are those of the query string; every route also accepts `wait_for`.
 
-    `is_cached` is false if the answer also depends on events that the read model has not reached.
+    `is_cached` is false if the answer also depends on events that the read model has not reached. `is_short` means that
+    a short page of the current state takes less than a millisecond.
     """
 
     path: str
@@ -33,6 +34,7 @@ class Route(NamedTuple):
     description: str = ""
     cursor: Cursor | None = None
     is_cached: bool = True
+    is_short: bool = False
 
     @property
     def accepted(self) -> tuple[str, ...]:
@@ -59,6 +61,7 @@ ROUTES: Final = (
         operation_id="getGroup",
         summary="Get a group",
         description="The current state, or that of an earlier moment.",
+        is_short=True,
     ),
     Route(
         path="/v1/groups/{group_id}/members",
@@ -69,6 +72,7 @@ ROUTES: Final = (
         summary="List the members of a group",
         description="Ordered by user id; the current members, or those of an earlier moment.",
         cursor=Cursor("members"),
+        is_short=True,
     ),
     Route(
         path="/v1/groups/{group_id}/members/{user_id}",
@@ -78,6 +82,7 @@ ROUTES: Final = (
         operation_id="getMember",
         summary="Get a member of a group",
         description="404 if the user is not a member, or was not at the requested moment.",
+        is_short=True,
     ),
     Route(
         path="/v1/groups/{group_id}/members/{user_id}/history",
@@ -119,6 +124,7 @@ ROUTES: Final = (
         summary="List the groups of a user",
         description="Ordered by group id; the current groups, or those of an earlier moment.",
         cursor=Cursor("user_groups"),
+        is_short=True,
     ),
     Route(
         path="/v1/events",

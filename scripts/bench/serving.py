@@ -20,20 +20,39 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Served(NamedTuple):
-    """A server's address and the number of its process."""
+    """A server's address and the number of its process, which may have child processes."""
 
     url: str
     pid: int
 
+    def pids(self) -> list[int]:
+        """Return the numbers of all its processes."""
+        found = [self.pid]
+        for pid in found:
+            found += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+        return found
+
     def cpu_s(self) -> float:
-        """Return the seconds of a core that the process has had so far."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS
+        """Return the seconds of a core that all processes have had so far."""
+        return sum(map(_cpu_s, self.pids()))
 
     def rss_mb(self) -> float:
-        """Return how much memory the process holds."""
-        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+        """Return how much memory the processes hold; each counts what it shares with others."""
+        return sum(_kb(pid, "status", "VmRSS") for pid in self.pids()) / 1024
+
+    def pss_mb(self) -> float:
+        """Return how much memory the processes hold together."""
+        return sum(_kb(pid, "smaps_rollup", "Pss") for pid in self.pids()) / 1024
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def _kb(pid: int, file: str, name: str) -> int:
+    lines = Path(f"/proc/{pid}/{file}").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
 def serving(
@@ -63,8 +82,8 @@ def _started(command: list[str], settings: dict[str, str], cores: set[int]) -> I
         env={**os.environ, **settings},
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, cores),
     )
-    os.sched_setaffinity(process.pid, cores)
     log: list[str] = []
     try:
         for line in process.stderr or ():

@@ -113,7 +113,7 @@ def test_requests_that_end_are_answered_one_after_the_other_whatever_their_bodie
 def test_of_a_crowd_the_longest_idle_connections_are_dropped_and_a_newcomer_is_served(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(protocol, "MAX_CONNECTIONS", 5)
+    monkeypatch.setattr(protocol.GuardedProtocol, "max_connections", 5)
     with guarded() as address, contextlib.ExitStack() as crowd:
 
         def connected() -> socket.socket:

@@ -22,6 +22,7 @@ from projector.http import ingest
 from projector.http.app import Components, create_app
 from projector.http.metrics import Metrics
 from projector.http.protocol import GuardedProtocol
+from projector.processes.board import Board
 from projector.settings import Settings
 from tests.callbacks.payloads import COMMANDS
 from tests.fuzzing.redaction import redaction
@@ -102,10 +103,10 @@ class Receiver:
         self.events: list[str] = []
         self.kept: list[bytes] = []
         self._loop = loop
-        metrics = Metrics(self._no_health)
+        metrics = Metrics(self._no_health, None, Board(()))
         settings = Settings(sdk_app_id=APP_ID, max_body_bytes=MAX_BODY)
         callbacks = ingest.Ingest(settings, self, self.keep, metrics)  # type: ignore[arg-type]
-        app = create_app(Components(self._no_health, metrics, self._no_health, ingest=callbacks))
+        app = create_app(Components(self._no_health, metrics, self._no_health, Board(()), ingest=callbacks))
         self._config = uvicorn.Config(app, http=GuardedProtocol, lifespan="off", log_config=None, server_header=False)
         self._config.load()
 

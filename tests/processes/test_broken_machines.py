@@ -226,11 +226,12 @@ def test_without_files_left_existing_connections_are_served_and_new_ones_once_th
     with serving(database) as server, ExitStack() as connections:
         host, port = server.url.removeprefix("http://").split(":")
         assert server.post(callback(0, SEED)).status_code == 200
-        open_files = len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
-        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (open_files + 8, open_files + 8))
+        pid = server.pids()["callbacks"]
+        open_files = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (open_files + 8, open_files + 8))
         for _ in range(30):
             connections.enter_context(socket.create_connection((host, int(port)), timeout=30))
-        until(lambda: len(list(Path(f"/proc/{server.process.pid}/fd").iterdir())) >= open_files + 8, of=server)
+        until(lambda: len(list(Path(f"/proc/{pid}/fd").iterdir())) >= open_files + 8, of=server)
         assert server.post(callback(1, SEED)).status_code == 200, "this connection is already open"
         connections.close()
         with pouring(server, ledger=ledger, senders=2):

@@ -41,9 +41,11 @@ def locked(file: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def full_disk(server: Server, size: int) -> Iterator[None]:
     """Let no file of the server grow beyond a size, as on a full disk."""
-    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    for pid in server.pids().values():
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
     yield
-    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    for pid in server.pids().values():
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
 def quarantined(server: Server) -> int:
