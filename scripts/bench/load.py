@@ -32,9 +32,9 @@ def generator() -> str:
 def post(
     url: str, *, connections: int, seconds: float, cores: set[int], groups: int = GROUPS, pause_ms: int = 0
 ) -> dict[str, Any]:
-    """Send callbacks, no two alike, each connection with a pause between two; return `rate`, `p50_ms` and `p99_ms`.
+    """Send callbacks, no two alike, each connection with a pause between two.
 
-    Ends the program if one is refused.
+    Return `rate`, `p50_ms`, `p99_ms` and `max_ms`. Ends the program if one is refused.
     """
     first = next(_numbers)
     script = [str(_CALLBACKS), "--", APP_ID, str(first), str(groups), str(pause_ms)]
@@ -134,7 +134,8 @@ async def _send(plan: _Plan) -> dict[str, Any]:
     waits.sort()
     p50, p99 = (waits[len(waits) * part // 100] * 1_000 for part in (50, 99))
     seconds = time.perf_counter() - started
-    return {"requests": len(waits), "seconds": seconds, "p50_ms": p50, "p99_ms": p99, "errors": errors}
+    times = {"p50_ms": p50, "p99_ms": p99, "max_ms": waits[-1] * 1_000}
+    return {"requests": len(waits), "seconds": seconds, "errors": errors, **times}
 
 
 if __name__ == "__main__":

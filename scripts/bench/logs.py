@@ -29,11 +29,13 @@ LATEST_MS = 3_000
 class Town:
     """Groups that are created first, then joined, left and renamed at random, each event up to 3 s late.
 
-    With a number of people, users come again once so many have come to a group, and half of what happens is exits.
+    With a number of people, users come again once so many have come to a group, and half of what happens is exits. A
+    `bot` is in all groups.
     """
 
-    def __init__(self, groups: int, seed: int, people: int | None = None) -> None:
+    def __init__(self, groups: int, seed: int, people: int | None = None, bot: str | None = None) -> None:
         self._people = people
+        self._bots = () if bot is None else (bot,)
         self._joins, self._exits = (0.94, 0.04) if people is None else (0.5, 0.48)
         self._rng = random.Random(seed)
         self.ids = [f"@TGS#{self._rng.randrange(36**8):09d}{number:05d}" for number in range(groups)]
@@ -56,8 +58,10 @@ class Town:
 
     def _creation(self, group: int) -> Event:
         owner = self._newcomer(group)
-        members = {"MemberList": [{"Member_Account": owner}], "Owner_Account": owner, "Name": f"group {group}"}
-        return self._event(GroupCreated, group, "CreateGroup", members, members=(owner,), owner=owner, name="a group")
+        users = (owner, *self._bots)
+        listed = [{"Member_Account": user} for user in users]
+        members = {"MemberList": listed, "Owner_Account": owner, "Name": f"group {group}"}
+        return self._event(GroupCreated, group, "CreateGroup", members, members=users, owner=owner, name="a group")
 
     def _join(self, group: int) -> Event:
         users = tuple(self._newcomer(group) for _ in range(1 if self._rng.random() < 0.93 else 2))
@@ -109,6 +113,7 @@ def write_log(path: Path, *towns: tuple[Town, int]) -> None:
 def write_postgres_log(url: str, *towns: tuple[Town, int]) -> None:
     """Create a store with so many events of each town, in an empty database."""
     store, _ = open_postgres(PostgresServer(url), {}, max_quarantined=1, pool_size=5)
+    store.head()  # connects, and so creates the tables
     store.close()
     columns = "originator_id, originator_version, topic, state, notification_id"
     with psycopg.connect(url, autocommit=True) as connection:

@@ -78,11 +78,10 @@ def build_read_model(database: Path) -> None:
 @contextlib.contextmanager
 def _started(command: list[str], settings: dict[str, str], cores: set[int]) -> Iterator[Served]:
     process = subprocess.Popen(
-        [sys.executable, "-m", *command],
+        ["taskset", "-c", ",".join(map(str, cores)), sys.executable, "-m", *command],
         env={**os.environ, **settings},
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, cores),
     )
     log: list[str] = []
     try:
