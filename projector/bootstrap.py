@@ -101,7 +101,7 @@ def open_stores(settings: Settings, *, allow_unavailable: bool = False, read_onl
     except StoreUnavailable as error:
         if not allow_unavailable or settings.postgres_url is None:
             raise
-        log.warning("database unavailable; spooling callbacks", reason=str(error))
+        log.warning("database unavailable; trying again while serving", reason=str(error))
     return stores
 
 
@@ -222,9 +222,7 @@ def create_server_app(
 
     Raises StoreUnavailable, ReadModelUnavailable and WrongSetting.
     """
-    # A receiver that has a spool from an earlier run can record callbacks while the database is down.
-    has_spool = settings.spool_path is not None and Path(settings.spool_path).exists()
-    stores = open_stores(settings, allow_unavailable=has_spool and "callbacks" in roles)
+    stores = open_stores(settings, allow_unavailable=_has_spool(settings))
     worker = _worker(settings, stores) if "projections" in roles else None
     wake = worker.wake if worker else links.appended.wake if links.appended else _do_nothing
     forwarding = _forwarding(settings, stores, wake) if "callbacks" in roles else None
@@ -267,7 +265,7 @@ def create_server_app(
 def run_projections(settings: Settings, links: Links, stopping: Wakeup, on_ready: Callable[[], None]) -> None:
     """Project until woken by `stopping`, in a process that does nothing else. Raises StoreUnavailable, WrongSetting."""
     assert links.appended is not None
-    stores = open_stores(settings)
+    stores = open_stores(settings, allow_unavailable=_has_spool(settings))
     worker = _worker(settings, stores, on_project=links.wake_queries)
     with contextlib.closing(stores.events), worker:
         on_ready()
@@ -279,6 +277,11 @@ def run_projections(settings: Settings, links: Links, stopping: Wakeup, on_ready
                 links.appended.clear()
                 worker.wake()
             links.board.save_failure(PROJECTIONS_PROCESS, worker.failure)
+
+
+def _has_spool(settings: Settings) -> bool:
+    """Tell whether there is a spool from an earlier run, which takes callbacks while the database is down."""
+    return settings.spool_path is not None and Path(settings.spool_path).exists()
 
 
 def _query_runner(settings: Settings, store: EventStore, queries: Queries, links: Links) -> QueryRunner:

@@ -184,13 +184,14 @@ def test_a_receiver_killed_with_callbacks_in_its_spool_forwards_them_when_it_is_
     ledger.assert_kept(history(database))
 
 
+@pytest.mark.parametrize("roles", [["--only", "callbacks"], []], ids=["callbacks", "all roles"])
 def test_a_receiver_started_while_the_database_is_down_accepts_callbacks_and_forwards_them_once_it_is_back(
-    tmp_path: Path, postgresql: PostgreSQL
+    tmp_path: Path, postgresql: PostgreSQL, roles: list[str]
 ) -> None:
     database, ledger = tmp_path / "events.db", Ledger(SEED)
-    with serving(database, "--only", "callbacks"):
+    with serving(database, *roles):
         postgresql.stop()
-    with serving(database, "--only", "callbacks") as receiver:
+    with serving(database, *roles) as receiver:
         with pouring(receiver, ledger=ledger, senders=4):
             ledger.wait_for(acknowledged=50)
             assert receiver.get("/readyz").status_code == 503
