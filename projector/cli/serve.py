@@ -76,7 +76,6 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
         bound = [listening.getsockname()[:2] for listening in sockets]
         if len({port for _, port in bound}) < len(bound):
             raise WrongSetting("callbacks and queries have the same port; give one of them another")
-        _warn_of_readers(settings.database_path)
         plan = Plan(settings, roles, options.processes, sockets, bound[1][1] if len(bound) > 1 else None)
         status = serve(plan, lambda: _say_serving(bound, roles, settings), guard=exit_status)
     if status == 0:
@@ -85,6 +84,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _say_serving(bound: Sequence[tuple[str, int]], roles: tuple[Role, ...], settings: Settings) -> None:
+    _warn_of_readers(settings.database_path)
     address, *others = [f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}" for host, port in bound]
     log.info(
         "serving",

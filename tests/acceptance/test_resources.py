@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow  # every test here starts processes
 
 MEBIBYTE = 1024 * 1024
-MAX_BYTES = 300 * MEBIBYTE
+MAX_BYTES = 400 * MEBIBYTE
 """Of all processes together, of which each counts what they share."""
 
 FULL = "Group.CallbackAfterGroupFull"
