@@ -60,10 +60,10 @@ bench: $(VENV)/bench  ## Run the benchmarks (15 minutes) and draw docs/bench
 	$(BIN)/python -m scripts.bench.rebuild --events 10000,100000,1000000 --rounds 2 --results docs/bench/rebuild.json
 	$(BIN)/python -m scripts.bench.charts
 
-fuzz: $(VENV)/fuzz  ## Fuzz translation, redaction and the receiver with five million inputs (an hour)
+fuzz: $(VENV)/fuzz  ## Fuzz translation, redaction and the receiver with seven million inputs (half an hour)
 	$(BIN)/python -m scripts.fuzz
 
-mutants: $(VENV)/mutants  ## Change projector/domain in every small way; report changes that no test notices (15 minutes)
+mutants: $(VENV)/mutants  ## Change projector/domain in every small way; report changes that no test notices (an hour)
 	$(BIN)/python -m scripts.mutants
 
 soak: $(VENV)/bench  ## Run mixed traffic for 20 minutes; draw memory, lag and rate into docs/bench

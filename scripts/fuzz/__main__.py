@@ -21,7 +21,7 @@ from tests.fuzzing.redaction import ns_per_byte
 
 CORPUS = Path("tests/fuzzing/corpus")
 MILLION = 1_000_000
-SHARES = {"translation": 0.4, "redaction": 0.4, "requests": 0.1, "connections": 0.1}
+MILLIONS = {"translation": 3.75, "redaction": 2.0, "requests": 0.75, "connections": 0.5}
 REQUEST = b"POST /callback?SdkAppid=1400000000&CallbackCommand=%s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s"
 
 
@@ -99,8 +99,10 @@ def keep(target: str, folder: Path, most: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("targets", nargs="*", default=[*SHARES], help=f"default: {' '.join(SHARES)}")
-    parser.add_argument("--millions", type=float, default=5, help="inputs of the targets together (default: 5)")
+    parser.add_argument("targets", nargs="*", default=[*MILLIONS], help=f"default: {' '.join(MILLIONS)}")
+    parser.add_argument(
+        "--millions", type=float, default=sum(MILLIONS.values()), help="inputs of the targets together (default: 7)"
+    )
     parser.add_argument("--seed", type=int, default=20241209)
     parser.add_argument("--keep", type=int, default=0, metavar="N", help="add up to N inputs a target to the corpus")
     parser.add_argument("--folder", type=Path, help="where the work is kept, to be gone on with")
@@ -109,7 +111,7 @@ def main() -> None:
     folder.mkdir(exist_ok=True)
     tried = 0
     for target in options.targets:
-        share = SHARES[target] / sum(SHARES[other] for other in options.targets)
+        share = MILLIONS[target] / sum(MILLIONS[other] for other in options.targets)
         tried += campaign(target, int(options.millions * MILLION * share), folder, options.seed)
         if options.keep:
             keep(target, folder, options.keep)
