@@ -144,6 +144,7 @@ def _retry(act: Callable[[], _T]) -> _T:
         except StoreUnavailable:
             if time.monotonic() > deadline:
                 raise
+        time.sleep(_RETRY_S)
 
 
 def _search(

@@ -348,6 +348,21 @@ def test_a_reader_that_keeps_old_bytes_in_the_log_is_reported(
     assert re.search(rb"user7(?!\d)", stored(database, tmp_path)) is None
 
 
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+def test_a_write_that_another_process_blocks_is_tried_again_after_a_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = tmp_path / "events.db"
+    write(database, range(1, 31), SEED)
+    with (
+        closing(open_stores(settings(database)).events) as events,
+        closing(sqlite3.connect(database, isolation_level=None)) as other,
+    ):
+        other.execute("BEGIN IMMEDIATE")
+        monkeypatch.setattr(forgetting.time, "sleep", lambda _: other.rollback())
+        assert forgetting.begin(events, "user7").startswith("forgotten-")
+
+
 def test_callbacks_that_wait_in_the_spool_are_redacted_there(tmp_path: Path) -> None:
     database, path = tmp_path / "events.db", tmp_path / "spool"
     write(database, range(1, 31), SEED)
