@@ -10,6 +10,7 @@ from typing import Final
 import structlog
 
 from projector.event_store import StoreUnavailable
+from projector.logs import Condition
 from projector.read_model import ReadModelUnavailable
 
 _POLL_S: Final = 1.0
@@ -38,6 +39,10 @@ class AutoRebuild:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="rebuild")
         self._process: subprocess.Popen[bytes] | None = None
+        self._failing = Condition(
+            log, begins="rebuilding the read model failed; trying again", ends="the read model is rebuilt"
+        )
+        self._failed_reason: str | None = None
 
     def start(self) -> None:
         """Start, and wait a moment for the first build."""
@@ -55,8 +60,7 @@ class AutoRebuild:
         self._build_first()
         backoff = _POLL_S
         while not self._stopping.is_set():
-            failed = (reasons := self._check()) and self._rebuild(reasons) != 0
-            backoff = min(backoff * 2, _MAX_BACKOFF_S) if failed else _POLL_S
+            backoff = min(backoff * 2, _MAX_BACKOFF_S) if self._rebuild_failed() else _POLL_S
             self._stopping.wait(backoff)
 
     def _build_first(self) -> None:
@@ -67,14 +71,24 @@ class AutoRebuild:
         finally:
             self._has_built.set()
 
-    def _check(self) -> list[str]:
+    def _rebuild_failed(self) -> bool:
+        """Rebuild if there is a reason to; return whether that failed."""
         try:
-            return self._reasons()
+            reasons = self._reasons()
         except (StoreUnavailable, ReadModelUnavailable):
-            return []  # the subscription reports it
+            return False  # the subscription reports it
+        if reasons and (status := self._rebuild(reasons[0])):
+            self._failed_reason = reasons[0]
+            if not self._stopping.is_set():
+                self._failing.met(f"exit status {status}")
+            return True
+        self._failing.over()
+        self._failed_reason = None
+        return False
 
-    def _rebuild(self, reasons: list[str]) -> int:
-        log.info("rebuilding the read model", reason=reasons[0])
+    def _rebuild(self, reason: str) -> int:
+        if reason != self._failed_reason:
+            log.info("rebuilding the read model", reason=reason)
         open_while_alive, alive = os.pipe()
         command = [sys.executable, "-m", "projector", "replay", "--if-needed", "--while-open", str(open_while_alive)]
         self._process = subprocess.Popen(  # noqa: S603 - our own command
@@ -89,6 +103,4 @@ class AutoRebuild:
         status = self._process.wait()
         os.close(open_while_alive)
         os.close(alive)
-        if status and not self._stopping.is_set():
-            log.warning("rebuilding the read model failed", exit_status=status)
         return status

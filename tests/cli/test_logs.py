@@ -7,15 +7,19 @@ import pty
 import sqlite3
 import subprocess
 import sys
+import threading
 from contextlib import closing
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from projector import auto_rebuild
 from projector.event_store import Candidate
 from projector.logs import Condition
 from tests.domain import facts as f
 from tests.event_store.test_spool import forwarding
+from tests.processes.databases import write
 from tests.processes.waiting import until
 from tests.running import Server, environment, run_cli, serving
 
@@ -114,6 +118,32 @@ def test_halted_projections_and_their_recovery_are_logged_once(tmp_path: Path) -
             lock.execute("ROLLBACK")
         server.logged(0, event="projections are running again")
     assert reasons(server, "projections are halted") == ["SQLite: database is locked"]
+
+
+def test_a_rebuild_that_fails_again_and_again_is_logged_once_and_its_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, attempts, is_rebuilt = Lines(), count(1), threading.Event()
+    monkeypatch.setattr(auto_rebuild, "log", log)
+    monkeypatch.setattr(auto_rebuild, "_POLL_S", 0.01)
+
+    def reasons_to_rebuild() -> list[str]:
+        attempt = next(attempts)
+        if attempt == 3:
+            write(tmp_path / "events.db", range(1, 11), 1)  # there was no such file
+        if attempt == 4:
+            is_rebuilt.set()
+        return [] if is_rebuilt.is_set() else ["no read model"]
+
+    rebuild = auto_rebuild.AutoRebuild(reasons_to_rebuild, environment(tmp_path / "events.db"), lambda: None)
+    rebuild.start()
+    assert is_rebuilt.wait(60)
+    rebuild.stop()
+    assert log.lines == [
+        ("rebuilding the read model", 0),
+        ("rebuilding the read model failed; trying again", "exit status 2"),
+        ("the read model is rebuilt", 1),
+    ]
 
 
 def test_an_unavailable_store_is_logged_once_until_it_is_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
