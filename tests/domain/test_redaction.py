@@ -115,6 +115,7 @@ def test_many_are_forgotten_at_once_the_longer_id_first() -> None:
         (b'"\\u0061lice {', b'"forgotten-1 {'),
         (b'{"\\x \\"alice"}', b'{"\\x \\"forgotten-1"}'),
         (b'"alice\\', b'"forgotten-1\\'),
+        (b']}, ["\\u0061lice"', b']}, ["forgotten-1"'),
         (b"", b""),
     ],
 )
