@@ -21,13 +21,8 @@ _ARRAYS: Final = {"text": "text[]", "integer": "bigint[]", "bytes": "bytea[]"}
 _SQLITE_ONLY: Final = re.compile(r" INDEXED BY \w+| CROSS(?= JOIN)")
 _ESCAPED: Final = re.compile("[\x00\x01]")
 _ESCAPES: Final = re.compile("\x01[\x01\x02]")
-ROW_ERRORS: Final = (
-    psycopg.IntegrityError,
-    psycopg.DataError,
-    psycopg.ProgrammingError,
-    psycopg.errors.ProgramLimitExceeded,
-)
-"""Errors that the row or statement caused, not the state of the database. The last: a value too large for an index."""
+ROW_ERRORS: Final = (psycopg.IntegrityError, psycopg.DataError, psycopg.errors.ProgramLimitExceeded)
+"""Errors that the row caused, not the statement or the state of the database; the last: too large for an index."""
 
 
 def errors_as(

@@ -16,8 +16,8 @@ LOCK_TIMEOUT_S: Final = 5
 _RETRY_S: Final = 0.01
 _MAX_KEYS: Final = 128
 _TYPES: Final = {"text": "TEXT", "integer": "INTEGER", "bytes": "BLOB"}
-ROW_ERRORS: Final = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, sqlite3.InterfaceError)
-"""Errors that the row or statement caused, not the state of the database."""
+ROW_ERRORS: Final = (sqlite3.IntegrityError, sqlite3.DataError)
+"""Errors that the row caused, not the statement or the state of the database."""
 
 _Item = TypeVar("_Item")
 

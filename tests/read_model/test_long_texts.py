@@ -1,4 +1,4 @@
-"""Texts of any length are projected, rebuilt and found; an event that the database refuses is set aside."""
+"""Texts of any length are projected, rebuilt and found; only an event that the database refuses is set aside."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from projector.bootstrap import PROJECTIONS, open_events, open_generations, open_queries
 from projector.domain import limits
 from projector.event_store import Candidate
+from projector.read_model import ReadModelUnavailable
 from projector.read_model.group_filter import GroupFilter
 from projector.replay.replay import Replay
 from projector.subscription import Subscription
@@ -136,6 +137,19 @@ def test_a_text_is_looked_up_in_an_index(tmp_path: Path) -> None:
         ):
             plan = connection.execute(f"EXPLAIN SELECT group_id FROM profiles WHERE {condition}").fetchall()
             assert any(index in line for (line,) in plan), plan
+
+
+def test_a_missing_table_halts_the_projections_and_is_blamed_on_no_event(tmp_path: Path) -> None:
+    database = tmp_path / "events.db"
+    begin_read_model(database).close()
+    store_events(database, f.created(0))
+    with kinds.read_model(database) as connection:
+        connection.execute("ALTER TABLE fullness RENAME TO renamed")
+        with pytest.raises(ReadModelUnavailable, match="fullness"):
+            project_all(database)
+        connection.execute("ALTER TABLE renamed RENAME TO fullness")
+    assert project_all(database) == []
+    assert group_ids(database, GroupFilter()) == [f.GROUP]
 
 
 @only_postgresql
