@@ -39,6 +39,8 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
         faults = f"{result.faults or 'no'} fault{'s' * (result.faults != 1)}"
         say(f"history: {result.events} events in {result.groups} groups{redacted}, {faults}")
         say(f"digest: {result.digest}")
+        if unfinished := store.forgotten.unfinished_count():
+            say(f"forgetting: {unfinished} user{'s' * (unfinished != 1)}, in progress or interrupted")
         compared = 0 if options.log_only else replay.check(options, settings, store)
     return 1 if result.faults else compared
 

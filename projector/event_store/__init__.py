@@ -115,8 +115,8 @@ class EventStore(EventReader, Protocol):
     def is_redacted(self, position: int) -> bool:
         """Return whether the event at a position was redacted after it was appended."""
 
-    def redactions(self) -> dict[int, bytes]:
-        """Return the fingerprints that redacted events had, by position."""
+    def redactions(self, after: int, last: int) -> dict[int, bytes]:
+        """Return the fingerprints that redacted events had, by position, after one position and up to another."""
 
     def erase_traces(self) -> bool:
         """Remove what was redacted from the database's files; return False if others use them at the moment."""

@@ -93,9 +93,10 @@ class SQLEventStore(EventStore):
     def erase_traces(self) -> bool:
         return self._transactions.erase_traces()
 
-    def redactions(self) -> dict[int, bytes]:
+    def redactions(self, after: int, last: int) -> dict[int, bytes]:
+        query = "SELECT position, fingerprint FROM redactions WHERE position > ? AND position <= ?"
         with self._transactions.reading() as connection:
-            rows = connection.execute("SELECT position, fingerprint FROM redactions")
+            rows = connection.execute(query, (after, last))
             return {position: bytes(original) for position, original in rows}
 
     def _changes(self, position: int, redacted: Callable[[Event], Event]) -> Iterator[_Change]:
