@@ -163,6 +163,9 @@ class Trial:
         path.write_text(mutant.source)
         try:
             return self.passes(mutant.module)
+        except subprocess.TimeoutExpired:
+            print(f"Killed, as the tests took more than {TIMEOUT_S} s:", mutant, sep="\n", flush=True)
+            return False
         finally:
             path.write_text(original)
 
@@ -177,17 +180,15 @@ class Trial:
             "mutants",
             *TESTS.get(module, FOLDS),
         ]
-        with suppress(subprocess.TimeoutExpired):
-            return not subprocess.run(
-                command,
-                cwd=self.folder,
-                env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                timeout=TIMEOUT_S,
-                check=False,
-            ).returncode
-        return False
+        return not subprocess.run(
+            command,
+            cwd=self.folder,
+            env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=TIMEOUT_S,
+            check=False,
+        ).returncode
 
 
 def survivors(mutants: list[Mutant], jobs: int) -> list[Mutant]:
