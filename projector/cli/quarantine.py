@@ -87,12 +87,12 @@ def _retry_entry(stores: Stores, entry: Quarantined) -> bool:
 
 
 def _release(stores: Stores, entry: Quarantined) -> int:
-    """Append the event with its time of receipt; a retry after a crash is a repeat if there is an `EventTime`."""
+    """Append the event with its time of receipt; a retry after a crash is a repeat."""
     command = command_of({"callbackcommand": entry.command or ""}, entry.body)
     if not carries_group_state(command):
         raise Unreadable(f"{command} is not recorded")
     translation = translate(command, entry.body, platform=entry.platform, received_at=entry.received_at)
-    (appended,) = stores.events.append([Candidate(translation.event, translation.identity)])
+    (appended,) = stores.events.append([Candidate(translation.event, translation.identity or entry.identity)])
     assert appended.position is not None
     stores.quarantine.release(entry.id, appended.position)
     return appended.position

@@ -47,6 +47,11 @@ class Quarantined(NamedTuple):
     body: bytes
     position: int | None
 
+    @property
+    def identity(self) -> bytes:
+        """An identity for the event of a request without an `EventTime`, the same at every retry."""
+        return self.received_at.to_bytes(6, "big") + blake2b(b"quarantine %d" % self.id, digest_size=12).digest()
+
 
 class Redacted(NamedTuple):
     """The numbers of entries that were redacted, and of those that cannot be decoded and so not be searched."""

@@ -227,11 +227,12 @@ def test_dying_before_any_step_of_forgetting_leaves_the_history_intact_and_the_n
     assert each_step(tmp_path, prepared, dying.forget, check) > 20
 
 
+@pytest.mark.parametrize("serial", [1, 10])  # the second has no EventTime
 def test_dying_before_any_step_of_a_retry_from_the_quarantine_leaves_the_callback_recorded_once_or_waiting(
-    tmp_path: Path,
+    tmp_path: Path, serial: int
 ) -> None:
     prepared = tmp_path / "events.db"
-    dying.keep_readable(prepared, callback(1, SEED))
+    dying.keep_readable(prepared, callback(serial, SEED))
 
     def check(database: Path) -> None:
         left = copied(database, database.parent / "left")
