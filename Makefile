@@ -60,7 +60,7 @@ bench: $(VENV)/bench  ## Run the benchmarks (15 minutes) and draw docs/bench
 	$(BIN)/python -m scripts.bench.rebuild --events 10000,100000,1000000 --rounds 2 --results docs/bench/rebuild.json
 	$(BIN)/python -m scripts.bench.charts
 
-fuzz: $(VENV)/fuzz  ## Fuzz translation, redaction and the receiver with seven million inputs (half an hour)
+fuzz: $(VENV)/fuzz  ## Fuzz translation, redaction and the receiver with seven million inputs (an hour)
 	$(BIN)/python -m scripts.fuzz
 
 mutants: $(VENV)/mutants  ## Change projector/domain in every small way; report changes that no test notices (an hour)
