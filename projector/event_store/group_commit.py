@@ -3,8 +3,15 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Final
 
 from projector.event_store import Appended, Candidate
+
+GATHER_S: Final = 0.005
+"""How long a transaction may wait for callbacks that are still arriving."""
+
+_TURNS: Final = 2
+"""One turn of the event loop reads requests from their sockets, and the next runs the tasks that answer them."""
 
 
 class Overloaded(Exception):
@@ -14,8 +21,9 @@ class Overloaded(Exception):
 class GroupCommit:
     """Appends events from many tasks, one transaction at a time. Each task waits until its event is durable.
 
-    `append` is called in a thread of its own, and `on_commit` there after each transaction. At most `capacity` events
-    wait, and at most `batch_size` go into one transaction.
+    A transaction begins when the event loop brings no more events, and after `gather_s` (s) at the latest. `append` is
+    called in a thread of its own, and `on_commit` there after each transaction. At most `capacity` events wait, and at
+    most `batch_size` go into one transaction.
     """
 
     def __init__(
@@ -25,11 +33,13 @@ class GroupCommit:
         on_commit: Callable[[], None],
         capacity: int = 10_000,
         batch_size: int = 1_000,
+        gather_s: float = GATHER_S,
     ) -> None:
         self._append = append
         self._on_commit = on_commit
         self._capacity = capacity
         self._batch_size = batch_size
+        self._gather_s = gather_s
         self._waiting: list[tuple[Candidate, asyncio.Future[Appended]]] = []
         self._writing: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="append")
@@ -59,6 +69,7 @@ class GroupCommit:
     async def _write(self) -> None:
         loop = asyncio.get_running_loop()
         while self._waiting:
+            await self._gather()
             batch, self._waiting = self._waiting[: self._batch_size], self._waiting[self._batch_size :]
             try:
                 appended = await loop.run_in_executor(self._thread, self._commit, [candidate for candidate, _ in batch])
@@ -69,6 +80,14 @@ class GroupCommit:
                     if not future.done():
                         future.set_result(result)
         self._writing = None
+
+    async def _gather(self) -> None:
+        loop = asyncio.get_running_loop()
+        deadline, count = loop.time() + self._gather_s, 0
+        while count < len(self._waiting) < self._batch_size and loop.time() < deadline:
+            count = len(self._waiting)
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
 
     def _commit(self, batch: list[Candidate]) -> list[Appended]:
         appended = self._append(batch)

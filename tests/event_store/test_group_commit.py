@@ -100,6 +100,36 @@ def test_what_arrives_during_a_commit_shares_the_next_one_in_the_order_of_arriva
     ]
 
 
+async def one_a_turn(commit: GroupCommit, count: int) -> None:
+    """Append events, a further one in each turn of the event loop."""
+    tasks = []
+    for at in range(count):
+        tasks.append(asyncio.create_task(commit.append(candidate(at))))
+        await asyncio.sleep(0)
+    await asyncio.gather(*tasks)
+    await commit.close()
+
+
+def test_a_transaction_waits_while_each_turn_of_the_loop_brings_another_event(store: SQLiteEventStore) -> None:
+    gate = Gate(store, is_open=True)
+    asyncio.run(one_a_turn(GroupCommit(gate.append, on_commit=nothing, gather_s=60), 40))
+    assert gate.batches == [40]
+
+
+def test_a_transaction_waits_no_longer_than_it_may_for_events_that_keep_arriving(store: SQLiteEventStore) -> None:
+    gate = Gate(store, is_open=True)
+    asyncio.run(one_a_turn(GroupCommit(gate.append, on_commit=nothing, gather_s=0), 40))
+    assert gate.batches[0] < 40
+    assert sum(gate.batches) == 40
+
+
+def test_a_transaction_waits_for_no_more_than_fill_it(store: SQLiteEventStore) -> None:
+    gate = Gate(store, is_open=True)
+    asyncio.run(one_a_turn(GroupCommit(gate.append, on_commit=nothing, batch_size=10, gather_s=60), 40))
+    assert gate.batches[0] == 10
+    assert sum(gate.batches) == 40
+
+
 def test_nobody_is_answered_before_the_own_transaction_is_durable(store: SQLiteEventStore, path: str) -> None:
     heads: list[int] = []
 
