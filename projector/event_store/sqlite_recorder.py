@@ -1,9 +1,10 @@
 """The event-sourcing library's recorder on SQLite: durable connections, and batches with versions and identities."""
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from functools import lru_cache
+from itertools import chain, islice
 from typing import Any, Final, TypeAlias
 
 from eventsourcing import sqlite as library
@@ -24,7 +25,7 @@ LOCK_TIMEOUT_S: Final = 1
 _CACHE_KIB: Final = 8_000
 _SORT_CACHE_KIB: Final = 64_000
 _MAX_DAMAGES: Final = 10
-_MIN_PLACEHOLDERS: Final = 16
+_MAX_ROWS: Final = 128
 
 _PRAGMAS: Final = (
     "synchronous=FULL",
@@ -34,6 +35,16 @@ _PRAGMAS: Final = (
     "secure_delete=ON",
 )
 _SELECT: Final = "SELECT rowid, originator_id, originator_version, topic, state FROM stored_events"
+_ADD_EVENTS: Final = (
+    "INSERT INTO stored_events (rowid, originator_id, originator_version, topic, state)"
+    " SELECT * FROM given WHERE column1 IS NOT NULL"
+)
+_ADD_IDENTITIES: Final = "INSERT INTO identities SELECT * FROM given WHERE column1 IS NOT NULL"
+_KNOWN: Final = "SELECT identity, position FROM given CROSS JOIN identities ON identity = column1"
+_VERSIONS: Final = (
+    "SELECT column1, COALESCE((SELECT MAX(originator_version) FROM stored_events WHERE originator_id = column1), 0)"
+    " FROM given WHERE column1 IS NOT NULL"
+)
 
 unavailable: Final = errors_as(StoreUnavailable, also=(PersistenceError,))
 """Raises StoreUnavailable in place of the errors of SQLite and of the event-sourcing library."""
@@ -102,8 +113,8 @@ class GroupRecorder(library.SQLiteApplicationRecorder):
         with self._writing() as cursor:
             if newest_pseudonym(SQLiteConnection(cursor.connection)) != pseudonyms_through:
                 return None
-            known = self._known(cursor, [identity for _, identity in batch if identity])
-            versions = self._versions(cursor, {str(event.originator_id) for event, _ in batch})
+            known = dict(_execute(cursor, _KNOWN, [(identity,) for _, identity in batch if identity]))
+            versions = dict(_execute(cursor, _VERSIONS, {(str(event.originator_id),) for event, _ in batch}))
             (head,) = cursor.execute("SELECT COALESCE(MAX(rowid), 0) FROM stored_events").fetchone()
             events, identities, appended = [], [], []
             for event, identity in batch:
@@ -118,12 +129,8 @@ class GroupRecorder(library.SQLiteApplicationRecorder):
                     known[identity] = head
                     identities.append((identity, head))
                 appended.append(Appended(head, repeated=False))
-            cursor.executemany(
-                "INSERT INTO stored_events (rowid, originator_id, originator_version, topic, state)"
-                " VALUES (?, ?, ?, ?, ?)",
-                events,
-            )
-            cursor.executemany("INSERT INTO identities VALUES (?, ?)", identities)
+            _execute(cursor, _ADD_EVENTS, events)
+            _execute(cursor, _ADD_IDENTITIES, identities)
             return appended
 
     def select(self, condition: str, arguments: Sequence[Any]) -> list[Row]:
@@ -190,19 +197,6 @@ class GroupRecorder(library.SQLiteApplicationRecorder):
                 cursor.connection.rollback()
                 raise
 
-    def _known(self, cursor: sqlite3.Cursor, identities: list[bytes]) -> dict[bytes | None, int]:
-        # Arguments are padded with NULL to a power of two, so that few different statements have to be prepared.
-        count = max(_MIN_PLACEHOLDERS, 1 << (len(identities) - 1).bit_length())
-        rows = cursor.execute(
-            f"SELECT identity, position FROM identities WHERE identity IN ({','.join('?' * count)})",
-            (*identities, *[None] * (count - len(identities))),
-        )
-        return dict(rows.fetchall())
-
-    def _versions(self, cursor: sqlite3.Cursor, group_ids: set[str]) -> dict[str, int]:
-        newest = "SELECT MAX(originator_version) FROM stored_events WHERE originator_id = ?"
-        return {group_id: cursor.execute(newest, (group_id,)).fetchone()[0] or 0 for group_id in group_ids}
-
 
 class Factory(library.SQLiteFactory):
     """Builds the recorder over durable connections. With `read_only`, it writes nothing, and creates no tables."""
@@ -218,3 +212,20 @@ class Factory(library.SQLiteFactory):
 
 def _size(row: Row) -> int:
     return len(row[4])
+
+
+def _execute(cursor: sqlite3.Cursor, statement: str, rows: Iterable[Sequence[Any]]) -> list[Any]:
+    """Execute a statement over the rows as its table `given`, many at a time; return the rows that it selects."""
+    rest, selected = iter(rows), []
+    while batch := list(islice(rest, _MAX_ROWS)):
+        count, width = 1 << (len(batch) - 1).bit_length(), len(batch[0])
+        arguments = [*chain.from_iterable(batch), *[None] * (width * (count - len(batch)))]
+        selected += cursor.execute(_over_given(statement, width, count), arguments).fetchall()
+    return selected
+
+
+@lru_cache(maxsize=100)
+def _over_given(statement: str, width: int, count: int) -> str:
+    # Rows are padded with NULL to a power of two, so that few different statements have to be prepared.
+    row = f"({', '.join('?' * width)})"
+    return f"WITH given AS (VALUES {', '.join([row] * count)}) {statement}"
