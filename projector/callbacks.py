@@ -8,8 +8,8 @@ import hmac
 import re
 from collections.abc import Callable, Sequence
 from hashlib import blake2b, sha256
-from typing import Any, Final, Literal, NamedTuple
-from urllib.parse import parse_qsl
+from typing import Any, Final, Literal, NamedTuple, TypeVar
+from urllib.parse import unquote
 
 import msgspec
 
@@ -50,6 +50,8 @@ _ESCAPES: Final = re.compile(
     r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2}|\\."
 )
 
+_Decoded = TypeVar("_Decoded")
+
 
 class Forbidden(Exception):
     """The request is not authentic; the text gives the reason."""
@@ -73,8 +75,9 @@ class Translation(NamedTuple):
 
 def parameters(query_string: bytes) -> dict[str, str]:
     """Return a callback's query parameters, with names in lower case because the vendor's spelling varies."""
-    pairs = parse_qsl(query_string.decode("latin-1"), keep_blank_values=True)
-    return {name.lower(): value for name, value in pairs}
+    text = query_string.decode("latin-1").replace("+", " ")
+    pairs = [pair.partition("=") for pair in text.split("&") if pair]
+    return {unquote(name).lower(): unquote(value) for name, _, value in pairs}
 
 
 def authenticate(query: dict[str, str], *, sdk_app_id: int, tokens: Sequence[str], now_ms: int) -> None:
@@ -113,7 +116,7 @@ def command_of(query: dict[str, str], body: bytes) -> str:
     Raises Unreadable if the body is not a JSON object, if neither has a command, or if the two differ.
     """
     in_url = query.get("callbackcommand") or None
-    in_body = _decode(body, _Envelope).CallbackCommand or None
+    in_body = _decode(body, _ENVELOPE).CallbackCommand or None
     if in_url and in_body and in_url != in_body:
         raise Unreadable(f"CallbackCommand is {in_url[:100]!r} in the URL and {in_body[:100]!r} in the body")
     if not (command := in_body or in_url):
@@ -133,7 +136,7 @@ def translate(command: str, body: bytes, *, platform: str | None, received_at: i
 
     Raises Unreadable, with the name of the field that is missing or has a wrong type.
     """
-    fields = _decode(body, dict[str, Any])
+    fields = _decode(body, _FIELDS)
     if "GroupId" not in fields and "groupID" in fields:
         fields["GroupId"] = fields["groupID"]  # as spelled in the field table of 1047/34369
     callback_type, translator = _TRANSLATORS[command]
@@ -160,16 +163,16 @@ def translate(command: str, body: bytes, *, platform: str | None, received_at: i
     return Translation(event, identity, from_future)
 
 
-def _decode(body: bytes, into: type[Any]) -> Any:
+def _decode(body: bytes, decoder: msgspec.json.Decoder[_Decoded]) -> _Decoded:
     """Decode strict JSON; lone surrogates, which cannot be stored as UTF-8, become U+FFFD."""
     try:
         try:
-            return msgspec.json.decode(body, type=into)
+            return decoder.decode(body)
         except msgspec.ValidationError:
             raise
         except msgspec.DecodeError:
             repaired = _ESCAPES.sub(_repair, body.decode())
-            return msgspec.json.decode(repaired, type=into)
+            return decoder.decode(repaired)
     except msgspec.ValidationError as error:
         raise Unreadable(f"not a readable callback: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -195,13 +198,18 @@ def _milliseconds(event_time: int | str | None) -> int | None:
 
 
 def _identity(command: str, group_id: str, event_time: int, fields: dict[str, Any]) -> bytes:
-    content = msgspec.json.encode(fields | {"EventTime": event_time}, order="sorted")
+    content = _encode_sorted(fields | {"EventTime": event_time})
     digest = blake2b(b"\n".join((command.encode(), group_id.encode(), content)), digest_size=12).digest()
     return min(event_time, _MAX_IDENTITY_MS).to_bytes(6, "big") + digest
 
 
 class _Envelope(msgspec.Struct):
     CallbackCommand: str | None = None
+
+
+_ENVELOPE: Final = msgspec.json.Decoder(_Envelope)
+_FIELDS: Final = msgspec.json.Decoder(dict[str, Any])
+_encode_sorted: Final = msgspec.json.Encoder(order="sorted").encode
 
 
 class _Account(msgspec.Struct):

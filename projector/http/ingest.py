@@ -1,6 +1,7 @@
 """Receives callbacks: authenticate, translate, append, acknowledge. Plain ASGI, since this path has to be fast."""
 
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
@@ -37,6 +38,13 @@ _RETRY: Final = ((b"retry-after", b"1"),)
 _CLOSE: Final = ((b"connection", b"close"),)
 _OK: Final = b'{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":0}'
 
+
+def _headers_of(body: bytes) -> _Headers:
+    return (b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))
+
+
+_OK_HEADERS: Final = _headers_of(_OK)
+
 log = structlog.get_logger(__name__)
 
 
@@ -66,11 +74,11 @@ class _Reply(NamedTuple):
     headers: _Headers = ()
 
     async def send(self, send: Send) -> None:
-        body = _OK
+        body, headers = _OK, _OK_HEADERS
         if self.reason:
             body = msgspec.json.encode({"ActionStatus": "FAIL", "ErrorInfo": self.reason, "ErrorCode": 1})
-        fixed = ((b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)))
-        await send({"type": "http.response.start", "status": self.status, "headers": [*fixed, *self.headers]})
+            headers = _headers_of(body)
+        await send({"type": "http.response.start", "status": self.status, "headers": (*headers, *self.headers)})
         await send({"type": "http.response.body", "body": body})
 
 
@@ -172,17 +180,19 @@ class Ingest:
         return await self._append(scope, translation)
 
     async def _append(self, scope: Scope, translation: Translation) -> _Reply:
-        with self._metrics.append_seconds.time():
-            try:
-                appended = await self._commit.append(Candidate(translation.event, translation.identity))
-            except Overloaded:
-                return self._unavailable(scope, "too many callbacks in flight")
-            except StoreUnavailable as error:
-                self._unavailable_store.met(str(error))
-                return self._unavailable(scope, str(error))
+        started = perf_counter()
+        try:
+            appended = await self._commit.append(Candidate(translation.event, translation.identity))
+        except Overloaded:
+            return self._unavailable(scope, "too many callbacks in flight")
+        except StoreUnavailable as error:
+            self._unavailable_store.met(str(error))
+            return self._unavailable(scope, str(error))
+        finally:
+            self._metrics.append_seconds.observe(perf_counter() - started)
         self._unavailable_store.over()
-        if not appended.repeated:
-            self._metrics.oversized_values.inc(count_oversized(translation.event))
+        if not appended.repeated and (oversized := count_oversized(translation.event)):
+            self._metrics.oversized_values.inc(oversized)
         if appended.position is None:
             self._metrics.count("spooled")
             return _ACKNOWLEDGED

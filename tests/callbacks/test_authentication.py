@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from hashlib import sha256
+from urllib.parse import parse_qsl
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from projector.callbacks import Forbidden, authenticate, parameters, sign
 
@@ -131,6 +134,15 @@ def test_a_token_may_hold_any_character() -> None:
 def test_parameter_names_are_read_in_any_case(query_string: bytes) -> None:
     read = parameters(query_string)
     assert (read["sdkappid"], read["callbackcommand"], read["optplatform"]) == ("1400000001", "a.B", "iOS")
+
+
+@given(
+    st.lists(st.sampled_from([b"a", b"B", b"=", b"&", b"+", b"%", b"%2", b"6", b"%C3", b"%A9", b"\xff", b";", b"\x00"]))
+)
+def test_query_strings_are_read_as_the_standard_library_reads_them(parts: list[bytes]) -> None:
+    text = b"".join(parts)
+    expected = {name.lower(): value for name, value in parse_qsl(text.decode("latin-1"), keep_blank_values=True)}
+    assert parameters(text) == expected
 
 
 @pytest.mark.parametrize("query_string", [b"", b"&&&", b"%", b"%zz=%u1234", b"\xff\xfe=\x00", b"a=%FF%FE", b"=" * 5000])
