@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import ClassVar, Final
+from typing import ClassVar, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from projector.http.gathered_writes import GatheredWrites
 
 MAX_HEAD_BYTES: Final = 16 * 1024
 """The vendor's request lines and headers are below one kilobyte."""
@@ -44,7 +46,7 @@ class GuardedProtocol(HttpToolsProtocol):
         return self._is_head and not self._head_bytes and (self.cycle is None or self.cycle.response_complete)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(cast("asyncio.Transport", GatheredWrites(transport, self.loop)))
         self._waiting_since = self.loop.time()
         self._idle[self] = None
         if len(self.connections) > self.max_connections:
