@@ -26,6 +26,7 @@ from projector.http.ingest import Ingest
 from projector.http.metrics import Metrics
 from projector.http.query_runner import QueryRunner
 from projector.http.reached_position import POLL_S
+from projector.http.response_cache import MAX_BYTES
 from projector.processes.board import Board
 from projector.processes.wakeup import Wakeup
 from projector.projection import Projection
@@ -209,6 +210,7 @@ class Links(NamedTuple):
     appended: Wakeup | None = None
     projected: Sequence[Wakeup] = ()
     woken: Wakeup | None = None
+    query_processes: int = 1
 
     def wake_queries(self) -> None:
         for wakeup in self.projected:
@@ -258,6 +260,7 @@ def create_server_app(
             read_tokens=settings.read_tokens,
             callbacks_port=callbacks_port,
             passes_on=links.appended is not None,
+            query_processes=links.query_processes,
         )
     )
 
@@ -293,6 +296,7 @@ def _query_runner(settings: Settings, store: EventStore, queries: Queries, links
         threads=settings.pool_size if on_server else _QUERY_THREADS,
         short_at_once=not on_server,
         poll_s=_POLL_S if links.woken else POLL_S,
+        max_cached_bytes=MAX_BYTES // links.query_processes,
     )
 
 

@@ -89,7 +89,7 @@ def _all_roles(plan: Plan) -> _Arrangement:
     query_webs = [
         _Web(
             "queries",
-            Links(board, woken=woken),
+            Links(board, woken=woken, query_processes=len(names)),
             (),
             Handoff(to_queries[0], to_callbacks[1], lambda _, path: path in there),
         )
@@ -111,7 +111,7 @@ def _only_queries(plan: Plan) -> _Arrangement:
     names = _query_names(plan)
     board = Board(names)
     sockets = [listen(host, port, shared=True) for _ in names]
-    webs = [_Web("queries", Links(board), [own], None) for own in sockets]
+    webs = [_Web("queries", Links(board, query_processes=len(names)), [own], None) for own in sockets]
     processes = [Process(name, partial(_serve_web, plan, web)) for name, web in zip(names, webs, strict=True)]
     return _Arrangement(processes, board, sockets)
 

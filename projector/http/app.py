@@ -15,7 +15,7 @@ from projector.event_store.spool import SpoolStatus
 from projector.health import Health
 from projector.http.front_door import BearerTokens, CallbackPath, CallbackPort, EncodedPaths
 from projector.http.ingest import Ingest
-from projector.http.large_responses import LargeResponses
+from projector.http.large_responses import MAX_SENDING_BYTES, LargeResponses
 from projector.http.metrics import Metrics
 from projector.http.operations import OpenAPIDocument, Operations, StatusEndpoint
 from projector.http.problems import on_http_exception, on_unavailable, on_unexpected, problem_response
@@ -32,7 +32,8 @@ class Components(NamedTuple):
     """The parts of a process; those that are None are left out. `running` is entered while the server runs.
 
     With a `callbacks_port`, that port serves callbacks and `/livez`, and the other one everything else. With
-    `passes_on`, requests that have no route here are answered by another process.
+    `passes_on`, requests that have no route here are answered by another process. Limits of memory are shared by so
+    many `query_processes`.
     """
 
     health: Callable[[], Health]
@@ -46,11 +47,12 @@ class Components(NamedTuple):
     read_tokens: tuple[ReadToken, ...] = ()
     callbacks_port: int | None = None
     passes_on: bool = False
+    query_processes: int = 1
 
 
 def create_app(components: Components) -> ASGIApp:
     """Return the application. A callback passes one middleware, or two if it has a port of its own."""
-    large_responses = LargeResponses()
+    large_responses = LargeResponses(MAX_SENDING_BYTES // components.query_processes)
     app: ASGIApp = _router(components, large_responses)
     if components.queries:
         app = CachedResponses(EncodedPaths(app), components.queries.cache, large_responses)

@@ -12,9 +12,10 @@ PIECE_BYTES: Final = 128 * 1024
 
 
 class LargeResponses:
-    """Sends responses. While too many bytes of large ones are being sent, another large one becomes a 503."""
+    """Sends responses. While more than `max_bytes` of large ones are being sent, another large one becomes a 503."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int = MAX_SENDING_BYTES) -> None:
+        self._max_bytes = max_bytes
         self._bytes = 0
 
     async def send(self, response: ConditionalResponse, scope: Scope, receive: Receive, send: Send) -> None:
@@ -35,7 +36,7 @@ class LargeResponses:
             if not body:  # a 304
                 await send(start)
                 await send(message)
-            elif self._bytes and self._bytes + len(body) > MAX_SENDING_BYTES:
+            elif self._bytes and self._bytes + len(body) > self._max_bytes:
                 refusal = problem_response(503, "Too many large responses are being sent.", {"Retry-After": "1"})
                 await refusal(scope, receive, send)
             else:

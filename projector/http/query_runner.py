@@ -16,7 +16,7 @@ from projector.http.parameters import Parameters, read_parameters
 from projector.http.problems import Problem
 from projector.http.queries import QueryEndpoints, reached_position
 from projector.http.reached_position import POLL_S, ReachedPosition
-from projector.http.response_cache import ResponseCache
+from projector.http.response_cache import MAX_BYTES, ResponseCache
 from projector.http.routes import Route
 from projector.read_model import Queries
 
@@ -44,9 +44,16 @@ class QueryRunner:
     """
 
     def __init__(
-        self, store: EventStore, queries: Queries, *, threads: int, short_at_once: bool, poll_s: float = POLL_S
+        self,
+        store: EventStore,
+        queries: Queries,
+        *,
+        threads: int,
+        short_at_once: bool,
+        poll_s: float = POLL_S,
+        max_cached_bytes: int = MAX_BYTES,
     ) -> None:
-        self.cache = ResponseCache(queries.version)
+        self.cache = ResponseCache(queries.version, max_cached_bytes)
         self._endpoints = QueryEndpoints(store)
         self._queries = queries
         self._threads = CapacityLimiter(threads)
