@@ -30,12 +30,10 @@ from projector.http.response_cache import MAX_BYTES
 from projector.processes.board import Board
 from projector.processes.wakeup import Wakeup
 from projector.projection import Projection
-from projector.projection.fullness import FullnessProjection
-from projector.projection.membership import MembershipProjection
+from projector.projection.groups import GroupsProjection
 from projector.projection.origin import QueriesOfStore
-from projector.projection.profile import ProfileProjection
-from projector.projection.timeline import TimelineProjection
 from projector.read_model import NoReadModel, Queries
+from projector.read_model.generation_files import live_path
 from projector.read_model.generations import Generations
 from projector.read_model.queries_pool import QueriesPool
 from projector.read_model.query_session import Counts
@@ -65,12 +63,7 @@ PROJECTIONS_PROCESS: Final = "projections"
 
 log = structlog.get_logger(__name__)
 
-PROJECTIONS: Final[tuple[Projection, ...]] = (
-    MembershipProjection(),
-    ProfileProjection(),
-    FullnessProjection(),
-    TimelineProjection(),
-)
+PROJECTIONS: Final[tuple[Projection, ...]] = (GroupsProjection(),)
 
 
 def _do_nothing() -> None:
@@ -166,7 +159,7 @@ def open_generations(settings: Settings) -> Generations:
 def open_queries(settings: Settings) -> Queries:
     """Return queries of the live read model, which need not exist."""
     if settings.postgres_url is None:
-        return SQLiteQueries(settings.read_model_path)
+        return SQLiteQueries(live_path(settings.read_model_path))
     with _postgres_driver():
         from projector.read_model.postgres import PostgresQueries
     return PostgresQueries(_server(settings, settings.query_url or settings.postgres_url))

@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from projector.read_model.generation_files import live_path
+from projector.read_model.postgres import schema_name
+from projector.read_model.schema import SCHEMA_VERSION
 from projector.settings import Settings, read_settings
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 _server: PostgreSQL | None = None
 _urls: dict[Path, str] = {}
+_SCHEMAS = "SELECT nspname FROM pg_namespace WHERE nspname ~ '^read_model_(v[0-9]+_)?[0-9]+$'"
 
 
 def use(server: PostgreSQL | None) -> None:
@@ -54,8 +58,7 @@ def empty_database(directory: Path, name: str = "emptied") -> Path:
         return directory / "events.db"
     database = Path("/", name)
     with psycopg.connect(url_of(database), autocommit=True) as server:
-        schemas = "SELECT nspname FROM pg_namespace WHERE nspname ~ '^read_model_[0-9]+$'"
-        for (schema,) in server.execute(schemas).fetchall():
+        for (schema,) in server.execute(_SCHEMAS).fetchall():
             server.execute(f"DROP SCHEMA {schema} CASCADE")
         for table in ("stored_events", "identities", "quarantine", "forgotten", "redactions", "read_models"):
             if server.execute("SELECT to_regclass(%s)", (table,)).fetchone() != (None,):
@@ -80,26 +83,31 @@ def copied(database: Path, directory: Path) -> Path:
 def read_model(database: Path) -> Iterator[Any]:
     """Connect to the live read model, whose tables are named as on SQLite."""
     if _server is None:
-        with closing(sqlite3.connect(f"{database}.read-model", isolation_level=None, timeout=30)) as file:
+        with closing(sqlite3.connect(live_file(database), isolation_level=None, timeout=30)) as file:
             yield file
         return
     with psycopg.connect(url_of(database), autocommit=True) as server:
-        live = server.execute("SELECT generation FROM public.read_models WHERE name = 'live'").fetchone()
+        name = f"live-v{SCHEMA_VERSION}"
+        live = server.execute("SELECT generation FROM public.read_models WHERE name = %s", (name,)).fetchone()
         assert live is not None
-        server.execute(f"SET search_path = read_model_{live[0]}")
+        server.execute(f"SET search_path = {schema_name(live[0])}")
         yield server
 
 
+def live_file(database: Path) -> Path:
+    """The link to the live read model on SQLite."""
+    return Path(live_path(f"{database}.read-model"))
+
+
 def generations(database: Path) -> list[str]:
-    """The read models there are, live or not."""
+    """The read models there are, live or not, of any version."""
     if _server is not None:
         with psycopg.connect(url_of(database)) as server:
-            schemas = "SELECT nspname FROM pg_namespace WHERE nspname ~ '^read_model_[0-9]+$' ORDER BY 1"
-            return [name for (name,) in server.execute(schemas)]
+            return [name for (name,) in server.execute(f"{_SCHEMAS} ORDER BY 1")]
     return sorted(
         file.name
         for file in database.parent.iterdir()
-        if file.name.startswith(f"{database.name}.read-model.") and file.suffix[1:].isdigit()
+        if file.name.startswith(f"{database.name}.read-model") and file.suffix[1:].isdigit()
     )
 
 

@@ -4,58 +4,32 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from projector.domain import fullness, lives, membership, profile
 from projector.domain.events import concerns_group
 from projector.domain.membership import Standing
-from projector.read_model.groups import GroupState, Membership
-from projector.read_model.rows import Roster
-from tests.oracle import rfc3339
+from projector.read_model import shapes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from projector.domain.events import Recorded
+    from projector.read_model.groups import Groups
     from projector.read_model.query_session import QuerySession
 
 Shown = dict[str, Any]
 
 
-def group(state: GroupState) -> Shown:
-    known, now, full = state.profile, state.roster.lives, state.fullness
-    count = state.roster.member_count
-    complete = now.roster_complete
-    return {
-        "group_id": state.group_id,
-        "type": known.type.value,
-        "status": known.status,
-        "name": known.name.value,
-        "introduction": known.introduction.value,
-        "notification": known.notification.value,
-        "face_url": known.face_url.value,
-        "owner": membership.present_owner(known.owner, state.owner_exited),
-        "custom_fields": profile.current(known.custom_fields),
-        "attributes": profile.current(known.attributes),
-        "member_count": count,
-        "member_limit": full.member_limit(count, roster_complete=complete),
-        "roster_complete": complete,
-        "is_full": full.is_full,
-        "full_at": rfc3339(full.full_at),
-        "created_at": rfc3339(now.created_at),
-        "dismissed_at": rfc3339(now.dismissed_at),
-        "updated_at": rfc3339(known.updated_at),
-        "position": known.position,
-    }
+def as_sent(shape: Any) -> Any:
+    """Return a shape as the client gets it."""
+    return msgspec.json.decode(msgspec.json.encode(shape))
 
 
-def member(known: Membership) -> Shown:
-    return {
-        "user_id": known.user_id,
-        "role": membership.role(known.user_id, known.member, known.owner),
-        "name_card": membership.name_card(known.member),
-        "joined_at": rfc3339(known.member.joined[0]),
-        "join_type": known.member.join_type,
-        "operator": known.member.operator,
-    }
+def members(groups: Groups, group_id: str, after: str = "", limit: int = 1_000) -> list[Shown]:
+    """Return a page of a group's members, none if the group is not known."""
+    roster = groups.roster(group_id, after, limit)
+    return [msgspec.json.decode(member) for member in roster.members] if roster else []
 
 
 def folded(history: Iterable[Recorded]) -> dict[str, tuple[Shown, dict[str, Shown]]]:
@@ -78,18 +52,13 @@ def folded(history: Iterable[Recorded]) -> dict[str, tuple[Shown, dict[str, Show
     for group_id in sorted(profiles):
         owner = profiles[group_id].owner
         standing = {
-            user_id: Membership(group_id, user_id, membership_row, owner)
-            for user_id, membership_row in sorted(people[group_id].items())
-            if membership.standing(membership_row, rosters[group_id]) is Standing.MEMBER
+            user_id: as_sent(shapes.member_of(user_id, evidence, owner))
+            for user_id, evidence in sorted(people[group_id].items())
+            if membership.standing(evidence, rosters[group_id]) is Standing.MEMBER
         }
         owner_exited = people[group_id].get(owner.value or "", membership.Member()).exited
-        state = GroupState(
-            group_id, profiles[group_id], Roster(rosters[group_id], len(standing)), filled[group_id], owner_exited
-        )
-        everything[group_id] = (
-            group(state),
-            {user_id: member(membership_row) for user_id, membership_row in standing.items()},
-        )
+        shown = shapes.group(group_id, profiles[group_id], len(standing), filled[group_id], owner_exited)
+        everything[group_id] = as_sent(shown), standing
     return everything
 
 
@@ -98,12 +67,9 @@ def stored(snapshot: QuerySession) -> dict[str, tuple[Shown, dict[str, Shown]]]:
     from projector.read_model.group_filter import GroupFilter
 
     return {
-        state.group_id: (
-            group(state),
-            {
-                membership_row.user_id: member(membership_row)
-                for membership_row in snapshot.members(state.group_id, "", 1000)
-            },
+        group.group_id: (
+            as_sent(group),
+            {member["user_id"]: member for member in members(snapshot, group.group_id)},
         )
-        for state in snapshot.groups(GroupFilter(), "", 1000)
+        for group in snapshot.groups(GroupFilter(), "", 1000)
     }

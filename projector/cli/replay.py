@@ -26,12 +26,14 @@ from projector.settings import Settings
 _REPORT_EVERY_S: Final = 0.2
 _STOP_TIMEOUT_S: Final = 5.0
 _MAX_JOBS: Final = 4
+_FORMER_PROJECTIONS: Final = ("membership", "profile", "fullness", "timeline")
+"""Parts of the read model that earlier versions rebuilt alone."""
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("replay", help="rebuild the read model from the history, compare, and swap")
-    names = [projection.name for projection in PROJECTIONS]
-    parser.add_argument("--projection", choices=names, help="rebuild only this projection")
+    names = [*(projection.name for projection in PROJECTIONS), *_FORMER_PROJECTIONS]
+    parser.add_argument("--projection", choices=names, help="has no effect: the read model is rebuilt as a whole")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--group", metavar="ID", help="compare and correct only this group")
     mode.add_argument("--rollback", action="store_true", help="go back to the read model before the last replay")
@@ -129,8 +131,8 @@ def _run(replay: Replay, options: argparse.Namespace) -> ReplayResult | None:
     if options.if_needed:
         return replay.rebuild_if_needed()
     if options.group is not None:
-        return replay.rebuild_group(options.group, only=options.projection, check=options.check)
-    return replay.rebuild(only=options.projection, check=options.check)
+        return replay.rebuild_group(options.group, check=options.check)
+    return replay.rebuild(check=options.check)
 
 
 def _report(result: ReplayResult, *, check: bool) -> int:

@@ -58,6 +58,10 @@ def optional_text(*names: str) -> tuple[Column, ...]:
     return tuple(Column(name, "text", required=False) for name in names)
 
 
+def optional_integers(*names: str) -> tuple[Column, ...]:
+    return tuple(Column(name, "integer", required=False) for name in names)
+
+
 class Result(Protocol):
     """The rows that a statement returns."""
 
@@ -90,7 +94,13 @@ class Connection(Protocol):
     def find(self, columns: str, table: Table, keys: Iterable[Sequence[Any]], /) -> Iterator[tuple[Any, ...]]:
         """Yield these columns of the rows that have one of these keys, in any order."""
 
+    def find_newest(self, columns: str, table: Table, keys: Iterable[Sequence[Any]], /) -> Iterator[tuple[Any, ...]]:
+        """Yield these columns of the row with the greatest last column of the key, for each key without this column."""
+
     def has_table(self, name: str, /) -> bool: ...
 
     def upsert(self, table: Table, rows: Iterable[Sequence[Any]], /) -> None:
         """Insert whole rows, or replace those that have the same key."""
+
+    def delete(self, table: Table, keys: Iterable[Sequence[Any]], /) -> None:
+        """Delete the rows that have one of these keys."""

@@ -12,7 +12,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
-from projector.database import Table
+from projector.database import Column, Table
 from projector.database.errors import ErrorsAs
 
 _STREAM_BATCH_SIZE: Final = 2_000
@@ -77,6 +77,10 @@ class PostgresConnection:
         if arguments := _arrays(keys):
             yield from map(_unescaped, self._connection.execute(_find(columns, table), arguments))
 
+    def find_newest(self, columns: str, table: Table, keys: Iterable[Sequence[Any]]) -> Iterator[tuple[Any, ...]]:
+        if arguments := _arrays(keys):
+            yield from map(_unescaped, self._connection.execute(_find_newest(columns, table), arguments))
+
     def has_table(self, name: str) -> bool:
         (found,) = self.execute("SELECT to_regclass(?)", (name,)).fetchone()
         return found is not None
@@ -86,6 +90,10 @@ class PostgresConnection:
         by_key = {tuple(row[: table.width]): row for row in rows}
         if by_key:
             self._connection.execute(_upsert(table), _arrays(by_key.values()))
+
+    def delete(self, table: Table, keys: Iterable[Sequence[Any]]) -> None:
+        if arguments := _arrays(keys):
+            self._connection.execute(_delete(table), arguments)
 
 
 class BulkConnection(PostgresConnection):
@@ -152,14 +160,36 @@ def _to_postgres(statement: str) -> str:
 
 @lru_cache(maxsize=100)
 def _find(columns: str, table: Table) -> str:
-    arrays = ", ".join(f"%b::{_ARRAYS[column.type]}" for column in table.columns[: table.width])
-    return f"SELECT {columns} FROM {table.name} WHERE ({', '.join(table.key)}) IN (SELECT * FROM unnest({arrays}))"
+    return f"SELECT {columns} FROM {table.name} WHERE {_is_one_of(table)}"
+
+
+@lru_cache(maxsize=100)
+def _find_newest(columns: str, table: Table) -> str:
+    *key, last = table.key
+    wanted = ", ".join(f"wanted_{name}" for name in key)
+    is_wanted = " AND ".join(f"{name} = wanted_{name}" for name in key)
+    return (
+        f"SELECT newest.* FROM unnest({_unnested(table.columns[: len(key)])}) AS wanted ({wanted}) CROSS JOIN LATERAL"
+        f" (SELECT {columns} FROM {table.name} WHERE {is_wanted} ORDER BY {last} DESC LIMIT 1) AS newest"
+    )
 
 
 @lru_cache(maxsize=100)
 def _upsert(table: Table) -> str:
-    arrays = ", ".join(f"%b::{_ARRAYS[column.type]}" for column in table.columns)
     others = ", ".join(f"{column.name} = excluded.{column.name}" for column in table.columns[table.width :])
     action = f"UPDATE SET {others}" if others else "NOTHING"
-    key = ", ".join(table.key)
-    return f"INSERT INTO {table.name} SELECT * FROM unnest({arrays}) ON CONFLICT ({key}) DO {action}"
+    arrays = _unnested(table.columns)
+    return f"INSERT INTO {table.name} SELECT * FROM unnest({arrays}) ON CONFLICT ({', '.join(table.key)}) DO {action}"
+
+
+@lru_cache(maxsize=100)
+def _delete(table: Table) -> str:
+    return f"DELETE FROM {table.name} WHERE {_is_one_of(table)}"
+
+
+def _is_one_of(table: Table) -> str:
+    return f"({', '.join(table.key)}) IN (SELECT * FROM unnest({_unnested(table.columns[: table.width])}))"
+
+
+def _unnested(columns: Sequence[Column]) -> str:
+    return ", ".join(f"%b::{_ARRAYS[column.type]}" for column in columns)

@@ -96,12 +96,26 @@ class SQLiteConnection:
             arguments = [*chain.from_iterable(batch), *[None] * (table.width * (count - len(batch)))]
             yield from self.execute(_find(columns, table, count), arguments).fetchall()
 
+    def find_newest(self, columns: str, table: Table, keys: Iterable[Sequence[Any]]) -> Iterator[tuple[Any, ...]]:
+        width = table.width - 1
+        for batch in _batches(keys, _MAX_KEYS):
+            count = 1 << (len(batch) - 1).bit_length()
+            arguments = [*chain.from_iterable(batch), *[None] * (width * (count - len(batch)))]
+            yield from self.execute(_find_newest(columns, table, count), arguments).fetchall()
+
     def has_table(self, name: str) -> bool:
         query = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
         return self.execute(query, (name,)).fetchone() is not None
 
     def upsert(self, table: Table, rows: Iterable[Sequence[Any]]) -> None:
-        self._connection.executemany(_upsert(table), rows)
+        self.write(_upsert(table), rows)
+
+    def delete(self, table: Table, keys: Iterable[Sequence[Any]]) -> None:
+        self.write(_delete(table), keys)
+
+    def write(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Execute a statement with each of these rows."""
+        self._connection.executemany(statement, rows)
 
 
 def empty_log(connection: SQLiteConnection) -> bool:
@@ -129,12 +143,39 @@ def _batches(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
 
 @lru_cache(maxsize=100)
 def _find(columns: str, table: Table, count: int) -> str:
-    wanted = ", ".join([f"({', '.join('?' * table.width)})"] * count)
-    names = ", ".join(f"wanted_{name}" for name in table.key)
-    same = " AND ".join(f"{name} = wanted_{name}" for name in table.key)
-    return f"WITH wanted ({names}) AS (VALUES {wanted}) SELECT {columns} FROM wanted CROSS JOIN {table.name} ON {same}"
+    return (
+        f"{_wanted(table.key, count)} SELECT {columns} FROM wanted CROSS JOIN {table.name} ON {_is_wanted(table.key)}"
+    )
+
+
+@lru_cache(maxsize=100)
+def _find_newest(columns: str, table: Table, count: int) -> str:
+    *key, last = table.key
+    newest = f"SELECT MAX({last}) FROM {table.name} AS newest WHERE {_is_wanted(key, 'newest.')}"
+    return (
+        f"{_wanted(key, count)} SELECT {columns} FROM wanted CROSS JOIN {table.name}"
+        f" ON {_is_wanted(key)} AND {last} = ({newest})"
+    )
+
+
+def _wanted(key: Sequence[str], count: int) -> str:
+    rows = ", ".join([f"({', '.join('?' * len(key))})"] * count)
+    return f"WITH wanted ({', '.join(f'wanted_{name}' for name in key)}) AS (VALUES {rows})"
+
+
+def _is_wanted(key: Sequence[str], table: str = "") -> str:
+    return " AND ".join(f"{table}{name} = wanted_{name}" for name in key)
 
 
 @lru_cache(maxsize=100)
 def _upsert(table: Table) -> str:
-    return f"INSERT OR REPLACE INTO {table.name} VALUES ({', '.join('?' * len(table.columns))})"
+    # Only the indexes of columns that change are written.
+    others = ", ".join(f"{column.name} = excluded.{column.name}" for column in table.columns[table.width :])
+    action = f"UPDATE SET {others}" if others else "NOTHING"
+    values = ", ".join("?" * len(table.columns))
+    return f"INSERT INTO {table.name} VALUES ({values}) ON CONFLICT ({', '.join(table.key)}) DO {action}"
+
+
+@lru_cache(maxsize=100)
+def _delete(table: Table) -> str:
+    return f"DELETE FROM {table.name} WHERE {' AND '.join(f'{name} = ?' for name in table.key)}"

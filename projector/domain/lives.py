@@ -18,6 +18,9 @@ Moment: TypeAlias = tuple[int, int]
 NEVER: Final[Moment] = (0, 0)
 """Before every event."""
 
+FOREVER: Final[Moment] = (2**63 - 1, 2**63 - 1)
+"""After every event."""
+
 _EVIDENCE: Final = (GroupCreated, GroupDismissed)
 
 

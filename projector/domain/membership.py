@@ -9,9 +9,10 @@ from msgspec.structs import replace
 
 from projector.domain.events import Event, GroupCreated, MemberChanged, MembersJoined, MembersLeft, Recorded
 from projector.domain.limits import bounded
-from projector.domain.lives import NEVER, UNKNOWN, Lives, Moment, Register, moment_of
+from projector.domain.lives import FOREVER, NEVER, UNKNOWN, Lives, Moment, Register, moment_of
 
 JoinType: TypeAlias = Literal["Created", "Apply", "Invited"]
+OwnRole: TypeAlias = Literal["Admin", "Member"]
 Role: TypeAlias = Literal["Owner", "Admin", "Member"]
 
 
@@ -83,11 +84,21 @@ def evolve(member: Member, recorded: Recorded) -> Member:
             return member
 
 
+def is_present(member: Member) -> bool:
+    """Tell whether a user has joined and not left since. It does not depend on the group."""
+    return member.joined > member.exited
+
+
+def roster_floor(lives: Lives) -> Moment:
+    """Return the moment after which a group's joins count; none count while it is dismissed."""
+    return FOREVER if lives.dismissed else lives.newest_dismissal
+
+
 def standing(member: Member, lives: Lives) -> Standing:
     """Return a user's standing, given the lives of the group."""
-    if member.joined <= member.exited or member.joined <= lives.newest_dismissal:
+    if not is_present(member) or member.joined <= lives.newest_dismissal:
         return OUT
-    return AWAITING if lives.dismissed else MEMBER
+    return MEMBER if member.joined > roster_floor(lives) else AWAITING
 
 
 def name_card(member: Member) -> str | None:
@@ -97,8 +108,11 @@ def name_card(member: Member) -> str | None:
 
 def role(user_id: str, member: Member, owner: Register) -> Role:
     """Return a member's role, given the group's owner register."""
-    if present_owner(owner, member.exited) == user_id:
-        return "Owner"
+    return "Owner" if present_owner(owner, member.exited) == user_id else own_role(member)
+
+
+def own_role(member: Member) -> OwnRole:
+    """Return the role that a member has without being the owner."""
     return "Admin" if member.role.since(member.joined).value == "Admin" else "Member"
 
 

@@ -8,12 +8,23 @@ import msgspec
 from msgspec.structs import replace
 
 from projector.domain import lives as group_lives
-from projector.domain.events import AttributesChanged, Event, OwnerChanged, ProfileFact, Recorded
+from projector.domain.events import (
+    AttributesChanged,
+    Event,
+    GroupFilled,
+    MemberChanged,
+    MembersJoined,
+    MembersLeft,
+    OwnerChanged,
+    ProfileFact,
+    Recorded,
+)
 from projector.domain.limits import ATTRIBUTES, CUSTOM_FIELDS, MapLimit, bounded, bounded_entries
 from projector.domain.lives import NEVER, UNKNOWN, Lives, Moment, Register, moment_of
 
 _EVIDENCE: Final = (ProfileFact, OwnerChanged, AttributesChanged)
 _TEXT_FIELDS = ("name", "introduction", "notification", "face_url", "owner")
+_WITHOUT_TEXTS: Final = (MembersJoined, MembersLeft, MemberChanged, GroupFilled, OwnerChanged)
 
 Status: TypeAlias = Literal["active", "dismissed"]
 
@@ -58,6 +69,39 @@ def evolve(profile: Profile, recorded: Recorded) -> Profile:
         updated_at=max(profile.updated_at, event.occurred_at),
         position=max(profile.position, recorded.position),
         type=group_type,
+    )
+
+
+def concerns_texts(event: Event) -> bool:
+    """Tell whether an event may change more of a profile than its brief part."""
+    return type(event) not in _WITHOUT_TEXTS
+
+
+def brief(profile: Profile) -> Profile:
+    """Return the part of a profile that changes with every event: lives, type, owner, and its newest event."""
+    return Profile(
+        lives=profile.lives,
+        updated_at=profile.updated_at,
+        position=profile.position,
+        type=profile.type,
+        owner=profile.owner,
+    )
+
+
+def texts(profile: Profile) -> Profile:
+    """Return the other part."""
+    return whole(Profile(), profile)
+
+
+def whole(brief: Profile, texts: Profile) -> Profile:
+    """Return the profile that has these two parts."""
+    return replace(
+        texts,
+        lives=brief.lives,
+        updated_at=brief.updated_at,
+        position=brief.position,
+        type=brief.type,
+        owner=brief.owner,
     )
 
 

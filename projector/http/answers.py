@@ -1,49 +1,20 @@
 """The shapes of the answers, which the OpenAPI document describes."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import msgspec
 import msgspec.structs
 from msgspec import Meta
 
 from projector.clock import to_rfc3339
-from projector.domain import membership, profile
 from projector.domain.events import Recorded, UndecodableEvent
-from projector.read_model.groups import GroupState, Membership
+from projector.read_model.groups import RosterPage
 from projector.read_model.rows import MemberEvent
+from projector.read_model.shapes import Group, Member, Time, UserGroup
+from projector.time_travel.past_group import Membership
 
-Time = Annotated[str, Meta(description="RFC 3339, UTC, with milliseconds.", examples=["2022-12-09T08:26:54.123Z"])]
 Cursor = Annotated[str, Meta(description="The cursor of the next page; opaque.")]
-
-
-class Group(msgspec.Struct):
-    """The state of a group; null is unknown, an empty string is known to be empty."""
-
-    group_id: str
-    type: str | None
-    status: profile.Status
-    name: str | None
-    introduction: str | None
-    notification: str | None
-    face_url: str | None
-    owner: str | None
-    custom_fields: dict[str, str]
-    attributes: dict[str, str]
-    member_count: Annotated[int, Meta(ge=0)]
-    member_limit: Annotated[
-        int | None,
-        Meta(description="The member count of the full group; null if it is not full or its roster is incomplete."),
-    ]
-    roster_complete: Annotated[
-        bool, Meta(description="Whether the creation of the group was recorded, and with it the first roster.")
-    ]
-    is_full: bool
-    full_at: Time | None
-    created_at: Time | None
-    dismissed_at: Time | None
-    updated_at: Time
-    position: Annotated[int, Meta(ge=1, description="The position of the newest event of the group.")]
 
 
 class Groups(msgspec.Struct):
@@ -51,17 +22,6 @@ class Groups(msgspec.Struct):
 
     groups: list[Group]
     next: Cursor | None
-
-
-class Member(msgspec.Struct):
-    """A member of a group."""
-
-    user_id: str
-    role: membership.Role
-    name_card: str | None
-    joined_at: Time
-    join_type: membership.JoinType | None
-    operator: str | None
 
 
 class Members(msgspec.Struct):
@@ -72,14 +32,6 @@ class Members(msgspec.Struct):
     roster_complete: bool
     members: list[Member]
     next: Cursor | None
-
-
-class UserGroup(msgspec.Struct):
-    """A group of a user."""
-
-    group_id: str
-    role: membership.Role
-    joined_at: Time
 
 
 class UserGroups(msgspec.Struct):
@@ -151,59 +103,10 @@ class Diff(msgspec.Struct):
     next: Cursor | None
 
 
-def group(state: GroupState) -> Group:
-    known, lives, fullness = state.profile, state.profile.lives, state.fullness
-    member_count, roster_complete = state.roster.member_count, state.roster.lives.roster_complete
-    return Group(
-        group_id=state.group_id,
-        type=known.type.value,
-        status=known.status,
-        name=known.name.value,
-        introduction=known.introduction.value,
-        notification=known.notification.value,
-        face_url=known.face_url.value,
-        owner=membership.present_owner(known.owner, state.owner_exited),
-        custom_fields=profile.current(known.custom_fields),
-        attributes=profile.current(known.attributes),
-        member_count=member_count,
-        member_limit=fullness.member_limit(member_count, roster_complete=roster_complete),
-        roster_complete=roster_complete,
-        is_full=fullness.is_full,
-        full_at=_optional_time(fullness.full_at),
-        created_at=_optional_time(lives.created_at),
-        dismissed_at=_optional_time(lives.dismissed_at),
-        updated_at=to_rfc3339(known.updated_at),
-        position=known.position,
-    )
-
-
-def member(row: Membership) -> Member:
-    return Member(
-        user_id=row.user_id,
-        role=membership.role(row.user_id, row.member, row.owner),
-        name_card=membership.name_card(row.member),
-        joined_at=to_rfc3339(row.member.joined[0]),
-        join_type=row.member.join_type,
-        operator=row.member.operator,
-    )
-
-
-def members(state: GroupState, page: Sequence[Membership], following: str | None) -> Members:
-    return Members(
-        group_id=state.group_id,
-        member_count=state.roster.member_count,
-        roster_complete=state.roster.lives.roster_complete,
-        members=[member(row) for row in page],
-        next=following,
-    )
-
-
-def user_group(row: Membership) -> UserGroup:
-    return UserGroup(
-        group_id=row.group_id,
-        role=membership.role(row.user_id, row.member, row.owner),
-        joined_at=to_rfc3339(row.member.joined[0]),
-    )
+def members(group_id: str, roster: RosterPage, following: str | None) -> Members:
+    """Return a page of members, whose JSON is sent as it is."""
+    page = msgspec.Raw(f"[{','.join(roster.members)}]".encode())
+    return Members(group_id, roster.member_count, roster.roster_complete, cast("list[Member]", page), following)
 
 
 def event(recorded: Recorded) -> Event:
@@ -226,14 +129,14 @@ def history_event(change: MemberEvent, recorded: Recorded) -> HistoryEvent:
 
 
 def diff(
-    earlier: GroupState | None,
-    later: GroupState,
+    earlier: Group | None,
+    later: Group,
     users: Sequence[tuple[str, Membership | None, Membership | None]],
     following: str | None,
 ) -> Diff:
     """Return the differences between two states of a group, and a page of the users whose membership differs."""
     before, after = _fields(earlier), _fields(later)
-    members_of = [(old and member(old), new and member(new)) for _, old, new in users]
+    members_of = [(old and old.shown(), new and new.shown()) for _, old, new in users]
     return Diff(
         group_id=later.group_id,
         fields={
@@ -246,12 +149,8 @@ def diff(
     )
 
 
-def _fields(state: GroupState | None) -> dict[str, Any]:
-    if state is None:
+def _fields(group: Group | None) -> dict[str, Any]:
+    if group is None:
         return {}
-    fields = msgspec.structs.asdict(group(state))
+    fields = msgspec.structs.asdict(group)
     return {name: value for name, value in fields.items() if name not in ("group_id", "updated_at", "position")}
-
-
-def _optional_time(ms: int | None) -> str | None:
-    return None if ms is None else to_rfc3339(ms)

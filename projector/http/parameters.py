@@ -99,10 +99,15 @@ class Parameters(msgspec.Struct, frozen=True):
         """Whether the current state is requested, not an earlier one."""
         return self.at is None and self.position is None
 
-    def following(self, page: Page[_Item], key: Callable[[_Item], str | int | Moment]) -> str | None:
+    def following(self, page: Page[_Item], key: Callable[[_Item], str | int | Moment] | None = None) -> str | None:
         """Return the cursor of the page after this one, None if this is the last; `key` is that of an item."""
         assert self.route.cursor is not None
-        return None if page.is_last else self.route.cursor.encode(key(page[-1]))
+        if page.is_last:
+            return None
+        if page.examined is not None:
+            return self.route.cursor.encode(page.examined)
+        assert key is not None
+        return self.route.cursor.encode(key(page[-1]))
 
 
 def read_parameters(scope: Scope, route: Route) -> Parameters:

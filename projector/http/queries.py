@@ -3,6 +3,8 @@
 from operator import attrgetter, itemgetter
 from typing import Final
 
+import msgspec
+
 from projector.domain.events import Recorded
 from projector.domain.limits import utf8_length
 from projector.event_store import EventStore
@@ -12,9 +14,10 @@ from projector.http import answers
 from projector.http.parameters import Parameters
 from projector.http.problems import Problem
 from projector.read_model.group_filter import GroupFilter
-from projector.read_model.groups import Groups, GroupState
+from projector.read_model.groups import Groups
 from projector.read_model.pages import take_page
 from projector.read_model.query_session import QuerySession
+from projector.read_model.shapes import Group
 from projector.time_travel.cut import Cut
 from projector.time_travel.diff import MemberChange, changed_members
 from projector.time_travel.past_group import PastGroup, membership_size
@@ -22,7 +25,6 @@ from projector.time_travel.past_groups import PastGroups
 from projector.time_travel.span import Span, events_between
 
 _group_id: Final = attrgetter("group_id")
-_user_id: Final = attrgetter("user_id")
 _version: Final = attrgetter("version")
 _position: Final = attrgetter("position")
 _changed_user: Final = itemgetter(0)
@@ -40,25 +42,25 @@ class QueryEndpoints:
             type=parameters.type, status=parameters.status, is_full=parameters.is_full, prefix=parameters.q
         )
         page = session.groups(condition, parameters.cursor or "", parameters.limit)
-        return answers.Groups([answers.group(state) for state in page], parameters.following(page, _group_id))
+        return answers.Groups(page, parameters.following(page, _group_id))
 
-    def group(self, session: QuerySession, parameters: Parameters) -> answers.Group:
-        return answers.group(_state(self._groups_at(session, parameters), parameters))
+    def group(self, session: QuerySession, parameters: Parameters) -> Group:
+        return _group(self._groups_at(session, parameters), parameters)
 
     def members(self, session: QuerySession, parameters: Parameters) -> answers.Members:
         groups = self._groups_at(session, parameters)
-        state = _state(groups, parameters)
-        page = groups.members(parameters.group_id, parameters.cursor or "", parameters.limit)
-        return answers.members(state, page, parameters.following(page, _user_id))
+        if (roster := groups.roster(parameters.group_id, parameters.cursor or "", parameters.limit)) is None:
+            raise _unknown_group(parameters.is_now)
+        return answers.members(parameters.group_id, roster, parameters.following(roster.members))
 
-    def member(self, session: QuerySession, parameters: Parameters) -> answers.Member:
+    def member(self, session: QuerySession, parameters: Parameters) -> msgspec.Raw:
         groups = self._groups_at(session, parameters)
         if (member := groups.member(parameters.group_id, parameters.user_id)) is None:
-            _state(groups, parameters)
+            _group(groups, parameters)
             if parameters.is_now:
                 raise Problem(404, "This user is not a member of this group.")
             raise Problem(404, "This user was not a member of this group at the requested moment.")
-        return answers.member(member)
+        return member
 
     def user_groups(self, session: QuerySession, parameters: Parameters) -> answers.UserGroups:
         groups = self._groups_at(session, parameters)
@@ -66,7 +68,7 @@ class QueryEndpoints:
         if not page and not groups.knows_user(parameters.user_id):
             raise Problem(404, f"No events for this user{_until(parameters.is_now)}.")
         following = parameters.following(page, _group_id)
-        return answers.UserGroups(parameters.user_id, [answers.user_group(row) for row in page], following)
+        return answers.UserGroups(parameters.user_id, page, following)
 
     def member_history(self, session: QuerySession, parameters: Parameters) -> answers.History:
         group_id, user_id, limit = parameters.group_id, parameters.user_id, parameters.limit
@@ -83,7 +85,7 @@ class QueryEndpoints:
         events, states = self._events(session), session.stored_states
         earlier, later = (PastGroup(events, states, parameters.group_id, cut) for cut in _span(session, parameters))
         if (state := later.state()) is None:
-            raise Problem(404, f"No events for this group{_until(parameters.to is None)}.")
+            raise _unknown_group(parameters.to is None)
         page = take_page(changed_members(earlier, later, parameters.cursor or ""), parameters.limit, _change_size)
         return answers.diff(earlier.state(), state, page, parameters.following(page, _changed_user))
 
@@ -127,10 +129,14 @@ def _span(session: QuerySession, parameters: Parameters) -> Span:
     return Span(Cut(reached, -1 if parameters.from_ is None else parameters.from_), Cut(reached, parameters.to))
 
 
-def _state(groups: Groups, parameters: Parameters) -> GroupState:
-    if (state := groups.group(parameters.group_id)) is None:
-        raise Problem(404, f"No events for this group{_until(parameters.is_now)}.")
-    return state
+def _group(groups: Groups, parameters: Parameters) -> Group:
+    if (group := groups.group(parameters.group_id)) is None:
+        raise _unknown_group(parameters.is_now)
+    return group
+
+
+def _unknown_group(is_now: bool) -> Problem:
+    return Problem(404, f"No events for this group{_until(is_now)}.")
 
 
 def _until(is_now: bool) -> str:

@@ -9,9 +9,10 @@ from projector.http import answers
 from projector.http.cursors import Cursor, moment, number
 from projector.http.parameters import Parameters
 from projector.http.queries import QueryEndpoints
+from projector.read_model import shapes
 from projector.read_model.query_session import QuerySession
 
-Endpoint: TypeAlias = Callable[[QueryEndpoints, QuerySession, Parameters], msgspec.Struct]
+Endpoint: TypeAlias = Callable[[QueryEndpoints, QuerySession, Parameters], msgspec.Struct | msgspec.Raw]
 
 _PAGE: Final = ("limit", "cursor")
 _WHEN: Final = ("at", "position")
@@ -57,7 +58,7 @@ ROUTES: Final = (
         path="/v1/groups/{group_id}",
         endpoint=QueryEndpoints.group,
         parameters=_WHEN,
-        answer=answers.Group,
+        answer=shapes.Group,
         operation_id="getGroup",
         summary="Get a group",
         description="The current state, or that of an earlier moment.",
@@ -78,7 +79,7 @@ ROUTES: Final = (
         path="/v1/groups/{group_id}/members/{user_id}",
         endpoint=QueryEndpoints.member,
         parameters=_WHEN,
-        answer=answers.Member,
+        answer=shapes.Member,
         operation_id="getMember",
         summary="Get a member of a group",
         description="404 if the user is not a member, or was not at the requested moment.",

@@ -19,6 +19,11 @@ class StreamSlice:
         self._last_version = blocks.last_version(block)
 
     @property
+    def begins_block(self) -> bool:
+        """Whether the oldest event is the first of the block."""
+        return self.events[0].version == self._last_version - blocks.SIZE + 1
+
+    @property
     def ends_block(self) -> bool:
         """Whether the newest event is the last of the block."""
         return self.events[-1].version == self._last_version

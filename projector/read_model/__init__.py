@@ -7,11 +7,11 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from projector.domain.fullness import Fullness
+from projector.domain.lives import Moment
 from projector.domain.profile import Profile
 from projector.read_model.blocks import Block
 from projector.read_model.query_session import QuerySession
-from projector.read_model.rows import MemberRow, Roster, RosterSnapshot, RosterUsers, StreamSnapshot
+from projector.read_model.rows import GroupRow, GroupSnapshot, MemberVersion, RosterUsers
 from projector.read_model.unit_of_work import ReadTransaction, UnitOfWork
 
 
@@ -51,8 +51,8 @@ class ReadModel(Protocol):
 class DraftReadModel(ReadModel, Protocol):
     """A read model that is filled fast and cannot be used before it is finished."""
 
-    def append(self, shard: str, projections: Iterable[str]) -> None:
-        """Add these projections' rows from a finished shard, by its name; their keys are above all keys here."""
+    def append(self, shard: str) -> None:
+        """Add the rows from a finished shard, by its name; their keys are above all keys here."""
 
     def finish(self) -> None:
         """Create the indexes, make everything durable, and close every connection."""
@@ -77,45 +77,47 @@ class Tables(Protocol):
     Lookups return only what exists, save methods insert rows or replace those with the same key.
     """
 
-    def rosters(self, group_ids: Iterable[str]) -> dict[str, Roster]: ...
+    def groups(self, group_ids: Iterable[str]) -> dict[str, GroupRow]: ...
 
-    def members(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], MemberRow]:
-        """Look up rows by (group, user)."""
+    def save_groups(self, groups: Iterable[GroupRow]) -> None: ...
 
-    def present(self, group_id: str) -> Iterator[MemberRow]:
-        """Yield a group's rows whose standing is member or awaiting."""
+    def texts(self, group_ids: Iterable[str]) -> dict[str, Profile]:
+        """Look up the texts of profiles."""
 
-    def present_users(self, group_id: str) -> Iterator[str]:
-        """Yield only the user ids of the same rows."""
+    def save_texts(self, texts: Mapping[str, Profile]) -> None: ...
 
-    def save_rosters(self, rosters: Mapping[str, Roster]) -> None: ...
+    def members(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], MemberVersion]:
+        """Look up the newest versions by (group, user)."""
 
-    def save_members(self, rows: Iterable[MemberRow]) -> None: ...
+    def count_present(self, group_id: str, since: Moment) -> int:
+        """Count the users who are present and joined after a moment."""
 
-    def save_earlier_members(self, rows: Iterable[MemberRow]) -> None:
-        """Save versions of rows that newer ones have replaced."""
+    def present_users(self, group_id: str, since: Moment) -> Iterator[str]:
+        """Yield the same users."""
 
-    def save_roster_snapshots(self, snapshots: Iterable[RosterSnapshot]) -> None: ...
+    def save_present(self, newest: Iterable[MemberVersion]) -> None:
+        """Save users who are present."""
+
+    def save_absent(self, newest: Iterable[MemberVersion]) -> None:
+        """Save users who are not present."""
+
+    def delete_present(self, keys: Iterable[tuple[str, str]]) -> None:
+        """Delete users who are not present any more, by (group, user)."""
+
+    def save_earlier(self, versions: Iterable[MemberVersion]) -> None:
+        """Save versions that newer ones have replaced."""
 
     def last_roster_users(self, group_id: str) -> tuple[int, int] | None:
         """Return the version of a group's newest RosterUsers, and the number of users in it."""
 
     def save_roster_users(self, users: RosterUsers) -> None: ...
 
-    def profiles(self, group_ids: Iterable[str]) -> dict[str, Profile]: ...
+    def save_snapshots(self, snapshots: Iterable[tuple[str, GroupSnapshot]]) -> None: ...
 
-    def save_profiles(self, profiles: Mapping[str, Profile]) -> None: ...
+    def blocks(self, keys: Iterable[tuple[str, int]]) -> dict[str, Block]:
+        """Look up one block of each group, by (group, number)."""
 
-    def save_profile_snapshots(self, snapshots: Iterable[StreamSnapshot[Profile]]) -> None: ...
-
-    def fullness(self, group_ids: Iterable[str]) -> dict[str, Fullness]: ...
-
-    def save_fullness(self, fullness: Mapping[str, Fullness]) -> None: ...
-
-    def save_fullness_snapshots(self, snapshots: Iterable[StreamSnapshot[Fullness]]) -> None: ...
-
-    def blocks(self, keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Block]:
-        """Look up blocks by (group, number)."""
+    def delete_blocks(self, keys: Iterable[tuple[str, int]]) -> None: ...
 
     def save_blocks(self, blocks: Iterable[Block]) -> None: ...
 

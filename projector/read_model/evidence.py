@@ -4,16 +4,15 @@ from typing import Final
 
 import msgspec
 
-from projector.domain.fullness import Fullness
-from projector.domain.lives import Lives
 from projector.domain.membership import Member
 from projector.domain.profile import Profile
+from projector.read_model.rows import GroupEvidence, GroupSnapshot
 
 _encoder: Final = msgspec.json.Encoder(order="sorted")
 decode_member: Final = msgspec.json.Decoder(Member).decode
-decode_lives: Final = msgspec.json.Decoder(Lives).decode
-decode_profile: Final = msgspec.json.Decoder(Profile).decode
-decode_fullness: Final = msgspec.json.Decoder(Fullness).decode
+decode_group: Final = msgspec.json.Decoder(GroupEvidence).decode
+decode_texts: Final = msgspec.json.Decoder(Profile).decode
+decode_snapshot: Final = msgspec.json.Decoder(GroupSnapshot).decode
 decode_users: Final = msgspec.json.Decoder(list[str]).decode
 
 

@@ -9,8 +9,16 @@ from typing import Final
 
 from projector.clock import now_ms
 from projector.read_model import ReadModelUnavailable
+from projector.read_model.schema import SCHEMA_VERSION
 
 _SUFFIXES: Final = ("", "-wal", "-shm", "-journal")
+_FIRST_IN_NAMES: Final = 3
+"""The first schema version that the names of the files contain; those of earlier versions share one name."""
+
+
+def live_path(path: str, schema_version: int = SCHEMA_VERSION) -> str:
+    """Return the link to the live read model of a schema version, beside those of other versions."""
+    return path if schema_version < _FIRST_IN_NAMES else f"{path}-v{schema_version}"
 
 
 class GenerationFiles:
@@ -63,9 +71,23 @@ class GenerationFiles:
                         Path(f"{path}{suffix}").unlink(missing_ok=True)
                 _sync(self._live.parent)
 
+    def delete_all(self) -> None:
+        """Delete every file and both links. Raises ReadModelUnavailable."""
+        with os_errors_as_unavailable():
+            self._live.unlink(missing_ok=True)
+            self._previous.unlink(missing_ok=True)
+            self.delete_unused()
+            for suffix in (".lock", ".worker"):
+                Path(f"{self._live}{suffix}").unlink(missing_ok=True)
+
     def _files(self) -> list[Path]:
         candidates = self._live.parent.glob(f"{glob.escape(self._live.name)}.*")
         return [path for path in candidates if path.suffix[1:].isdigit()]
+
+
+def earlier_files(path: str) -> list[GenerationFiles]:
+    """Return the files of each earlier schema version."""
+    return [GenerationFiles(live_path(path, version)) for version in range(_FIRST_IN_NAMES - 1, SCHEMA_VERSION)]
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Final, NamedTuple, Protocol
 
@@ -31,10 +31,8 @@ class Generation(Protocol):
     def shard(self, number: int) -> Generation:
         """Return a generation that another process may fill, to be appended to this one; numbers start at 1."""
 
-    def create(
-        self, versions: Mapping[str, int], *, from_scratch: Collection[str], forgotten_through: int
-    ) -> DraftReadModel:
-        """Create it with the projections of `versions`: those in `from_scratch` empty, the others copied from live.
+    def create(self, versions: Mapping[str, int], forgotten_through: int) -> DraftReadModel:
+        """Create it, empty, for projections of these versions.
 
         It is recorded that it names the accounts of forgettings up to `forgotten_through` by their pseudonyms.
         """
@@ -65,7 +63,10 @@ class Generations(Protocol):
         """Return the previous generation, if any. Requires the right to rebuild."""
 
     def drop_previous(self) -> None:
-        """Delete the previous generation when the rebuild ends. Requires the right to rebuild."""
+        """Delete the previous generation when the rebuild ends, and those of earlier schema versions at once.
+
+        Requires the right to rebuild.
+        """
 
     def report_progress(self, progress: RebuildProgress) -> None:
         """Publish the progress to all processes. Requires the right to rebuild."""

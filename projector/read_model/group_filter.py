@@ -1,13 +1,17 @@
-"""The filter of the list of groups, and the SQL for a page of the list."""
+"""The filter of the list of groups, and the search for a page of their ids, which examines few rows."""
 
 import sys
-from collections.abc import Iterable
-from typing import NamedTuple, TypeAlias
+from collections.abc import Sequence
+from typing import Final, NamedTuple, TypeAlias
 
+from projector.database import Connection
+from projector.read_model.pages import MAX_EXAMINED
 from projector.read_model.schema import INDEXED_LENGTH, indexed_part
 
-_Condition: TypeAlias = tuple[str, str]
-"""An SQL expression with one placeholder, and the argument for it."""
+_Condition: TypeAlias = tuple[str, tuple[str, ...]]
+"""An SQL expression with placeholders, and the arguments for them."""
+
+_NAMED: Final = "profiles INDEXED BY profiles_by_name"
 
 
 class GroupFilter(NamedTuple):
@@ -22,59 +26,120 @@ class GroupFilter(NamedTuple):
     prefix: str | None = None
 
 
-def page_query(group_filter: GroupFilter, after: str, limit: int) -> tuple[str, list[str | int]]:
-    """Return a query, and its arguments, for ids of groups that meet a filter, after the id `after`.
+class FoundGroups(NamedTuple):
+    """Ids in order. If `examined` is not None, only groups up to this id were examined, and others follow."""
 
-    The first `limit` of these ids are among the results; there may be more, in any order.
-    """
-    group_id = _id_column(group_filter)
-    prefix = group_filter.prefix
-    if not prefix:
-        return _first_ids(group_filter, [(f"{group_id} > ?", after)], limit)
-    # A query for each of the two indexes, by id and by name. Both are limited to a page, since either may fill it.
-    start = (f"{group_id} > ?", after) if after >= prefix else (f"{group_id} >= ?", prefix)
-    by_id, id_arguments = _first_ids(group_filter, [start, *_below_end(group_id, prefix)], limit)
-    named = [(f"{group_id} > ?", after), *_with_prefix("profiles.name", prefix)]
-    if part := _always_indexed(prefix):
-        named += _with_prefix(indexed_part("profiles.name"), part)
-    by_name, name_arguments = _first_ids(group_filter, named, limit, hint=" INDEXED BY profiles_by_name")
-    return (
-        f"SELECT * FROM ({by_id}) AS by_id UNION SELECT * FROM ({by_name}) AS by_name",
-        [*id_arguments, *name_arguments],
-    )
+    ids: list[str]
+    examined: str | None = None
 
 
-def _first_ids(
-    group_filter: GroupFilter, bounds: Iterable[_Condition], limit: int, *, hint: str = ""
-) -> tuple[str, list[str | int]]:
-    """Return a query, and its arguments, for the first ids within bounds that meet the filter, apart from its prefix.
+class GroupSearch:
+    """Searches for the first ids after `after` of groups that meet a filter, at most `limit`."""
 
-    `hint` names the index to use on `profiles`.
-    """
-    group_id = _id_column(group_filter)
+    def __init__(self, connection: Connection, group_filter: GroupFilter, after: str, limit: int) -> None:
+        self._connection = connection
+        self._conditions = _conditions(group_filter)
+        self._index = _index(group_filter)
+        self._after = after
+        self._limit = limit
+        self._prefix = group_filter.prefix or ""
+
+    def run(self) -> FoundGroups:
+        if not self._prefix:
+            return self._by_id([], MAX_EXAMINED)
+        # A group may have the prefix in its id or in its name; each of the two has an index.
+        half = MAX_EXAMINED // 2
+        named = _with_prefix("name", self._prefix)
+        if part := _always_indexed(self._prefix):
+            named += _with_prefix(indexed_part("name"), part)
+        if self._count_named(named, half) == half:
+            either = _any_of(_with_prefix("group_id", self._prefix), _with_prefix("name", self._prefix))
+            return self._by_id([], half, either)
+        by_id = self._by_id(_with_prefix("groups.group_id", self._prefix), half)
+        ids = sorted({*by_id.ids, *self._by_name(named)})
+        if by_id.examined is not None:
+            ids = [group_id for group_id in ids if group_id <= by_id.examined]
+        return FoundGroups(ids[: self._limit], by_id.examined)
+
+    def _by_id(self, bounds: list[_Condition], max_examined: int, *others: _Condition) -> FoundGroups:
+        """Examine groups in the order of their ids, within bounds."""
+        # Only the higher of two lower bounds: a database may begin at the other.
+        start = [] if bounds and self._after < self._prefix else [("groups.group_id > ?", (self._after,))]
+        bounds = bounds[1:] if start else bounds
+        where, arguments = _all_of([*start, *self._index.conditions, *bounds])
+        examined = (
+            f"SELECT groups.group_id, type, status, is_full, name FROM groups{self._index.hint}"
+            " LEFT JOIN profiles ON profiles.group_id = groups.group_id"
+            f" WHERE {where} ORDER BY groups.group_id"
+        )
+        rest = [*others, *(each for each in self._conditions if each not in self._index.conditions)]
+        if not rest:
+            return FoundGroups(self._ids(f"{examined} LIMIT ?", [*arguments, self._limit]))
+        # The rows examined keep their order; to sort them again would be to examine all.
+        meets, more_arguments = _all_of(rest)
+        query = f"SELECT group_id FROM ({examined} LIMIT ?) AS examined WHERE {meets} LIMIT ?"
+        ids = self._ids(query, [*arguments, max_examined, *more_arguments, self._limit])
+        if len(ids) == self._limit:
+            return FoundGroups(ids)
+        last = self._ids(f"{examined} LIMIT 1 OFFSET ?", [*arguments, max_examined - 1])
+        return FoundGroups(ids, last[0] if last else None)
+
+    def _by_name(self, named: list[_Condition]) -> list[str]:
+        where, arguments = _all_of([*named, ("profiles.group_id > ?", (self._after,)), *self._conditions])
+        source = f"{_NAMED} CROSS JOIN groups ON groups.group_id = profiles.group_id"
+        query = f"SELECT groups.group_id FROM {source} WHERE {where} ORDER BY groups.group_id LIMIT ?"
+        return self._ids(query, [*arguments, self._limit])
+
+    def _count_named(self, named: list[_Condition], limit: int) -> int:
+        where, arguments = _all_of(named)
+        query = f"SELECT COUNT(*) FROM (SELECT 1 FROM {_NAMED} WHERE {where} LIMIT ?) AS named"
+        return int(self._connection.execute(query, (*arguments, limit)).fetchone()[0])
+
+    def _ids(self, query: str, arguments: Sequence[str | int]) -> list[str]:
+        return [row[0] for row in self._connection.execute(query, arguments)]
+
+
+class _Index(NamedTuple):
+    """The index whose groups are examined, and the conditions that all of them meet."""
+
+    hint: str = ""
+    conditions: tuple[_Condition, ...] = ()
+
+
+def _index(group_filter: GroupFilter) -> _Index:
+    """Return the index that leaves the fewest groups, as far as can be told."""
     if group_filter.is_full:
-        source = "fullness INDEXED BY fullness_full CROSS JOIN profiles ON profiles.group_id = fullness.group_id"
-    else:
-        source = f"profiles{hint} LEFT JOIN fullness ON fullness.group_id = profiles.group_id"
-    conditions = [*bounds]
+        return _Index(" INDEXED BY groups_full", (_IS_FULL,))
     if group_filter.type is not None:
-        conditions.append(("profiles.type = ?", group_filter.type))
-        if _always_indexed(group_filter.type) == group_filter.type:
-            conditions.append((f"{indexed_part('profiles.type')} = ?", group_filter.type))
+        return _Index(" INDEXED BY groups_by_type", (("type = ?", (group_filter.type,)),))
     if group_filter.status is not None:
-        conditions.append(("profiles.status = ?", group_filter.status))
-    expressions = [expression for expression, _ in conditions]
+        return _Index(" INDEXED BY groups_by_status", (("status = ?", (group_filter.status,)),))
+    return _Index()
+
+
+_IS_FULL: Final[_Condition] = ("is_full = 1", ())
+
+
+def _conditions(group_filter: GroupFilter) -> list[_Condition]:
+    conditions: list[_Condition] = []
+    if group_filter.type is not None:
+        conditions.append(("type = ?", (group_filter.type,)))
+    if group_filter.status is not None:
+        conditions.append(("status = ?", (group_filter.status,)))
     if group_filter.is_full is not None:
-        expressions.append("is_full = 1" if group_filter.is_full else "COALESCE(is_full, 0) = 0")
-    return (
-        f"SELECT {group_id} FROM {source} WHERE {' AND '.join(expressions)} ORDER BY {group_id} LIMIT ?",
-        [*(argument for _, argument in conditions), limit],
-    )
+        conditions.append(_IS_FULL if group_filter.is_full else ("is_full = 0", ()))
+    return conditions
 
 
-def _id_column(group_filter: GroupFilter) -> str:
-    """Return the id of the table that is read first, in the order of its ids."""
-    return "fullness.group_id" if group_filter.is_full else "profiles.group_id"
+def _all_of(conditions: Sequence[_Condition]) -> tuple[str, list[str | int]]:
+    where = " AND ".join(expression for expression, _ in conditions)
+    return where, [argument for _, arguments in conditions for argument in arguments]
+
+
+def _any_of(*alternatives: Sequence[_Condition]) -> _Condition:
+    parts = [_all_of(conditions) for conditions in alternatives]
+    expression = " OR ".join(f"({where})" for where, _ in parts)
+    return f"({expression})", tuple(str(argument) for _, arguments in parts for argument in arguments)
 
 
 def _always_indexed(text: str) -> str:
@@ -86,13 +151,10 @@ def _always_indexed(text: str) -> str:
 
 
 def _with_prefix(column: str, prefix: str) -> list[_Condition]:
-    return [(f"{column} >= ?", prefix), *_below_end(column, prefix)]
-
-
-def _below_end(column: str, prefix: str) -> list[_Condition]:
-    """Return the upper bound of the texts that start with a prefix, if they have one."""
+    """Return the bounds of the texts that start with a prefix; some prefixes have no upper one."""
+    lowest: _Condition = (f"{column} >= ?", (prefix,))
     end = _end_of_prefix(prefix)
-    return [] if end is None else [(f"{column} < ?", end)]
+    return [lowest] if end is None else [lowest, (f"{column} < ?", (end,))]
 
 
 def _end_of_prefix(prefix: str) -> str | None:

@@ -2,50 +2,37 @@
 
 from typing import NamedTuple, Protocol
 
-from projector.domain.fullness import Fullness
-from projector.domain.lives import NEVER, UNKNOWN, Moment, Register
-from projector.domain.membership import Member
-from projector.domain.profile import Profile
+import msgspec
+
 from projector.read_model.pages import Page
-from projector.read_model.rows import Roster
+from projector.read_model.shapes import Group, UserGroup
 
 
-class GroupState(NamedTuple):
-    """Everything known about one group; `owner_exited` is the newest exit of the user in its owner register."""
+class RosterPage(NamedTuple):
+    """A page of a group's members, by user id, as JSON texts; and the whole roster's size."""
 
-    group_id: str
-    profile: Profile
-    roster: Roster = Roster()
-    fullness: Fullness = Fullness()
-    owner_exited: Moment = NEVER
-
-
-class Membership(NamedTuple):
-    """One member of one group, with the group's owner register, which decides the role."""
-
-    group_id: str
-    user_id: str
-    member: Member
-    owner: Register = UNKNOWN
+    member_count: int
+    roster_complete: bool
+    members: Page[str]
 
 
 class Groups(Protocol):
     """Groups and members at one moment. Pages begin after an id and are ordered by id, compared by code point.
 
-    They end at `limit`, or earlier if what they hold is large.
+    They end at `limit`, or earlier if what they hold is large, or if much had to be read to find it.
     """
 
-    def group(self, group_id: str) -> GroupState | None:
+    def group(self, group_id: str) -> Group | None:
         """Return a group, None if it has no events."""
 
-    def members(self, group_id: str, after: str, limit: int) -> Page[Membership]:
-        """Return a page of a group's members."""
+    def roster(self, group_id: str, after: str, limit: int) -> RosterPage | None:
+        """Return a page of a group's members, None if the group has no events."""
 
-    def member(self, group_id: str, user_id: str) -> Membership | None:
-        """Return a member, None if the user is not one."""
+    def member(self, group_id: str, user_id: str) -> msgspec.Raw | None:
+        """Return a member as JSON, None if the user is not one."""
 
     def knows_user(self, user_id: str) -> bool:
         """Return whether any group has events about the user."""
 
-    def groups_of(self, user_id: str, after: str, limit: int) -> Page[Membership]:
-        """Return a page of a user's memberships."""
+    def groups_of(self, user_id: str, after: str, limit: int) -> Page[UserGroup]:
+        """Return a page of a user's groups."""

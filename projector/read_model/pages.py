@@ -9,13 +9,20 @@ _Item = TypeVar("_Item")
 MAX_PAGE_BYTES: Final = 4 * 1024 * 1024
 """A page has at most as many bytes, or a single item."""
 
+MAX_EXAMINED: Final = 10_000
+"""Rows that are read to find the items of a page. If that many hold too few items, the page is short, or empty."""
+
 
 class Page(list[_Item]):
-    """Consecutive items of a list; `is_last` if none follow them."""
+    """Consecutive items of a list; `is_last` if none follow them.
 
-    def __init__(self, items: Iterable[_Item], *, is_last: bool) -> None:
+    The next page begins after `examined` if that is not None, and else after the last item.
+    """
+
+    def __init__(self, items: Iterable[_Item], *, is_last: bool, examined: str | None = None) -> None:
         super().__init__(items)
         self.is_last = is_last
+        self.examined = examined
 
 
 def take_page(items: Iterable[_Item], limit: int, size_of: Callable[[_Item], int]) -> Page[_Item]:

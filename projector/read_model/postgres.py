@@ -1,6 +1,6 @@
 """The read model on PostgreSQL: a schema for each generation, and a table that names the live one."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import Any, Final
@@ -12,20 +12,26 @@ from projector.database.postgres_server import PostgresServer
 from projector.read_model import NoReadModel, ReadModelUnavailable
 from projector.read_model.generations import MISSING, require_schema
 from projector.read_model.query_session import QuerySession
-from projector.read_model.schema import POSTGRES_INDEXES, REPLACED_POSTGRES_INDEXES, TABLES
+from projector.read_model.schema import POSTGRES_INDEXES, SCHEMA_VERSION, TABLES
 from projector.read_model.unit_of_work import ReadTransaction, UnitOfWork, commit_or_roll_back
 
-LIVE: Final = "live"
+
+def schema_name(number: int | str) -> str:
+    """Return the name of the PostgreSQL schema of the generation with a number."""
+    return f"read_model_v{SCHEMA_VERSION}_{number}"
+
+
+LIVE: Final = f"live-v{SCHEMA_VERSION}"
 WRITING_LOCK: Final = 0x70726F77
 """Advisory lock, together with a generation's number: held by the one transaction that writes the generation."""
 
-LEADING_LOCK: Final = 0x70726F6C
-"""Advisory lock: held by the connection of the process that projects."""
+LEADING_LOCK: Final = f"{0x70726F6C}, {SCHEMA_VERSION}"
+"""Advisory lock: held by the connection of the process that projects into read models of this schema version."""
 
 _MAX_TRIES: Final = 10
 _READ_ONLY: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _SELECT_LIVE: Final = (
-    "SELECT set_config('search_path', 'read_model_' || generation, true), generation, schema_version"
+    f"SELECT set_config('search_path', '{schema_name('')}' || generation, true), generation, schema_version"
     " FROM public.read_models WHERE name = %s"
 )
 
@@ -65,7 +71,7 @@ class GenerationConnection:
         try:
             if self._number is None:
                 return connection, self._select_live(connection)
-            connection.execute("SELECT set_config('search_path', %s, true)", (f"read_model_{self._number}",))
+            connection.execute("SELECT set_config('search_path', %s, true)", (schema_name(self._number),))
         except BaseException:
             _roll_back(connection)
             raise
@@ -114,7 +120,6 @@ class PostgresReadModel:
     ) -> None:
         self._generation = GenerationConnection(server, number, timeout_s=timeout_s, settings=settings)
         self._leading: psycopg.Connection[Any] | None = None
-        self._checked: int | None = None
 
     @contextmanager
     def transaction(self) -> Iterator[UnitOfWork]:
@@ -126,14 +131,14 @@ class PostgresReadModel:
         with unavailable:
             connection = self._generation.connection()
             if self._leading is not connection:
-                ((is_ours,),) = connection.execute("SELECT pg_try_advisory_lock(%s)", (LEADING_LOCK,)).fetchall()
+                ((is_ours,),) = connection.execute(f"SELECT pg_try_advisory_lock({LEADING_LOCK})").fetchall()
                 self._leading = connection if is_ours else None
         return self._leading is not None
 
     def step_down(self) -> None:
         if self._leading is not None:
             with unavailable:
-                self._leading.execute("SELECT pg_advisory_unlock(%s)", (LEADING_LOCK,))
+                self._leading.execute(f"SELECT pg_advisory_unlock({LEADING_LOCK})")
             self._leading = None
 
     @contextmanager
@@ -145,15 +150,7 @@ class PostgresReadModel:
         self._generation.close()
 
     def _begin(self) -> PostgresConnection:
-        connection, number = self._generation.begin_exclusive()
-        if number != self._checked:
-            try:
-                replaced = _replace_indexes(connection)
-            except BaseException:
-                _roll_back(connection)
-                raise
-            self._checked = None if replaced else number
-        return PostgresConnection(connection)
+        return PostgresConnection(self._generation.begin_exclusive()[0])
 
 
 class PostgresDraft(PostgresReadModel):
@@ -162,7 +159,7 @@ class PostgresDraft(PostgresReadModel):
     def __init__(self, server: PostgresServer, number: int) -> None:
         super().__init__(server, number, settings=("statement_timeout = 0", "synchronous_commit = off"))
 
-    def append(self, shard: str, projections: Iterable[str]) -> None:
+    def append(self, shard: str) -> None:
         pass  # all shards are in the same tables
 
     def finish(self) -> None:
@@ -207,20 +204,6 @@ class PostgresQueries:
 
 def _begin_reading(generation: GenerationConnection) -> PostgresConnection:
     return PostgresConnection(generation.begin(_READ_ONLY)[0])
-
-
-def _replace_indexes(connection: psycopg.Connection[Any]) -> bool:
-    """Replace the indexes that an earlier version created; return whether there were any."""
-    names = ", ".join(f"to_regclass('{name}')" for name in REPLACED_POSTGRES_INDEXES)
-    (replaced,) = connection.execute(f"SELECT {names}").fetchall()
-    if not any(replaced):
-        return False
-    connection.execute("SET LOCAL statement_timeout = 0")
-    for name in REPLACED_POSTGRES_INDEXES:
-        connection.execute(f"DROP INDEX IF EXISTS {name}")
-    for index in POSTGRES_INDEXES:
-        connection.execute(index.statement)
-    return True
 
 
 def _roll_back(connection: psycopg.Connection[Any]) -> None:

@@ -1,44 +1,55 @@
-"""Queries of the present state, in SQL for both databases. Each uses an index; its cost is bounded by its result."""
+"""Queries of the present state, in SQL for both databases. Each uses an index; its cost is bounded."""
 
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, cast
 
+import msgspec
+
+from projector.clock import to_rfc3339
 from projector.database import Connection
-from projector.domain.fullness import Fullness
 from projector.domain.limits import utf8_length
-from projector.domain.lives import NEVER, Register
-from projector.read_model.evidence import decode_fullness, decode_lives, decode_member, decode_profile
-from projector.read_model.group_filter import GroupFilter, page_query
-from projector.read_model.groups import GroupState, Membership
-from projector.read_model.pages import MAX_PAGE_BYTES, Page, take_page
-from projector.read_model.rows import Mark, Roster, SetAside
+from projector.domain.lives import NEVER, Moment
+from projector.read_model.group_filter import GroupFilter, GroupSearch
+from projector.read_model.groups import RosterPage
+from projector.read_model.pages import MAX_EXAMINED, MAX_PAGE_BYTES, Page, take_page
+from projector.read_model.rows import Mark, SetAside
+from projector.read_model.shapes import Group, UserGroup, as_owner, optional_time
 from projector.read_model.stored_states import StoredStates
 from projector.read_model.unit_of_work import read_forgotten_through, read_mark, set_aside_events
 
+_TEXTS: Final = "name, introduction, notification, face_url, custom_fields, attributes"
 _SELECT_GROUPS: Final = (
-    "SELECT profiles.group_id, profiles.evidence, member_count, lives,"
-    " fullness.evidence AS fullness_evidence, members.evidence AS owner_evidence"
-    " FROM profiles LEFT JOIN fullness ON fullness.group_id = profiles.group_id"
-    " LEFT JOIN rosters ON rosters.group_id = profiles.group_id"
-    " LEFT JOIN members ON members.group_id = profiles.group_id AND members.user_id = profiles.owner"
-    " WHERE profiles.group_id"
-)
-_SELECT_MEMBERS: Final = (
-    "SELECT members.group_id, members.user_id, owner_at, owner_position, owner, members.evidence"
-    " FROM members INDEXED BY {index} LEFT JOIN profiles ON profiles.group_id = members.group_id WHERE standing = 1"
+    "SELECT groups.group_id, type, status, name, introduction, notification, face_url, owner, custom_fields,"
+    " attributes, member_count, member_limit, roster_complete, is_full, full_at, created_at, dismissed_at,"
+    " updated_at, position FROM groups LEFT JOIN profiles ON profiles.group_id = groups.group_id"
+    " WHERE groups.group_id"
 )
 _SELECT_ROSTER: Final = (
-    _SELECT_MEMBERS.format(index="members_present")
-    + " AND members.group_id = ? AND user_id > ? ORDER BY user_id LIMIT ?"
+    "SELECT member_count, roster_complete, owner, roster_floor_at, roster_floor_position FROM groups WHERE group_id = ?"
 )
-_SELECT_MEMBER: Final = _SELECT_MEMBERS.format(index="members_present") + " AND members.group_id = ? AND user_id = ?"
+_OF_ROSTER: Final = "FROM members WHERE group_id = ? AND user_id > ?"
+# The rows examined keep their order; to sort them again would be to examine all.
+_SELECT_ABOVE_FLOOR: Final = (
+    f"SELECT shown FROM (SELECT shown, joined_at, joined_position {_OF_ROSTER} ORDER BY user_id LIMIT {MAX_EXAMINED})"
+    " AS examined WHERE (joined_at, joined_position) > (?, ?) LIMIT ?"
+)
+_ABOVE_FLOOR: Final = "(joined_at, joined_position) > (roster_floor_at, roster_floor_position)"
+_SELECT_MEMBER: Final = (
+    "SELECT shown, owner FROM members CROSS JOIN groups ON groups.group_id = members.group_id"
+    f" WHERE members.group_id = ? AND user_id = ? AND {_ABOVE_FLOOR}"
+)
+_OF_USER: Final = "FROM members INDEXED BY members_by_user{joined} WHERE user_id = ? AND members.group_id > ?"
 _SELECT_GROUPS_OF: Final = (
-    _SELECT_MEMBERS.format(index="members_by_user")
-    + " AND user_id = ? AND members.group_id > ? ORDER BY members.group_id LIMIT ?"
+    "SELECT members.group_id, user_id = owner, role, joined_at "
+    + _OF_USER.format(joined=" CROSS JOIN groups ON groups.group_id = members.group_id")
+    + f" AND {_ABOVE_FLOOR}"
 )
 
 
-_GroupRow: TypeAlias = tuple[str, str, int | None, str | None, str | None, str | None]
-_MembershipRow: TypeAlias = tuple[str, str, int | None, int | None, str | None, str]
+class _UserId(msgspec.Struct):
+    user_id: str
+
+
+_decode_user_id: Final = msgspec.json.Decoder(_UserId).decode
 
 
 class Counts(NamedTuple):
@@ -73,35 +84,56 @@ class QuerySession:
         """Return the newest forgetting when this read model was built."""
         return read_forgotten_through(self._connection)
 
-    def group(self, group_id: str) -> GroupState | None:
-        row = self._connection.execute(_SELECT_GROUPS + " = ?", (group_id,)).fetchone()
-        return _group_state(row) if row else None
+    def group(self, group_id: str) -> Group | None:
+        row = self._row(_SELECT_GROUPS + " = ?", (group_id,))
+        return _group(row) if row else None
 
-    def groups(self, group_filter: GroupFilter, after: str, limit: int) -> Page[GroupState]:
+    def groups(self, group_filter: GroupFilter, after: str, limit: int) -> Page[Group]:
         """Return a page of the groups that meet a filter, after an id, by id."""
-        query, arguments = page_query(group_filter, after, limit + 1)
+        found = GroupSearch(self._connection, group_filter, after, limit + 1).run()
+        if not found.ids:
+            return Page([], is_last=found.examined is None, examined=found.examined)
         rows = self._connection.bounded(
-            f"{_SELECT_GROUPS} IN ({query}) ORDER BY 1 LIMIT ?",
-            (*arguments, limit + 1),
+            f"{_SELECT_GROUPS} IN ({', '.join('?' * len(found.ids))}) ORDER BY 1",
+            found.ids,
             order="group_id",
-            text="evidence",
+            text=f"CONCAT({_TEXTS})",
             max_bytes=MAX_PAGE_BYTES,
         )
-        page = take_page(rows, limit, _group_size)
-        return Page(map(_group_state, page), is_last=page.is_last)
+        page = take_page(map(_group, rows), limit, _group_size)
+        examined = found.examined if page.is_last else None
+        return Page(page, is_last=page.is_last and examined is None, examined=examined)
 
-    def members(self, group_id: str, after: str, limit: int) -> Page[Membership]:
-        return self._page(_SELECT_ROSTER, (group_id, after, limit + 1), limit)
+    def roster(self, group_id: str, after: str, limit: int) -> RosterPage | None:
+        row = self._row(_SELECT_ROSTER, (group_id,))
+        if row is None:
+            return None
+        member_count, roster_complete, owner, *floor = row
+        page = self._members(group_id, after, limit, cast("Moment", tuple(floor))) if member_count else _NOBODY
+        if owner is not None and (own := self._own(group_id, owner)) in page:
+            page[page.index(own)] = as_owner(own)
+        return RosterPage(member_count, bool(roster_complete), page)
 
-    def member(self, group_id: str, user_id: str) -> Membership | None:
-        return next(iter(self._page(_SELECT_MEMBER, (group_id, user_id), 1)), None)
+    def member(self, group_id: str, user_id: str) -> msgspec.Raw | None:
+        row = self._row(_SELECT_MEMBER, (group_id, user_id))
+        if row is None:
+            return None
+        shown, owner = row
+        return msgspec.Raw((as_owner(shown) if owner == user_id else shown).encode())
 
     def knows_user(self, user_id: str) -> bool:
-        row = self._connection.execute("SELECT 1 FROM members WHERE user_id = ? LIMIT 1", (user_id,)).fetchone()
-        return row is not None
+        return bool(self.stored_states.groups_ever_of(user_id, "", 1))
 
-    def groups_of(self, user_id: str, after: str, limit: int) -> Page[Membership]:
-        return self._page(_SELECT_GROUPS_OF, (user_id, after, limit + 1), limit)
+    def groups_of(self, user_id: str, after: str, limit: int) -> Page[UserGroup]:
+        end = self._examined("members.group_id", _OF_USER.format(joined=""), (user_id, after))
+        query, arguments = _SELECT_GROUPS_OF, [user_id, after]
+        if end is not None:
+            query += " AND members.group_id <= ?"
+            arguments.append(end)
+        query += " ORDER BY members.group_id LIMIT ?"
+        page = take_page(self._connection.execute(query, (*arguments, limit + 1)), limit, _user_group_size)
+        examined = end if page.is_last else None
+        return Page(map(_user_group, page), is_last=page.is_last and examined is None, examined=examined)
 
     def set_aside_events(self) -> list[SetAside]:
         """Return the events set aside, by position."""
@@ -109,40 +141,76 @@ class QuerySession:
 
     def counts(self) -> Counts:
         """Count groups and members. Reads a row of every group."""
-        groups, active = self._connection.execute(
-            "SELECT COUNT(*), COUNT(CASE WHEN status = 'active' THEN 1 END) FROM profiles"
-        ).fetchone()
-        (full,) = self._connection.execute("SELECT COUNT(*) FROM fullness WHERE is_full = 1").fetchone()
-        (members,) = self._connection.execute(
-            "SELECT CAST(COALESCE(SUM(member_count), 0) AS bigint) FROM rosters"
-        ).fetchone()
-        return Counts(groups, active, full, members)
-
-    def _page(self, query: str, arguments: tuple[str | int, ...], limit: int) -> Page[Membership]:
-        page = take_page(self._connection.execute(query, arguments), limit, _membership_size)
-        return Page(
-            [
-                Membership(group_id, user_id, decode_member(evidence), Register((at or 0, position or 0), owner))
-                for group_id, user_id, at, position, owner, evidence in page
-            ],
-            is_last=page.is_last,
+        return Counts(
+            *self._row(
+                "SELECT COUNT(*), COUNT(CASE WHEN status = 'active' THEN 1 END),"
+                " COUNT(CASE WHEN is_full = 1 THEN 1 END), CAST(COALESCE(SUM(member_count), 0) AS bigint) FROM groups"
+            )
         )
 
+    def _members(self, group_id: str, after: str, limit: int, floor: Moment) -> Page[str]:
+        """Return a page of the members who joined after the floor, each with a role that is not the owner's."""
+        if floor == NEVER:
+            query = f"SELECT shown {_OF_ROSTER} ORDER BY user_id LIMIT ?"
+            rows = self._connection.execute(query, (group_id, after, limit + 1))
+        else:
+            rows = self._connection.execute(_SELECT_ABOVE_FLOOR, (group_id, after, *floor, limit + 1))
+        page = _take_texts([shown for (shown,) in rows], limit)
+        if not page.is_last:
+            return Page(page, is_last=False, examined=_decode_user_id(page[-1]).user_id)
+        end = None if floor == NEVER else self._examined("user_id", _OF_ROSTER, (group_id, after))
+        return Page(page, is_last=end is None, examined=end)
 
-def _membership_size(row: _MembershipRow) -> int:
-    return utf8_length(row[-1]) + 4 * (len(row[0]) + len(row[1]))
+    def _own(self, group_id: str, owner: str) -> str:
+        row = self._row("SELECT shown FROM members WHERE group_id = ? AND user_id = ?", (group_id, owner))
+        return str(row[0]) if row else ""
+
+    def _examined(self, column: str, rows: str, arguments: tuple[str, ...]) -> str | None:
+        """Return the id of the last row that a page may examine; None if there are fewer rows."""
+        query = f"SELECT {column} {rows} ORDER BY {column} LIMIT 1 OFFSET {MAX_EXAMINED - 1}"
+        row = self._row(query, arguments)
+        return row[0] if row else None
+
+    def _row(self, query: str, arguments: tuple[str, ...] = ()) -> Any:
+        return self._connection.execute(query, arguments).fetchone()
 
 
-def _group_size(row: _GroupRow) -> int:
-    return utf8_length(row[1])
+_NOBODY: Final = Page[str]([], is_last=True)
 
 
-def _group_state(row: _GroupRow) -> GroupState:
-    group_id, evidence, member_count, lives, fullness, owner = row
-    return GroupState(
-        group_id,
-        decode_profile(evidence),
-        Roster(decode_lives(lives), member_count or 0) if lives else Roster(),
-        decode_fullness(fullness) if fullness else Fullness(),
-        decode_member(owner).exited if owner else NEVER,
+def _take_texts(texts: list[str], limit: int) -> Page[str]:
+    """Return `take_page` of texts, whose sizes are looked at only if they may be too large together."""
+    if sum(map(len, texts)) * 4 > MAX_PAGE_BYTES:
+        return take_page(texts, limit, utf8_length)
+    return Page(texts[:limit], is_last=len(texts) <= limit)
+
+
+def _group_size(group: Group) -> int:
+    texts = (group.group_id, group.name, group.introduction, group.notification, group.face_url)
+    objects = (cast("msgspec.Raw", each) for each in (group.custom_fields, group.attributes))
+    return sum(utf8_length(text or "") for text in texts) + sum(memoryview(each).nbytes for each in objects)
+
+
+def _user_group_size(row: tuple[Any, ...]) -> int:
+    return utf8_length(row[0])
+
+
+def _group(row: tuple[Any, ...]) -> Group:
+    group = Group(*row)
+    group.custom_fields, group.attributes = _object(group.custom_fields), _object(group.attributes)
+    group.roster_complete, group.is_full = bool(group.roster_complete), bool(group.is_full)
+    group.full_at, group.created_at, group.dismissed_at = map(
+        optional_time, cast("tuple[int | None, ...]", (group.full_at, group.created_at, group.dismissed_at))
     )
+    group.updated_at = to_rfc3339(cast("int", group.updated_at))
+    return group
+
+
+def _object(text: Any) -> dict[str, str]:
+    """Return the JSON of an object, which is sent as it is stored."""
+    return cast("dict[str, str]", msgspec.Raw((text or "{}").encode()))
+
+
+def _user_group(row: tuple[Any, ...]) -> UserGroup:
+    group_id, is_owner, role, joined_at = row
+    return UserGroup(group_id, "Owner" if is_owner else role, to_rfc3339(joined_at))

@@ -1,14 +1,15 @@
 """What the tables of the read model hold, as Python values."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
-from projector.domain.lives import Lives
-from projector.domain.membership import Member, Standing
-
-_Evidence = TypeVar("_Evidence")
+from projector.domain.fullness import Fullness
+from projector.domain.lives import NEVER, Moment
+from projector.domain.membership import Member
+from projector.domain.profile import Profile
+from projector.read_model.blocks import Block
 
 
 class Checkpoint(NamedTuple):
@@ -34,53 +35,52 @@ class SetAside(NamedTuple):
     at: int
 
 
-class Roster(NamedTuple):
-    """A group's lives, and the number of its current members."""
-
-    lives: Lives = Lives()
-    member_count: int = 0
-
-
 Change: TypeAlias = Literal["joined", "left"]
 MemberEvent: TypeAlias = Literal["joined", "left", "dismissed"]
 
 
-class MemberRow(msgspec.Struct, frozen=True, gc=False):
-    """One user in one group: the evidence, and the standing that follows from it.
+class GroupRow(NamedTuple):
+    """A group without its texts.
 
-    `position`, `at` (ms since 1970 UTC) and `change` are those of the newest event about this user in this group,
-    whether it changed anything or not. Each such event makes one version of the row.
+    `owner_exited` is the newest exit of the user in the owner register; `block` is the newest block of the stream.
+    """
+
+    group_id: str
+    profile: Profile
+    fullness: Fullness
+    member_count: int
+    owner_exited: Moment
+    block: Block
+
+
+class MemberVersion(NamedTuple):
+    """The evidence about a user in a group after an event about that user.
+
+    `position`, `at` (ms since 1970 UTC) and `change` are those of the event, whether it changed anything or not;
+    `is_first` is 1 for the user's first event in this group, else 0.
     """
 
     group_id: str
     user_id: str
-    member: Member
-    standing: Standing
     position: int
     at: int
+    is_first: int
     change: Change | None
+    member: Member
 
 
-class StreamSnapshot(NamedTuple, Generic[_Evidence]):
-    """The evidence of one fold after the event at this version of a group's stream."""
+class GroupSnapshot(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """The whole profile, the fullness and the member count after the event at a version of a group's stream."""
 
-    group_id: str
-    version: int
-    evidence: _Evidence
-
-
-class RosterSnapshot(NamedTuple):
-    """A roster after the event at this version of the group's stream, which has this position."""
-
-    group_id: str
-    version: int
-    position: int
-    lives: Lives
-    member_count: int
+    version: int = 0
+    position: int = 0
+    member_count: int = 0
+    profile: Profile = Profile()
+    fullness: Fullness = Fullness()
 
 
 class RosterUsers(NamedTuple):
-    """The users who were members or awaiting after the event at this version, in order."""
+    """The users who were members, or awaited a creation, after the event at this version, in order."""
 
     group_id: str
     version: int
@@ -93,3 +93,13 @@ class TableRows(NamedTuple):
     table: str
     width: int
     values: Iterator[tuple[Any, ...]]
+
+
+class GroupEvidence(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """What a group's row keeps for the next event, and shows nobody."""
+
+    profile: Profile = Profile()
+    fullness: Fullness = Fullness()
+    owner_exited: Moment = NEVER
+    block: tuple[int, int, int, int, int] = (0, 0, 0, 0, 0)
+    """The fields of the newest block without its group."""

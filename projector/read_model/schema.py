@@ -2,9 +2,9 @@
 
 from typing import Final
 
-from projector.database import Column, Index, Table, integers, optional_text, text
+from projector.database import Column, Index, Table, integers, optional_integers, optional_text, text
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 """A read model of another schema version is not used; it is rebuilt from the events."""
 
 MARK: Final = Table("mark", 1, (*integers("id", "position"), Column("fingerprint", "bytes")))
@@ -12,40 +12,64 @@ CHECKPOINTS: Final = Table("checkpoints", 1, (*text("projection"), *integers("ve
 FORGOTTEN_THROUGH: Final = Table("forgotten_through", 1, integers("id", "forgetting"))
 SET_ASIDE: Final = Table("set_aside", 2, (*integers("position"), *text("projection", "reason"), *integers("at")))
 
+GROUPS: Final = Table(
+    "groups",
+    1,
+    (
+        *text("group_id"),
+        *optional_text("type"),
+        *text("status"),
+        *optional_text("owner"),
+        *integers("member_count"),
+        *optional_integers("member_limit"),
+        *integers("roster_complete", "is_full"),
+        *optional_integers("full_at", "created_at", "dismissed_at"),
+        *integers("updated_at", "position", "roster_floor_at", "roster_floor_position"),
+        *text("evidence"),
+    ),
+)
+PROFILES: Final = Table(
+    "profiles",
+    1,
+    (
+        *text("group_id"),
+        *optional_text("name", "introduction", "notification", "face_url"),
+        *text("custom_fields", "attributes", "evidence"),
+    ),
+)
 MEMBERS: Final = Table(
     "members",
     2,
     (
         *text("group_id", "user_id"),
-        *integers("standing", "position", "at"),
+        *integers("joined_at", "joined_position"),
+        *text("role"),
+        *optional_text("name_card", "join_type", "operator"),
+        *text("shown"),
+        *integers("position", "at", "is_first"),
+        *optional_text("change", "evidence"),
+    ),
+)
+"""Users who have joined and not left since. They are members if they joined after the group's `roster_floor`.
+
+`role` is their own, `Admin` or `Member`; `shown` is the member with this role, as the JSON of an answer. `evidence` is
+null if it is only the join that the columns show.
+"""
+
+MEMBER_VERSIONS: Final = Table(
+    "member_versions",
+    3,
+    (
+        *text("group_id", "user_id"),
+        *integers("position", "at", "is_first"),
         *optional_text("change"),
         *text("evidence"),
     ),
 )
-EARLIER_MEMBERS: Final = Table(
-    "earlier_members",
-    3,
-    (*text("group_id", "user_id"), *integers("position", "at"), *optional_text("change"), *text("evidence")),
-)
-ROSTERS: Final = Table("rosters", 1, (*text("group_id"), *integers("member_count"), *text("lives")))
-ROSTER_SNAPSHOTS: Final = Table(
-    "roster_states", 2, (*text("group_id"), *integers("version", "position", "member_count"), *text("lives"))
-)
+"""Evidence about users that is older than that in `members`, or about users who are not in it."""
+
 ROSTER_USERS: Final = Table("roster_users", 2, (*text("group_id"), *integers("version", "size"), *text("users")))
-PROFILES: Final = Table(
-    "profiles",
-    1,
-    (
-        *text("group_id", "status"),
-        *optional_text("type", "name"),
-        *integers("owner_at", "owner_position"),
-        *optional_text("owner"),
-        *text("evidence"),
-    ),
-)
-PROFILE_SNAPSHOTS: Final = Table("profile_states", 2, (*text("group_id"), *integers("version"), *text("evidence")))
-FULLNESS: Final = Table("fullness", 1, (*text("group_id"), *integers("is_full"), *text("evidence")))
-FULLNESS_SNAPSHOTS: Final = Table("fullness_states", 2, (*text("group_id"), *integers("version"), *text("evidence")))
+SNAPSHOTS: Final = Table("group_snapshots", 2, (*text("group_id"), *integers("version"), *text("evidence")))
 BLOCKS: Final = Table(
     "blocks",
     2,
@@ -54,10 +78,7 @@ BLOCKS: Final = Table(
 DISMISSALS: Final = Table("dismissals", 3, (*text("group_id"), *integers("at", "position")))
 
 PROJECTION_TABLES: Final = {
-    "membership": (MEMBERS, EARLIER_MEMBERS, ROSTERS, ROSTER_SNAPSHOTS, ROSTER_USERS),
-    "profile": (PROFILES, PROFILE_SNAPSHOTS),
-    "fullness": (FULLNESS, FULLNESS_SNAPSHOTS),
-    "timeline": (BLOCKS, DISMISSALS),
+    "groups": (GROUPS, PROFILES, MEMBERS, MEMBER_VERSIONS, ROSTER_USERS, SNAPSHOTS, BLOCKS, DISMISSALS),
 }
 """The tables that each projection writes."""
 
@@ -79,21 +100,11 @@ def indexed_part(column: str) -> str:
 
 
 _INDEXES: Final = (
-    Index("members_present", "members", ("group_id", "user_id"), "standing = 1"),
-    Index("members_awaiting", "members", ("group_id", "user_id"), "standing = 2"),
-    Index("members_by_user", "members", ("user_id", "standing", "group_id")),
-    Index("profiles_by_status", "profiles", ("status", "group_id")),
-    Index("fullness_full", "fullness", ("group_id",), "is_full = 1"),
+    Index("members_by_user", "members", ("user_id", "group_id")),
+    Index("member_versions_by_user", "member_versions", ("user_id", "group_id"), "is_first = 1"),
+    Index("groups_by_status", "groups", ("status", "group_id")),
+    Index("groups_full", "groups", ("group_id",), "is_full = 1"),
+    Index("groups_by_type", "groups", ("type", "group_id")),
 )
-SQLITE_INDEXES: Final = (
-    *_INDEXES,
-    Index("profiles_by_type", "profiles", ("type", "status", "group_id")),
-    Index("profiles_by_name", "profiles", ("name", "group_id", "type", "status")),
-)
-POSTGRES_INDEXES: Final = (
-    *_INDEXES,
-    Index("profiles_by_type_part", "profiles", (indexed_part("type"), "status", "group_id")),
-    Index("profiles_by_name_part", "profiles", (indexed_part("name"), "group_id", "status")),
-)
-REPLACED_POSTGRES_INDEXES: Final = ("profiles_by_type", "profiles_by_name")
-"""Indexes that version 0.1.0 created on PostgreSQL, over whole texts: no row with a longer text can be inserted."""
+SQLITE_INDEXES: Final = (*_INDEXES, Index("profiles_by_name", "profiles", ("name", "group_id")))
+POSTGRES_INDEXES: Final = (*_INDEXES, Index("profiles_by_name", "profiles", (indexed_part("name"), "group_id")))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Final
 
@@ -17,7 +17,7 @@ from projector.database.sqlite import (
 )
 from projector.read_model import NoReadModel, ReadModelUnavailable
 from projector.read_model.query_session import QuerySession
-from projector.read_model.schema import FORGOTTEN_THROUGH, PROJECTION_TABLES, SCHEMA_VERSION, SQLITE_INDEXES, TABLES
+from projector.read_model.schema import PROJECTION_TABLES, SCHEMA_VERSION, SQLITE_INDEXES, TABLES
 from projector.read_model.sqlite_link import LinkedFile
 from projector.read_model.unit_of_work import ReadTransaction, UnitOfWork, commit_or_roll_back
 from projector.read_model.worker_lock import WorkerLock
@@ -69,26 +69,18 @@ class SQLiteDraft(SQLiteReadModel):
         self._path = path
 
     @classmethod
-    def create(
-        cls, path: str, empty: Mapping[str, int], forgotten_through: int, *, copied_from: str | None = None
-    ) -> SQLiteDraft:
-        """Create the file: projections of `empty`, by version, without rows, the others copied from another file.
-
-        Raises ReadModelUnavailable.
-        """
+    def create(cls, path: str, versions: Mapping[str, int], forgotten_through: int) -> SQLiteDraft:
+        """Create the file for projections of these versions. Raises ReadModelUnavailable."""
         with unavailable:
-            if copied_from is None:
-                _create(path, empty, forgotten_through)
-            else:
-                _copy(copied_from, path, empty, forgotten_through)
+            _create(path, versions, forgotten_through)
         return cls(path)
 
-    def append(self, shard: str, projections: Iterable[str]) -> None:
+    def append(self, shard: str) -> None:
         with unavailable:
             connection = self._file.connection()
             connection.execute("ATTACH ? AS shard", (shard,))
             connection.execute("BEGIN")
-            for table in (table.name for projection in projections for table in PROJECTION_TABLES[projection]):
+            for table in (table.name for tables in PROJECTION_TABLES.values() for table in tables):
                 connection.execute(f"INSERT INTO main.{table} SELECT * FROM shard.{table}")
             connection.execute("COMMIT")
             connection.execute("DETACH shard")
@@ -122,6 +114,19 @@ class SQLiteQueries:
         self._file.close()
 
 
+def has_connections(path: str) -> bool:
+    """Tell whether a process is connected to a file, which cannot be told of one that is no database."""
+    try:
+        with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as connection:
+            # A file leaves the WAL mode only if nobody else is connected to it.
+            mode = connection.execute("PRAGMA journal_mode=DELETE").fetchone()[0]
+            return bool(mode != "delete")
+    except sqlite3.OperationalError:
+        return True
+    except sqlite3.DatabaseError:
+        return False
+
+
 def _create(path: str, versions: Mapping[str, int], forgotten_through: int) -> None:
     create_private_file(path)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
@@ -132,17 +137,3 @@ def _create(path: str, versions: Mapping[str, int], forgotten_through: int) -> N
         connection.execute("INSERT INTO forgotten_through VALUES (1, ?)", (forgotten_through,))
         connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         connection.execute("COMMIT")
-
-
-def _copy(source: str, path: str, empty: Mapping[str, int], forgotten_through: int) -> None:
-    create_private_file(path)
-    with closing(sqlite3.connect(source)) as live, closing(sqlite3.connect(path)) as connection:
-        live.backup(connection)
-        with connection:
-            for table in (table.name for projection in empty for table in PROJECTION_TABLES[projection]):
-                connection.execute(f"DELETE FROM {table}")
-            connection.executemany("INSERT OR REPLACE INTO checkpoints VALUES (?, ?, 0)", empty.items())
-            connection.execute(create_statement(FORGOTTEN_THROUGH, if_missing=True))
-            connection.execute("INSERT OR REPLACE INTO forgotten_through VALUES (1, ?)", (forgotten_through,))
-            connection.executemany("DELETE FROM set_aside WHERE projection = ?", [(name,) for name in empty])
-        connection.execute("PRAGMA journal_mode=DELETE")

@@ -1,23 +1,32 @@
 """The generations of a read model on SQLite: a file each, and links that name the live and the previous one.
 
-projector.db.read-model           → projector.db.read-model.7
-projector.db.read-model.previous  → projector.db.read-model.6
-projector.db.read-model.lock        locked during a rebuild, and holds its progress
-projector.db.read-model.worker      locked by all workers
+projector.db.current                 → projector.db.read-model-v3
+projector.db.read-model-v3           → projector.db.read-model-v3.7
+projector.db.read-model-v3.previous  → projector.db.read-model-v3.6
+projector.db.read-model-v3.lock        locked during a rebuild, and holds its progress
+projector.db.read-model-v3.worker      locked by all workers
+
+The names contain the version of the schema, so that processes of two versions run side by side.
 """
 
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 
-from projector.read_model.generation_files import GenerationFiles, open_private, os_errors_as_unavailable
+from projector.read_model.generation_files import (
+    GenerationFiles,
+    earlier_files,
+    live_path,
+    open_private,
+    os_errors_as_unavailable,
+)
 from projector.read_model.generations import STARTING, RebuildProgress
-from projector.read_model.sqlite import SQLiteDraft, SQLiteReadModel
+from projector.read_model.sqlite import SQLiteDraft, SQLiteReadModel, has_connections
 from projector.read_model.worker_lock import WorkerLock
 
 
@@ -35,12 +44,8 @@ class SQLiteGeneration:
     def shard(self, number: int) -> SQLiteGeneration:
         return SQLiteGeneration(self._path.with_suffix(f".{int(self._path.suffix[1:]) + number}"), self._files)
 
-    def create(
-        self, versions: Mapping[str, int], *, from_scratch: Collection[str], forgotten_through: int
-    ) -> SQLiteDraft:
-        live = None if set(from_scratch) == set(versions) else self._files.live
-        empty = {projection: versions[projection] for projection in from_scratch}
-        return SQLiteDraft.create(self.name, empty, forgotten_through, copied_from=str(live) if live else None)
+    def create(self, versions: Mapping[str, int], forgotten_through: int) -> SQLiteDraft:
+        return SQLiteDraft.create(self.name, versions, forgotten_through)
 
     def open(self) -> SQLiteReadModel:
         return SQLiteReadModel(self.name)
@@ -50,12 +55,13 @@ class SQLiteGeneration:
 
 
 class SQLiteGenerations:
-    """`Generations` in files beside the events; `path` is the link that names the live one."""
+    """`Generations` in files beside the events, whose names begin with `path`."""
 
     def __init__(self, path: str) -> None:
-        self._path = path
-        self._files = GenerationFiles(path)
-        self._lock = Path(f"{path}.lock")
+        self._path = live_path(path)
+        self._files = GenerationFiles(self._path)
+        self._earlier = earlier_files(path)
+        self._lock = Path(f"{self._path}.lock")
 
     def live(self, *, timeout_s: float = 1) -> SQLiteReadModel:
         return SQLiteReadModel(self._path, timeout_s=timeout_s)
@@ -67,6 +73,7 @@ class SQLiteGenerations:
     def begin_rebuild(self, on_wait: Callable[[], None] = lambda: None) -> Iterator[SQLiteGeneration]:
         with self._locked(on_wait):
             self._files.delete_unused()
+            self._delete_earlier()
             try:
                 yield SQLiteGeneration(self._files.next(), self._files)
             finally:
@@ -78,6 +85,8 @@ class SQLiteGenerations:
 
     def drop_previous(self) -> None:
         self._files.drop_previous()
+        for files in self._earlier:
+            files.delete_all()
 
     def report_progress(self, progress: RebuildProgress) -> None:
         with self._lock.open("r+b") as file:
@@ -93,6 +102,13 @@ class SQLiteGenerations:
                     return msgspec.json.decode(file.read(), type=RebuildProgress)
                 return STARTING
         return None
+
+    def _delete_earlier(self) -> None:
+        """Delete read models of earlier schema versions that no process uses, once there is one of this version."""
+        if self._files.live is not None:
+            for files in self._earlier:
+                if files.live is None or not has_connections(str(files.live)):
+                    files.delete_all()
 
     @contextmanager
     def _locked(self, on_wait: Callable[[], None]) -> Iterator[None]:

@@ -1,6 +1,6 @@
 """Build of a new read model: its shards are folded side by side, each in a process, then the indexes are created."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from typing import Final, NamedTuple
 
@@ -26,21 +26,20 @@ def build(
     store: EventStore,
     fresh: Generation,
     projections: Sequence[Projection],
-    versions: Mapping[str, int],
     *,
     through: int,
     forgotten_through: int,
     on_progress: Callable[[RebuildProgress], None],
     jobs: Jobs | None,
 ) -> None:
-    """Build these projections from all events up to position `through`; copy the others of `versions`.
+    """Build these projections from all events up to position `through`.
 
     Raises StoreUnavailable and ReadModelUnavailable.
     """
-    names = [projection.name for projection in projections]
+    versions = {projection.name: projection.version for projection in projections}
     first, *others = store.split(through, _shard_count(through, jobs))
     with (
-        closing(fresh.create(versions, from_scratch=names, forgotten_through=forgotten_through)) as draft,
+        closing(fresh.create(versions, forgotten_through)) as draft,
         ExitStack() as stack,
     ):
         shards = [
@@ -59,7 +58,7 @@ def build(
         failed = Shard(fresh, projections, through, forgotten_through, first).load(store, draft, on_progress=report)
         for process in processes:
             failed |= process.result(lambda: report(0))
-            draft.append(process.shard.generation.name, names)
+            draft.append(process.shard.generation.name)
         on_progress(RebuildProgress("index", 0, 0))
         draft.finish()
     with closing(fresh.open()) as rebuilt:

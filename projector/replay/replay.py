@@ -64,40 +64,39 @@ class Replay:
         self._on_wait = on_wait
         self._jobs = jobs
 
-    def rebuild(self, *, only: str | None = None, check: bool = False) -> ReplayResult:
-        """Build all projections, or one, and compare; unless it is a check, make the new read model live."""
+    def rebuild(self, *, check: bool = False) -> ReplayResult:
+        """Build all projections and compare; unless it is a check, make the new read model live."""
         with self._begin() as (fresh, live):
-            return self._rebuild(fresh, live, self._select(only), check=check)
+            return self._rebuild(fresh, live, check=check)
 
     def rebuild_if_needed(self) -> ReplayResult | None:
-        """Build the projections that are not up to date and make the new read model live; None if all are."""
+        """Build all projections unless they are up to date, and make the new read model live; None if they are."""
         with self._begin() as (fresh, live):
-            needed = [projection for projection in self._projections if self._reasons(live, [projection])]
-            return self._rebuild(fresh, live, needed, check=False) if needed else None
+            return self._rebuild(fresh, live, check=False) if self._reasons(live) else None
 
     def replace_outdated(self) -> int:
         """Build all projections anew unless they are up to date; delete earlier read models; return the position."""
         with self._begin() as (fresh, live):
-            if self._reasons(live, self._projections):
-                self._build(fresh, self._projections, through=self._store.head())
+            if self._reasons(live):
+                self._build(fresh, through=self._store.head())
                 with closing(fresh.open()) as rebuilt:
                     self._swap(fresh, rebuilt, live)
             self._generations.drop_previous()
             with live.read_transaction() as now:
                 return _position(now, self._projections)
 
-    def rebuild_group(self, group_id: str, *, only: str | None = None, check: bool = False) -> ReplayResult:
+    def rebuild_group(self, group_id: str, *, check: bool = False) -> ReplayResult:
         """Compare one group; unless it is a check, correct it in one transaction."""
-        projections = self._select(only)
+        projections = self._projections
         with self._begin() as (scratch, live):
-            self._require_up_to_date(live, projections)
+            self._require_up_to_date(live)
             with live.read_transaction() as now:
-                versions, position = self._versions(), _position(now, projections)
-                scratch.create(versions, from_scratch=versions, forgotten_through=now.forgotten_through()).finish()
+                position = _position(now, projections)
+                scratch.create(self._versions(), now.forgotten_through()).finish()
                 with closing(scratch.open()) as rebuilt:
                     refold_group(self._store, rebuilt, projections, group_id, through=position)
                     with rebuilt.read_transaction() as then:
-                        differing = self._compare(now, then, projections, group_id)
+                        differing = self._compare(now, then, group_id)
             if differing and not check:
                 refold_group(self._store, live, projections, group_id)
             return ReplayResult(position, differing)
@@ -108,7 +107,7 @@ class Replay:
             if (previous := self._generations.previous()) is None:
                 raise CannotReplay("there is no previous read model to roll back to")
             with closing(previous.open()) as before:
-                self._require_up_to_date(before, self._projections)
+                self._require_up_to_date(before)
                 return self._swap(previous, before, live)
 
     @contextmanager
@@ -120,47 +119,42 @@ class Replay:
         ):
             yield generation, live
 
-    def _rebuild(
-        self, fresh: Generation, live: ReadModel, selected: Sequence[Projection], *, check: bool
-    ) -> ReplayResult:
-        if others := [projection for projection in self._projections if projection not in selected]:
-            self._require_up_to_date(live, others)
-        through, reasons = self._comparable_at(live, selected)
-        self._build(fresh, selected, through=through)
+    def _rebuild(self, fresh: Generation, live: ReadModel, *, check: bool) -> ReplayResult:
+        through, reasons = self._comparable_at(live)
+        self._build(fresh, through=through)
         with closing(fresh.open()) as rebuilt:
             result = ReplayResult(through, 0, tuple(reasons))
             if not reasons:
                 with live.read_transaction() as now:
-                    position = _position(now, selected)
+                    position = _position(now, self._projections)
                     Subscription(self._store, rebuilt, self._projections).catch_up(through=position)
                     with rebuilt.read_transaction() as then:
                         if now.forgotten_through() == then.forgotten_through():
-                            result = ReplayResult(position, self._compare(now, then, selected))
+                            result = ReplayResult(position, self._compare(now, then))
                         else:
                             result = ReplayResult(position, 0, ("users were forgotten meanwhile",))
             if not check:
                 self._swap(fresh, rebuilt, live)
         return result
 
-    def _build(self, fresh: Generation, selected: Sequence[Projection], *, through: int) -> None:
+    def _build(self, fresh: Generation, *, through: int) -> None:
         build(
             self._store,
             fresh,
-            selected,
-            self._versions(),
+            self._projections,
             through=through,
             forgotten_through=self._store.forgotten.newest(),
             on_progress=self._on_progress,
             jobs=self._jobs,
         )
 
-    def _comparable_at(self, live: ReadModel, selected: Sequence[Projection]) -> tuple[int, list[str]]:
+    def _comparable_at(self, live: ReadModel) -> tuple[int, list[str]]:
         """Return the position up to which to build, and the reasons not to compare there."""
         head = self._store.head()
-        if reasons := self._reasons(live, selected):
+        if reasons := self._reasons(live):
             return head, reasons
         with live.read_transaction() as now:
-            position = _position(now, selected)
+            position = _position(now, self._projections)
         if position < head * _MIN_COMPARED_SHARE:
             return head, [f"it has only reached position {position} of {head}"]
         return position, []
@@ -169,13 +163,12 @@ class Replay:
         self,
         live: ReadTransaction,
         rebuilt: ReadTransaction,
-        projections: Sequence[Projection],
         group_id: str | None = None,
     ) -> int:
         """Report all differences; return how many there are."""
         self._on_progress(RebuildProgress("compare", 0, 0))
         count = 0
-        for difference in differences(live, rebuilt, projections, group_id):
+        for difference in differences(live, rebuilt, self._projections, group_id):
             self._on_difference(difference)
             count += 1
         return count
@@ -194,22 +187,19 @@ class Replay:
             fresh.promote()
         return position
 
-    def _select(self, only: str | None) -> list[Projection]:
-        return [projection for projection in self._projections if only in (None, projection.name)]
-
     def _versions(self) -> dict[str, int]:
         return {projection.name: projection.version for projection in self._projections}
 
-    def _reasons(self, read_model: ReadModel, projections: Sequence[Projection]) -> list[str]:
+    def _reasons(self, read_model: ReadModel) -> list[str]:
         """Return the reasons why a read model is not up to date."""
         try:
             with read_model.read_transaction() as now:
-                return reasons_to_rebuild(self._store, now, projections)
+                return reasons_to_rebuild(self._store, now, self._projections)
         except NoReadModel as error:
             return [str(error)]
 
-    def _require_up_to_date(self, read_model: ReadModel, projections: Sequence[Projection]) -> None:
-        if reasons := self._reasons(read_model, projections):
+    def _require_up_to_date(self, read_model: ReadModel) -> None:
+        if reasons := self._reasons(read_model):
             raise CannotReplay(f"the read model cannot be used: {reasons[0]}; run `projector replay`")
 
 

@@ -72,9 +72,7 @@ def build_shard(open_store: Callable[[], EventStore], shard: Shard, sender: Conn
     try:
         with (
             closing(open_store()) as store,
-            closing(
-                shard.generation.create(versions, from_scratch=versions, forgotten_through=shard.forgotten_through)
-            ) as draft,
+            closing(shard.generation.create(versions, shard.forgotten_through)) as draft,
         ):
             failed = shard.load(store, draft, on_progress=sender.send)
         sender.send(failed)

@@ -5,9 +5,7 @@ from heapq import merge
 from itertools import groupby, tee
 from typing import TypeAlias
 
-from projector.domain import membership
-from projector.read_model.groups import Membership
-from projector.time_travel.past_group import PastGroup
+from projector.time_travel.past_group import Membership, PastGroup
 
 MemberChange: TypeAlias = tuple[str, Membership | None, Membership | None]
 """A user, with the earlier and the later membership."""
@@ -21,7 +19,7 @@ def changed_members(earlier: PastGroup, later: PastGroup, after: str) -> Iterato
     for_later, for_earlier = tee(_candidates(earlier, later, after))
     pairs = zip(later.memberships(for_later), earlier.memberships(for_earlier), strict=True)
     for (user_id, now), (_, before) in pairs:
-        if (before and _visible(before)) != (now and _visible(now)):
+        if (before and before.shown()) != (now and now.shown()):
             yield user_id, before, now
 
 
@@ -36,14 +34,3 @@ def _candidates(earlier: PastGroup, later: PastGroup, after: str) -> Iterator[st
         return (user_id for user_id, _ in groupby(merge(earlier.candidates(after), later.candidates(after))))
     owners = {group.profile.owner.value or "" for group in (earlier, later)}
     return iter(sorted(user_id for user_id in mentioned | owners if user_id > after))
-
-
-def _visible(member: Membership) -> tuple[object, ...]:
-    """Return all fields that a member is shown with."""
-    return (
-        membership.role(member.user_id, member.member, member.owner),
-        membership.name_card(member.member),
-        member.member.joined,
-        member.member.join_type,
-        member.member.operator,
-    )

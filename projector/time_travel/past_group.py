@@ -5,23 +5,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from heapq import merge
 from itertools import groupby, islice
-from typing import Final
+from typing import Final, NamedTuple
 
-from projector.domain import fullness, lives, membership, profile
+from projector.domain import fullness, membership, profile
 from projector.domain.events import Recorded, concerns_group
-from projector.domain.fullness import Fullness
 from projector.domain.limits import utf8_length
-from projector.domain.lives import NEVER, Lives
+from projector.domain.lives import NEVER, Lives, Register
 from projector.domain.membership import Member, Standing
 from projector.domain.profile import Profile
 from projector.event_store import EventReader
 from projector.event_store.reading import group_history
-from projector.read_model import blocks
+from projector.read_model import blocks, shapes
 from projector.read_model.blocks import Block
 from projector.read_model.evidence import encode
-from projector.read_model.groups import GroupState, Membership
 from projector.read_model.pages import Page, take_page
-from projector.read_model.rows import Roster, RosterSnapshot, RosterUsers
+from projector.read_model.rows import GroupSnapshot, RosterUsers
+from projector.read_model.shapes import Group
 from projector.read_model.stored_states import StoredStates
 from projector.time_travel.cut import Cut
 from projector.time_travel.span import Span, events_between
@@ -31,6 +30,18 @@ _MAX_EVENTS: Final = 5_000
 """Reading more events than this, to learn whom they mention, takes longer than comparing every member."""
 
 _NO_EVIDENCE: Final = Member()
+
+
+class Membership(NamedTuple):
+    """One member of one group, with the group's owner register, which decides the role."""
+
+    group_id: str
+    user_id: str
+    member: Member
+    owner: Register
+
+    def shown(self) -> shapes.Member:
+        return shapes.member_of(self.user_id, self.member, self.owner)
 
 
 class PastGroup:
@@ -50,29 +61,26 @@ class PastGroup:
     @cached_property
     def profile(self) -> Profile:
         """The profile; its position is 0 if the group is not known yet."""
-        known = self._stored_states.profile_snapshot(self._group_id, self._snapshot.version) or Profile()
+        known = self._snapshot.profile
         for recorded in self._events:
             known = profile.evolve(known, recorded)
         return known
 
-    @cached_property
+    @property
     def lives(self) -> Lives:
         """The lives of the group."""
-        known = self._snapshot.lives
-        for recorded in self._events:
-            known = lives.evolve(known, recorded)
-        return known
+        return self.profile.lives
 
-    def state(self) -> GroupState | None:
+    def state(self) -> Group | None:
         """Return the group, None if it is not known yet."""
         if not self.profile.position:
             return None
-        full = self._stored_states.fullness_snapshot(self._group_id, self._snapshot.version) or Fullness()
+        full = self._snapshot.fullness
         for recorded in self._events:
             full = fullness.evolve(full, recorded)
         owner = self.profile.owner.value
         exited = self.evidence(owner).exited if owner else NEVER
-        return GroupState(self._group_id, self.profile, Roster(self.lives, self._member_count()), full, exited)
+        return shapes.group(self._group_id, self.profile, self.member_count(), full, exited)
 
     def members(self, after: str, limit: int) -> Page[Membership]:
         """Return a page of members after a user id, by user id."""
@@ -147,10 +155,11 @@ class PastGroup:
             known = self._stored_states.members_until(self._group_id, missing, self._snapshot.position)
             self._members.update((user_id, known.get(user_id, _NO_EVIDENCE)) for user_id in missing)
 
-    def _member_count(self) -> int:
+    def member_count(self) -> int:
+        """Return the number of members."""
         if self.lives.dismissed:
             return 0
-        if self.lives != self._snapshot.lives:
+        if self.lives != self._snapshot.profile.lives:
             return sum(member is not None for _, member in self.memberships(self.candidates("")))
         mentioned = self._events_by_user
         self._load_evidence(mentioned)
@@ -158,17 +167,16 @@ class PastGroup:
         return self._snapshot.member_count - before + sum(self.member(user_id) is not None for user_id in mentioned)
 
     def _was_member_in_snapshot(self, user_id: str) -> bool:
-        return membership.standing(self._members[user_id], self._snapshot.lives) is Standing.MEMBER
+        return membership.standing(self._members[user_id], self._snapshot.profile.lives) is Standing.MEMBER
 
-    def _newest_snapshot(self) -> RosterSnapshot:
+    def _newest_snapshot(self) -> GroupSnapshot:
         """Return the newest snapshot that covers only events of the cut."""
         version = 0
         for block in self._blocks:
             if not (self.cut.includes_all(block) and block.is_complete):
                 break
             version = block.last_version
-        snapshot = self._stored_states.roster_snapshot(self._group_id, version)
-        return snapshot or RosterSnapshot(self._group_id, 0, 0, Lives(), 0)
+        return self._stored_states.snapshot(self._group_id, version)
 
     def _evidence_since_snapshot(self) -> list[Recorded]:
         version = self._snapshot.version

@@ -25,6 +25,7 @@ from projector.database.sqlite import SQLiteConnection
 from projector.domain.events import Recorded
 from projector.event_store.mapper import EventMapper
 from projector.projection.slices import slice_streams
+from projector.read_model.generation_files import live_path
 from projector.read_model.sql_tables import SQLTables
 from projector.read_model.sqlite import SQLiteDraft
 from projector.replay.build import Jobs
@@ -53,7 +54,7 @@ def ours(path: Path, processes: int) -> dict[str, Any]:
     seconds = time.perf_counter() - started
     store.close()
     most = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    with sqlite3.connect(f"{path}.read-model") as connection:
+    with sqlite3.connect(live_path(f"{path}.read-model")) as connection:
         (members,) = connection.execute("SELECT COUNT(*) FROM members").fetchone()
     connection.close()
     return {"rate": events / seconds, "rss_mb": most / 1024, "members": members}

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kinds import live_file
 from tests.running import environment, run_cli, serving
 
 ROOT = Path(__file__).parents[2]
@@ -45,8 +46,8 @@ def test_the_output_of_a_replay_is_as_printed(tmp_path: Path) -> None:
     with serving(database) as server:
         subprocess.run(["sh", "-c", command.replace("http://127.0.0.1:8000", server.url)], check=True)
         server.get("/v1/groups", wait_for=1).raise_for_status()
-        with closing(sqlite3.connect(f"{database}.read-model")) as connection, connection:
-            connection.execute("UPDATE members SET standing = 0")
+        with closing(sqlite3.connect(live_file(database))) as connection, connection:
+            connection.execute("DELETE FROM members")
         assert run_cli(database, "replay", "--check").returncode == 1
         assert run_cli(database, "replay").stdout == printed
 

@@ -17,6 +17,7 @@ import httpx2
 import pytest
 
 from projector.simulator.commands import RECORDED
+from tests.kinds import live_file
 from tests.running import environment, run_cli, serving
 
 if TYPE_CHECKING:
@@ -62,9 +63,9 @@ def test_a_roster_that_is_wrong_is_found(tmp_path: Path) -> None:
     with serving(tmp_path / "events.db") as server:
         arguments = ("simulate", "--url", server.url, "--callbacks", "300", "--groups", "5")
         assert run_cli(tmp_path / "events.db", *arguments).returncode == 0
-        with sqlite3.connect(tmp_path / "events.db.read-model") as connection:
+        with sqlite3.connect(live_file(tmp_path / "events.db")) as connection:
             connection.execute(
-                "CREATE TRIGGER spoil AFTER INSERT ON rosters BEGIN UPDATE rosters SET member_count = 77; END"
+                "CREATE TRIGGER spoil AFTER INSERT ON groups BEGIN UPDATE groups SET member_count = 77; END"
             )
         connection.close()
         done = run_cli(tmp_path / "events.db", *arguments, "--seed", "2")

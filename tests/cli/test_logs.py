@@ -19,6 +19,7 @@ from projector.event_store import Candidate
 from projector.logs import Condition
 from tests.domain import facts as f
 from tests.event_store.test_spool import forwarding
+from tests.kinds import live_file
 from tests.processes.databases import write
 from tests.processes.waiting import until
 from tests.running import Server, environment, run_cli, serving
@@ -111,7 +112,7 @@ def test_halted_projections_and_their_recovery_are_logged_once(tmp_path: Path) -
     body = {"CallbackCommand": "Group.CallbackAfterGroupFull", "GroupId": "g"}
     with serving(tmp_path / "events.db") as server:
         server.logged(0, event="took the lead; projecting")
-        with closing(sqlite3.connect(tmp_path / "events.db.read-model", isolation_level=None)) as lock:
+        with closing(sqlite3.connect(live_file(tmp_path / "events.db"), isolation_level=None)) as lock:
             lock.execute("BEGIN IMMEDIATE")
             server.post(body)
             server.logged(0, event="projections are halted")

@@ -23,9 +23,10 @@ from projector.domain.events import (
 )
 from projector.domain.fullness import Fullness
 from projector.domain.lives import NEVER, Lives, Moment, Register
-from projector.domain.membership import Member, Standing
+from projector.domain.membership import Member
 from projector.domain.profile import Profile
-from projector.read_model.evidence import decode_fullness, decode_lives, decode_member, decode_profile, encode
+from projector.read_model.evidence import decode_group, decode_member, decode_snapshot, decode_texts, encode
+from projector.read_model.rows import GroupEvidence, GroupSnapshot
 from tests.domain import facts as f
 from tests.domain.facts import GROUP
 from tests.domain.strategies import any_event, any_history, deliveries
@@ -191,10 +192,6 @@ def test_the_names_under_which_events_are_stored_never_change() -> None:
     assert all(TYPES[event_type.TOPIC] is event_type for event_type in TYPES.values())
 
 
-def test_the_numbers_of_standings_are_stored_and_never_change() -> None:
-    assert {standing.name: standing.value for standing in Standing} == {"OUT": 0, "MEMBER": 1, "AWAITING": 2}
-
-
 @settings(deadline=None, max_examples=200)
 @given(any_event)
 def test_a_stored_event_is_read_back_the_same(event: Event) -> None:
@@ -223,19 +220,22 @@ def test_an_event_without_a_body_has_an_empty_one_and_a_version_of_zero_until_it
 @given(any_history)
 def test_stored_evidence_is_read_back_the_same(history: list[Recorded]) -> None:
     life, known, full, people = evidence(recorded for recorded in history if recorded.event.group_id == GROUP)
-    assert decode_lives(encode(life)) == life
-    assert decode_profile(encode(known)) == known
-    assert decode_fullness(encode(full)) == full
+    assert known.lives == life
+    row = GroupEvidence(profile.brief(known), full, (5, 7), (1, 2, 3, 4, 5))
+    assert decode_group(encode(row)) == row
+    assert profile.whole(row.profile, decode_texts(encode(profile.texts(known)))) == known
+    snapshot = GroupSnapshot(512, 900, 3, known, full)
+    assert decode_snapshot(encode(snapshot)) == snapshot
     assert {user: decode_member(encode(member)) for user, member in people.items()} == people
 
 
 def test_lives_stored_without_a_creation_have_none() -> None:
-    assert not decode_lives('{"created":[0,0]}').roster_complete
-    assert decode_lives('{"created":[0,1]}').roster_complete
+    assert not decode_texts('{"lives":{"created":[0,0]}}').lives.roster_complete
+    assert decode_texts('{"lives":{"created":[0,1]}}').lives.roster_complete
 
 
 def test_what_is_not_known_takes_no_room_in_the_store() -> None:
-    assert [encode(unknown()) for unknown in (Lives, Profile, Fullness, Member)] == ["{}", "{}", "{}", "{}"]
+    assert [encode(unknown()) for unknown in (Lives, Profile, Fullness, Member, GroupEvidence)] == ["{}"] * 5
     assert encode(Register()) == "[[0,0],null]"
     for event in (f.created(0), f.joined(0, "ann"), f.left(0, "ann"), f.filled(0), f.profile(0), f.dismissed(0)):
         assert stored_fields(event) <= {"group_id", "occurred_at", "recorded_at", "members"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from projector.bootstrap import PROJECTIONS, open_generations, open_queries, open_stores
@@ -17,6 +16,7 @@ from tests.processes.traffic import candidates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from projector.domain.events import Recorded
     from projector.read_model import ReadModel
@@ -26,14 +26,14 @@ VERSIONS = {projection.name: projection.version for projection in PROJECTIONS}
 
 
 def read_model(database: Path) -> Path:
-    return Path(f"{database}.read-model")
+    return kinds.live_file(database)
 
 
 def begin_read_model(database: Path, versions: Mapping[str, int] = VERSIONS) -> ReadModel:
     """Make an empty read model the live one, and open it."""
     generations = open_generations(settings(database))
     with generations.begin_rebuild() as generation:
-        generation.create(versions, from_scratch=versions, forgotten_through=0).finish()
+        generation.create(versions, 0).finish()
         generation.promote()
     return generations.live()
 

@@ -51,7 +51,7 @@ def replay(database: Path) -> None:
     _run(database, "replay")
 
 
-def replay_profiles(database: Path) -> None:
+def replay_by_name(database: Path) -> None:
     _run(database, "replay", "--projection", "profile")
 
 

@@ -226,7 +226,7 @@ def test_when_the_worker_that_projects_dies_or_its_connection_is_cut_the_other_g
             until(lambda head=head: min(checkpoints(database).values()) > head, of=fleet.of("queries")[0])
             fleet.start("projections", number)
         with psycopg.connect(url_of(database), autocommit=True) as server:
-            leader = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND granted"
+            leader = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = %s AND granted"
             for _ in range(3):
                 ((pid,),) = server.execute(leader, (0x70726F6C,)).fetchall()
                 server.execute("SELECT pg_terminate_backend(%s)", (pid,))
@@ -243,7 +243,7 @@ def test_of_two_workers_one_projects_and_the_other_waits(tmp_path: Path) -> None
         position = int(receiver.post(callback(1, SEED)).headers["Projector-Position"])
         until(lambda: {*checkpoints(database).values()} == {position}, of=query)
         with psycopg.connect(url_of(database)) as server:
-            held = "SELECT COUNT(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND granted"
+            held = "SELECT COUNT(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = %s AND granted"
             assert server.execute(held, (0x70726F6C,)).fetchone() == (1,)
         assert [server.get("/readyz").status_code for server in fleet.servers.values()] == [200] * 7
 

@@ -145,7 +145,7 @@ def test_dying_before_any_step_of_an_append_keeps_the_whole_batch_or_nothing_and
     assert each_step(tmp_path, prepared, dying.append, check) > 8
 
 
-REPLAYS = {"whole": dying.replay, "profiles": dying.replay_profiles, "a group": dying.replay_a_group}
+REPLAYS = {"whole": dying.replay, "by name": dying.replay_by_name, "a group": dying.replay_a_group}
 
 
 @pytest.mark.parametrize("work", REPLAYS.values(), ids=REPLAYS)

@@ -64,16 +64,16 @@ def a_member(database: Path, group_id: str) -> str:
 
 
 DAMAGES = {
-    "a row changed": ("UPDATE members SET standing = 0 WHERE group_id = :group AND user_id = :user", "members {user}"),
+    "a row changed": ("UPDATE members SET joined_at = 5 WHERE group_id = :group AND user_id = :user", "members {user}"),
     "a row deleted": ("DELETE FROM members WHERE group_id = :group AND user_id = :user", "members {user}"),
-    "a row added": ("INSERT INTO members VALUES (:group, 'ghost', 1, 5, 5, NULL, '{{}}')", "members ghost"),
-    "a wrong count": ("UPDATE rosters SET member_count = member_count + 1 WHERE group_id = :group", "rosters"),
-    "a profile deleted": ("DELETE FROM profiles WHERE group_id = :group", "profiles"),
-    "a wrong time span of a block": (
-        "UPDATE blocks SET latest_at = 1 WHERE group_id = :group AND number = 0",
-        "blocks 0",
+    "a row added": (
+        "INSERT INTO members VALUES (:group, 'ghost', 5, 5, 'Member', NULL, NULL, NULL, '{{}}')",
+        "members ghost",
     ),
-    "fullness evidence deleted": ("UPDATE fullness SET evidence = '{{}}' WHERE group_id = :group", "fullness"),
+    "a wrong count": ("UPDATE groups SET member_count = member_count + 1 WHERE group_id = :group", "groups"),
+    "a profile deleted": ("DELETE FROM profiles WHERE group_id = :group", "profiles"),
+    "a wrong floor of a roster": ("UPDATE groups SET roster_floor_at = 1 WHERE group_id = :group", "groups"),
+    "evidence deleted": ("UPDATE groups SET evidence = '{{}}' WHERE group_id = :group", "groups"),
 }
 
 
@@ -109,7 +109,7 @@ def test_damage_is_reported_with_both_values_by_a_check_that_changes_nothing_and
 def test_with_a_group_only_that_group_is_compared_and_corrected(database: Path) -> None:
     correct = rows(database)
     for group_id in (GROUP, OTHER):
-        change_read_model(database, f"UPDATE rosters SET member_count = 99 WHERE group_id = '{group_id}'")
+        change_read_model(database, f"UPDATE groups SET member_count = 99 WHERE group_id = '{group_id}'")
     assert run_cli(database, "replay", "--check", "--group", GROUPS[2]).returncode == 0
     check = run_cli(database, "replay", "--check", "--group", GROUP)
     assert (check.returncode, f"group {GROUP}\n" in check.stdout, OTHER in check.stdout) == (1, True, False)
@@ -163,7 +163,7 @@ def test_a_read_model_of_other_events_than_those_of_a_restored_backup_is_rebuilt
 
 
 def test_a_rollback_restores_the_previous_model_brought_up_to_the_position_of_the_live_one(database: Path) -> None:
-    change_read_model(database, f"UPDATE rosters SET member_count = 99 WHERE group_id = '{GROUP}'")
+    change_read_model(database, f"UPDATE groups SET member_count = 99 WHERE group_id = '{GROUP}'")
     damaged = rows(database)
     assert run_cli(database, "replay").returncode == 1
     correct = rows(database)
@@ -180,7 +180,7 @@ def test_a_rollback_restores_the_previous_model_brought_up_to_the_position_of_th
         assert_served_as_recorded(server, database)
         assert {*checkpoints(database).values()} == {COUNT + 1}
     assert {table: damaged[table] == correct[table] for table in correct if table != "mark"} == {
-        table: table != "rosters" for table in correct if table != "mark"
+        table: table != "groups" for table in correct if table != "mark"
     }
 
 
@@ -191,26 +191,26 @@ def test_without_a_previous_model_of_this_version_a_rollback_is_refused_and_chan
         2,
         "projector: there is no previous read model to roll back to\n",
     )
-    change_read_model(database, "UPDATE checkpoints SET version = 9 WHERE projection = 'profile'")
+    change_read_model(database, "UPDATE checkpoints SET version = 9 WHERE projection = 'groups'")
     assert run_cli(database, "replay").returncode == 0
     refused = run_cli(database, "replay", "--rollback")
     assert refused.returncode == 2
-    assert f"the rows of profile are of version 9, not {VERSIONS['profile']}" in refused.stderr
+    assert f"the rows of groups are of version 9, not {VERSIONS['groups']}" in refused.stderr
     assert rows(database) == before
 
 
-def test_with_a_projection_only_that_projection_is_rebuilt_and_compared(database: Path) -> None:
+@pytest.mark.parametrize("name", ["groups", "membership", "profile", "fullness", "timeline"])
+def test_with_a_projection_even_of_an_earlier_version_everything_is_rebuilt_and_compared(
+    database: Path, name: str
+) -> None:
     correct = rows(database)
-    change_read_model(database, f"UPDATE rosters SET member_count = 99 WHERE group_id = '{GROUP}'")
+    change_read_model(database, f"UPDATE groups SET member_count = 99 WHERE group_id = '{GROUP}'")
     change_read_model(database, f"DELETE FROM profiles WHERE group_id = '{GROUP}'")
-    replayed = run_cli(database, "replay", "--projection", "profile")
+    replayed = run_cli(database, "replay", "--projection", name)
     assert (replayed.returncode, replayed.stdout.splitlines()[-1]) == (
         1,
-        f"position {COUNT}: 1 row differed; corrected",
+        f"position {COUNT}: 2 rows differed; corrected",
     )
-    assert rows(database)["profiles"] == correct["profiles"]
-    assert rows(database)["rosters"] != correct["rosters"]
-    assert run_cli(database, "replay", "--projection", "membership").returncode == 1
     assert rows(database) == correct
 
 
@@ -317,8 +317,8 @@ def test_replays_while_callbacks_pour_in_correct_only_damage_and_clients_see_no_
                 done = run_cli(database, "replay", *arguments)
                 assert (done.returncode, done.stdout.count("\n")) == (0, 1), done.stdout + done.stderr
                 ledger.wait_for(acknowledged=100)
-            change_read_model(database, f"DELETE FROM fullness WHERE group_id = '{GROUP}'")
-            change_read_model(database, f"UPDATE rosters SET lives = '{{}}' WHERE group_id = '{OTHER}'")
+            change_read_model(database, f"DELETE FROM groups WHERE group_id = '{GROUP}'")
+            change_read_model(database, f"UPDATE groups SET evidence = '{{}}' WHERE group_id = '{OTHER}'")
             replay = run_cli(database, "replay")
             assert replay.returncode == 1
             assert "; corrected" in replay.stdout

@@ -16,7 +16,7 @@ import pytest
 
 from projector.bootstrap import PROJECTIONS, open_stores
 from projector.subscription import Subscription
-from tests.kinds import generations, settings
+from tests.kinds import generations, live_file, settings
 from tests.processes.databases import assert_served_as_recorded, begin_read_model, checkpoints, history, write
 from tests.processes.traffic import Ledger, callback, pouring
 from tests.processes.waiting import until
@@ -82,10 +82,10 @@ def test_stopped_under_load_it_has_acknowledged_and_projected_every_recorded_cal
             assert [line for line in server.raw_log if "Traceback" in line or "exception" in line] == []
         assert {file.name for file in tmp_path.iterdir()} == {
             "events.db",
-            "events.db.read-model",
+            "events.db.read-model-v3",
             *generations(database),
-            "events.db.read-model.lock",
-            "events.db.read-model.worker",
+            "events.db.read-model-v3.lock",
+            "events.db.read-model-v3.worker",
         }, "no WAL is left"
         recorded = history(database)
         ledger.assert_kept(recorded)
@@ -155,10 +155,10 @@ def test_signalled_twice_it_does_not_wait_for_a_sender_that_never_finishes(tmp_p
         assert server.log[-1]["event"] == "stopped"
     assert {file.name for file in tmp_path.iterdir()} == {
         "events.db",
-        "events.db.read-model",
+        "events.db.read-model-v3",
         *generations(tmp_path / "events.db"),
-        "events.db.read-model.lock",
-        "events.db.read-model.worker",
+        "events.db.read-model-v3.lock",
+        "events.db.read-model-v3.worker",
     }
     assert history(tmp_path / "events.db") == []
 
@@ -208,7 +208,7 @@ def test_stopped_while_another_process_locks_the_read_model_it_stops_and_the_nex
     database = tmp_path / "events.db"
     with serving(database) as server:
         until(lambda: checkpoints(database), of=server)
-        with closing(sqlite3.connect(f"{database}.read-model", isolation_level=None)) as other:
+        with closing(sqlite3.connect(live_file(database), isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             assert server.post(callback(1, SEED)).status_code == 200
             assert server.stop() == 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from projector.bootstrap import PROJECTIONS
-from projector.projection.profile import ProfileProjection
+from projector.projection.groups import GroupsProjection
 from tests.domain.facts import EPOCH
 from tests.processes.databases import assert_served_as_recorded, checkpoints, rows, write
 from tests.processes.traffic import Ledger, callback, pouring
@@ -25,13 +25,13 @@ SEED = 20240229
 GROUP = "@TGS#STORY"
 
 OLDER = """
-from projector.projection.profile import ProfileProjection
-ProfileProjection.version = 0
+from projector.projection.groups import GroupsProjection
+GroupsProjection.version = 0
 """
 WITH_A_BUG = """
 from projector.domain import membership
-from projector.projection.membership import MembershipProjection
-MembershipProjection.version = 0
+from projector.projection.groups import GroupsProjection
+GroupsProjection.version = 0
 fold = membership.evolve
 membership.evolve = lambda member, recorded: (
     member if getattr(recorded.event, "exit_type", None) == "Kicked" else fold(member, recorded)
@@ -95,7 +95,7 @@ def test_the_old_read_model_is_served_while_another_process_builds_the_new_one_a
                 assert before <= position
             ledger.wait_for(acknowledged=200)
         assert_served_as_recorded(server, database)
-        assert rebuild_reasons(server) == [f"the rows of profile are of version 0, not {ProfileProjection.version}"]
+        assert rebuild_reasons(server) == [f"the rows of groups are of version 0, not {GroupsProjection.version}"]
     assert run_cli(database, "replay", "--check").returncode == 0
 
 
@@ -107,7 +107,7 @@ def test_without_a_read_model_the_response_is_503_and_not_404(tmp_path: Path) ->
         assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
         assert "there is no read model yet" in response.json()["detail"]
         ready = server.get("/readyz")
-        assert (ready.status_code, ready.json()["positions"]["membership"]) == (503, 0)
+        assert (ready.status_code, ready.json()["positions"]["groups"]) == (503, 0)
         assert run_cli(database, "status").returncode == 1
         with serving(database, "--only", "projections"):
             until(lambda: server.get("/readyz").status_code == 200, of=server)

@@ -95,7 +95,7 @@ def test_a_digest_beyond_the_head_and_an_invalid_digest_are_distinguished(databa
 
 def test_a_change_to_the_read_model_is_detected_and_left_as_it_is(database: Path) -> None:
     with serving(database):
-        change_read_model(database, "UPDATE rosters SET member_count = 99 WHERE group_id = '@TGS#1'")
+        change_read_model(database, "UPDATE groups SET member_count = 99 WHERE group_id = '@TGS#1'")
         for _ in range(2):
             verified = run_cli(database, "verify")
             assert verified.returncode == 1

@@ -44,7 +44,7 @@ def test_events_applied_before_change_nothing_and_cost_no_write(database: Path) 
         assert rows(database) == before
 
 
-STATEMENTS = ["SAVEPOINT", "SELECT", "INSERT OR REPLACE INTO members", "UPDATE checkpoints", "RELEASE", "COMMIT"]
+STATEMENTS = ["SAVEPOINT", "SELECT", "INSERT INTO members", "UPDATE checkpoints", "RELEASE", "COMMIT"]
 
 
 @pytest.mark.parametrize("statement", STATEMENTS)

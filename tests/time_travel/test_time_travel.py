@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from projector.bootstrap import PROJECTIONS, open_events, open_queries
 from projector.event_store import Candidate
-from projector.projection import membership as membership_projection
+from projector.projection import groups as groups_projection
 from projector.projection import project
 from projector.read_model import blocks
 from projector.time_travel.cut import Cut
@@ -82,7 +82,7 @@ def small_blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     """Blocks of a few events, so that short histories have several; the users of rosters stored more or less often."""
     size, share = request.param
     monkeypatch.setattr(blocks, "SIZE", size)
-    monkeypatch.setattr(membership_projection, "_ROSTER_SHARE", share)
+    monkeypatch.setattr(groups_projection, "_ROSTER_SHARE", share)
 
 
 def cuts(history: Sequence[Recorded]) -> st.SearchStrategy[Cut]:
@@ -104,10 +104,10 @@ def included(history: Sequence[Recorded], cut: Cut) -> list[Recorded]:
 
 def members_in_pages(groups: PastGroups, group_id: str, limit: int) -> dict[str, Any]:
     members: dict[str, Any] = {}
-    while page := groups.members(group_id, max(members, default=""), limit):
+    while page := shown.members(groups, group_id, max(members, default=""), limit):
         assert len(page) <= limit
-        assert sorted({member.user_id for member in page}) == [member.user_id for member in page]
-        members |= {member.user_id: shown.member(member) for member in page}
+        assert sorted({member["user_id"] for member in page}) == [member["user_id"] for member in page]
+        members |= {member["user_id"]: member for member in page}
     return members
 
 
@@ -117,12 +117,12 @@ def assert_as_the_oracle_says(opened: Opened, cut: Cut, limit: int) -> None:
     for group_id in GROUPS:
         expected = oracle.group_of(known, group_id)
         state = groups.group(group_id)
-        assert (state and shown.group(state)) == expected
+        assert (state and shown.as_sent(state)) == expected
         members = oracle.members(known, group_id)
         assert members_in_pages(groups, group_id, limit) == members
         for user_id in (*USERS, UNKNOWN_USER):
             member = opened.groups(cut).member(group_id, user_id)
-            assert (member and shown.member(member)) == members.get(user_id)
+            assert (member and shown.as_sent(member)) == members.get(user_id)
     for user_id in (*USERS, UNKNOWN_USER):
         memberships = opened.groups(cut).groups_of(user_id, "", 10)
         assert opened.groups(cut).knows_user(user_id) == oracle.knows_user(known, user_id)
@@ -176,7 +176,8 @@ def test_between_any_two_moments_the_difference_is_that_of_the_oracles_answers()
                 changed = {user: (old, new) for user, old, new in changed_members(then, now, "")}
                 assert [*changed] == sorted(changed)
                 assert {
-                    user: (old and shown.member(old), new and shown.member(new)) for user, (old, new) in changed.items()
+                    user: tuple(member and shown.as_sent(member.shown()) for member in pair)
+                    for user, pair in changed.items()
                 } == {
                     user: (before.get(user), after.get(user))
                     for user in {*before, *after}
@@ -237,7 +238,7 @@ def test_a_stream_of_many_blocks_with_late_events_in_each_is_right_at_every_boun
                 groups = opened.groups(cut)
                 state = groups.group(f.GROUP)
                 assert state is not None
-                assert shown.group(state) == oracle.group_of(known, f.GROUP)
+                assert shown.as_sent(state) == oracle.group_of(known, f.GROUP)
                 assert members_in_pages(groups, f.GROUP, 7) == oracle.members(known, f.GROUP)
 
 
