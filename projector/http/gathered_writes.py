@@ -32,6 +32,11 @@ class GatheredWrites:
         if self._size >= MAX_GATHERED_BYTES:
             self._flush()
 
+    def get_write_buffer_size(self) -> int:
+        """Return how many bytes wait for the client, after sending what was gathered."""
+        self._flush()
+        return self._transport.get_write_buffer_size()
+
     def close(self) -> None:
         self._flush()
         self._transport.close()

@@ -32,6 +32,9 @@ class Connection(asyncio.Transport):
     def close(self) -> None:
         self.closed = True
 
+    def abort(self) -> None:
+        self.closed = True
+
     def get_write_buffer_size(self) -> int:
         return 7
 
@@ -78,7 +81,16 @@ def test_closing_sends_the_rest_first() -> None:
     async def story(writes: GatheredWrites) -> None:
         writes.write(b"last")
         writes.close()
+
+    connection = told(story)
+    assert (connection.calls, connection.closed) == ([b"last"], True)
+
+
+def test_a_connection_that_is_passed_on_at_once_has_sent_the_last_response() -> None:
+    async def story(writes: GatheredWrites) -> None:
+        writes.write(b"last")
         assert writes.get_write_buffer_size() == 7
+        writes.abort()
 
     connection = told(story)
     assert (connection.calls, connection.closed) == ([b"last"], True)
