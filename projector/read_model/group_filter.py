@@ -111,7 +111,7 @@ def _index(group_filter: GroupFilter) -> _Index:
     if group_filter.is_full:
         return _Index(" INDEXED BY groups_full", (_IS_FULL,))
     if group_filter.type is not None:
-        return _Index(" INDEXED BY groups_by_type", (("type = ?", (group_filter.type,)),))
+        return _Index(" INDEXED BY groups_by_type", tuple(_of_type(group_filter.type)))
     if group_filter.status is not None:
         return _Index(" INDEXED BY groups_by_status", (("status = ?", (group_filter.status,)),))
     return _Index()
@@ -123,11 +123,18 @@ _IS_FULL: Final[_Condition] = ("is_full = 1", ())
 def _conditions(group_filter: GroupFilter) -> list[_Condition]:
     conditions: list[_Condition] = []
     if group_filter.type is not None:
-        conditions.append(("type = ?", (group_filter.type,)))
+        conditions += _of_type(group_filter.type)
     if group_filter.status is not None:
         conditions.append(("status = ?", (group_filter.status,)))
     if group_filter.is_full is not None:
         conditions.append(_IS_FULL if group_filter.is_full else ("is_full = 0", ()))
+    return conditions
+
+
+def _of_type(name: str) -> list[_Condition]:
+    conditions: list[_Condition] = [("type = ?", (name,))]
+    if _always_indexed(name) == name:
+        conditions.append((f"{indexed_part('type')} = ?", (name,)))
     return conditions
 
 

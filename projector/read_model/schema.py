@@ -104,7 +104,14 @@ _INDEXES: Final = (
     Index("member_versions_by_user", "member_versions", ("user_id", "group_id"), "is_first = 1"),
     Index("groups_by_status", "groups", ("status", "group_id")),
     Index("groups_full", "groups", ("group_id",), "is_full = 1"),
-    Index("groups_by_type", "groups", ("type", "group_id")),
 )
-SQLITE_INDEXES: Final = (*_INDEXES, Index("profiles_by_name", "profiles", ("name", "group_id")))
-POSTGRES_INDEXES: Final = (*_INDEXES, Index("profiles_by_name", "profiles", (indexed_part("name"), "group_id")))
+SQLITE_INDEXES: Final = (
+    *_INDEXES,
+    Index("groups_by_type", "groups", ("type", "group_id")),
+    Index("profiles_by_name", "profiles", ("name", "group_id")),
+)
+POSTGRES_INDEXES: Final = (
+    *_INDEXES,
+    Index("groups_by_type", "groups", (indexed_part("type"), "group_id")),
+    Index("profiles_by_name", "profiles", (indexed_part("name"), "group_id")),
+)

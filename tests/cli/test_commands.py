@@ -101,7 +101,7 @@ def test_status_shows_positions_and_counts_to_people_and_to_programs_alike(datab
         "head": 6,
         "last_callback_at": last,
         "has_worker": False,
-        "projections": {"fullness": current, "membership": current, "profile": current, "timeline": current},
+        "projections": {"groups": current},
         "lag_seconds": 0,
         "counts": {"groups": 2, "active_groups": 1, "full_groups": 1, "members": 3},
         "quarantine": 2,
@@ -132,7 +132,7 @@ def test_status_names_every_projection_and_its_lag_before_anything_is_projected(
     status = json.loads(run_cli(tmp_path / "events.db", "status", "--json").stdout)
     empty = {"position": 0, "lag_events": 6, "set_aside": 0}
     assert status["head"] == 6
-    assert status["projections"] == {"fullness": empty, "membership": empty, "profile": empty, "timeline": empty}
+    assert status["projections"] == {"groups": empty}
 
 
 def test_events_prints_the_history_a_json_object_per_line_with_each_callback_as_received(database: Path) -> None:

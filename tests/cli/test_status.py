@@ -54,7 +54,7 @@ def test_every_server_tells_the_same_over_http_to_those_with_a_token(tmp_path: P
     database = tmp_path / "events.db"
     with serving(database, **READER) as server:
         server.post(FULL)
-        until(lambda: told(server)["projections"]["profile"]["position"] == 1, of=server)
+        until(lambda: told(server)["projections"]["groups"]["position"] == 1, of=server)
         until(lambda: told(server)["has_worker"], of=server)
         assert told(server) == status(database)
         assert status(tmp_path / "none.db", "--url", f"{server.url}/", **READER) == status(database)

@@ -90,7 +90,7 @@ def test_while_another_process_holds_the_read_model_callbacks_are_accepted_and_r
             assert complaint == "projections are halted: SQLite: database is locked"
             response = server.get("/v1/groups")
             assert (response.json()["groups"], response.headers["Projector-Position"]) == ([], "0")
-            assert f'projector_lag_events{{projection="membership"}} {len(history(database))}.0' in (
+            assert f'projector_lag_events{{projection="groups"}} {len(history(database))}.0' in (
                 server.get("/metrics").text
             )
         until(lambda: server.get("/readyz").status_code == 200, of=server)

@@ -118,10 +118,10 @@ def test_a_missing_table_halts_the_projections_and_is_blamed_on_no_event(tmp_pat
     begin_read_model(database).close()
     store_events(database, f.created(0))
     with kinds.read_model(database) as connection:
-        connection.execute("ALTER TABLE fullness RENAME TO renamed")
-        with pytest.raises(ReadModelUnavailable, match="fullness"):
+        connection.execute("ALTER TABLE profiles RENAME TO renamed")
+        with pytest.raises(ReadModelUnavailable, match="profiles"):
             project_all(database)
-        connection.execute("ALTER TABLE renamed RENAME TO fullness")
+        connection.execute("ALTER TABLE renamed RENAME TO profiles")
     assert project_all(database) == []
     assert group_ids(database, GroupFilter()) == [f.GROUP]
 
