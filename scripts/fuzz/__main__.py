@@ -103,19 +103,17 @@ def keep(target: str, folder: Path, most: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("targets", nargs="*", default=[*MILLIONS], help=f"default: {' '.join(MILLIONS)}")
-    parser.add_argument(
-        "--millions", type=float, default=sum(MILLIONS.values()), help="inputs of the targets together (default: 7)"
-    )
+    parser.add_argument("--millions", type=float, help=f"inputs of the targets together (default: {MILLIONS})")
     parser.add_argument("--seed", type=int, default=20241209)
     parser.add_argument("--keep", type=int, default=0, metavar="N", help="add up to N inputs a target to the corpus")
     parser.add_argument("--folder", type=Path, help="where the work is kept, to be gone on with")
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="fuzz-"))
     folder.mkdir(exist_ok=True)
-    tried = 0
+    tried, default = 0, sum(MILLIONS[target] for target in options.targets)
     for target in options.targets:
-        share = MILLIONS[target] / sum(MILLIONS[other] for other in options.targets)
-        tried += campaign(target, int(options.millions * MILLION * share), folder, options.seed)
+        inputs = MILLIONS[target] * (options.millions or default) / default
+        tried += campaign(target, int(inputs * MILLION), folder, options.seed)
         if options.keep:
             keep(target, folder, options.keep)
     print(f"{tried:,} inputs with seed {options.seed}: no exception, no 5xx, no authentic body lost, no account left")
