@@ -32,11 +32,10 @@ from projector.replay.build import Jobs
 from projector.replay.replay import Replay
 from projector.settings import Settings
 from scripts.bench.logs import Town, write_log
-from scripts.bench.rounds import keep, machine, median, run, some_cores, table
+from scripts.bench.rounds import SEED, keep, machine, median, run, some_cores, table
 
 MODULE = "scripts.bench.rebuild"
 
-SEED = 1
 
 STOCK_EVENTS = 10_000
 """The stock projection is given no more: its cost per event does not depend on it."""

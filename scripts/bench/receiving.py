@@ -1,7 +1,8 @@
 """How many callbacks a receiver acknowledges: `python -m scripts.bench.receiving`.
 
 Each contender is a server on one core, loaded from another. PostgreSQL, where there is one, is on the core of the load:
-it stands for another machine. Every contender begins each round with an empty database.
+it stands for another machine. So are, for `receiver`, all processes of ours but the one that receives callbacks; `ours`
+is all of them on one core. Every contender begins each round with an empty database.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from scripts.bench import load
 from scripts.bench.rounds import keep, machine, median, some_cores, table
@@ -24,66 +25,84 @@ if TYPE_CHECKING:
 
     from scripts.bench.serving import Served
 
-NAMES = ("ceiling", "upsert", "stock", "ours", "stock on PostgreSQL", "ours on PostgreSQL")
-CONNECTIONS = (32, 256, 1)
-MAX_LAG_S = 1.0
+NAMES = (
+    *("ceiling", "upsert", "stock", "ours", "receiver"),
+    *("stock on PostgreSQL", "ours on PostgreSQL", "receiver on PostgreSQL"),
+)
+LOADS = ((32, 500), (32, 5_000), (256, 5_000), (1, 5_000))
+"""Connections, and groups."""
+
+USUAL = (32, 5_000)
 _WARM_UP_S = 1.0
+_CATCH_UP_S = 60.0
+Results = dict[tuple[str, int, int], list[dict[str, Any]]]
+
+
+class Cores(NamedTuple):
+    server: set[int]
+    load: set[int]
 
 
 @contextlib.contextmanager
-def started(name: str, folder: Path, postgresql: PostgreSQL, cores: set[int]) -> Iterator[Served]:
-    """Start a contender over an empty database."""
+def started(name: str, folder: Path, postgresql: PostgreSQL, cores: Cores) -> Iterator[Served]:
+    """Start a contender over an empty database; yield its process, or that of the receiver."""
     file = folder / "bench.db"
     server, _, on = name.partition(" on ")
     database = postgresql.new_database() if on else f"sqlite:///{file}"
-    if server == "ours":
-        spool = {"PROJECTOR_SPOOL_PATH": str(folder / "spool")} if on else {}
-        with serving(database, cores=cores, **spool) as served:
+    if server not in ("ours", "receiver"):
+        with contender(server, database if on else str(file), cores=cores.server) as served:
             yield served
-    else:
-        with contender(server, database if on else str(file), cores=cores) as served:
+        return
+    spool = {"PROJECTOR_SPOOL_PATH": str(folder / "spool")} if on else {}
+    with serving(database, cores=cores.server if server == "ours" else cores.load, **spool) as served:
+        if server == "ours":
             yield served
+            return
+        receiver = served.receiver()
+        receiver.move(cores.server)
+        yield receiver
 
 
-def measured(name: str, served: Served, connections: int, seconds: float, cores: set[int]) -> dict[str, Any]:
-    """Load a server; exit if it refuses a callback, or its projections lag."""
+def measured(name: str, served: Served, connections: int, groups: int, seconds: float, cores: Cores) -> dict[str, Any]:
+    """Load a server; exit if it refuses or spools a callback."""
     before = served.cpu_s()
-    results = load.post(served.url, connections=connections, seconds=seconds, cores=cores)
+    results = load.post(served.url, connections=connections, seconds=seconds, groups=groups, cores=cores.load)
     results["cpu_us"] = (served.cpu_s() - before) / results["requests"] * 1e6
-    if name.startswith("ours"):
-        results["lag_s"] = lag_s(served)
-        if results["lag_s"] > MAX_LAG_S:
-            sys.exit(f"{name}: the projections are {results['lag_s']:.1f} s behind, so this is no rate to report")
+    results["lag_s"] = lag_s(served) if name.startswith(("ours", "receiver")) else 0.0
     return results
 
 
 def lag_s(served: Served) -> float:
-    """Return how long the oldest event that is not projected has waited."""
-    metrics = get(f"{served.url}/metrics").decode().splitlines()
-    spooled = [float(line.split()[1]) for line in metrics if line.startswith("projector_spool_events ")]
-    if any(spooled):
+    """Return how long the oldest event that is not projected has waited, and wait until all are projected."""
+    until, lags = time.monotonic() + _CATCH_UP_S, [metric(served, "projector_lag_seconds")]
+    if metric(served, "projector_spool_events"):
         sys.exit("callbacks went into the spool, so this is no rate to report")
-    return next(float(line.split()[1]) for line in metrics if line.startswith("projector_lag_seconds "))
+    while lags[-1] and time.monotonic() < until:
+        lags.append(metric(served, "projector_lag_seconds"))
+    return lags[0]
 
 
-def rounds_of(
-    names: list[str], count: int, seconds: float, folder: Path
-) -> dict[tuple[str, int], list[dict[str, Any]]]:
-    server_core, load_core = ({core} for core in sorted(some_cores(2), reverse=True))
-    results: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    with postgresql_on(load_core) as postgresql:
+def metric(served: Served, name: str) -> float:
+    """Return the value of a metric without labels, 0 if there is none."""
+    lines = get(f"{served.url}/metrics").decode().splitlines()
+    return next((float(line.split()[1]) for line in lines if line.startswith(f"{name} ")), 0.0)
+
+
+def rounds_of(names: list[str], count: int, seconds: float, folder: Path) -> Results:
+    cores = Cores(*({core} for core in sorted(some_cores(2), reverse=True)))
+    results: Results = {}
+    with postgresql_on(cores.load) as postgresql:
         for number in range(count):
             for name in names:
                 print(f"round {number + 1} of {count}: {name}", file=sys.stderr, flush=True)
                 with (
                     tempfile.TemporaryDirectory(dir=folder) as own,
-                    started(name, Path(own), postgresql, server_core) as served,
+                    started(name, Path(own), postgresql, cores) as served,
                 ):
-                    load.post(served.url, connections=32, seconds=_WARM_UP_S, cores=load_core)
-                    for connections in CONNECTIONS:
-                        results.setdefault((name, connections), []).append(
-                            measured(name, served, connections, seconds, load_core)
-                        )
+                    load.post(served.url, connections=32, seconds=_WARM_UP_S, cores=cores.load)
+                    for connections, groups in LOADS:
+                        result = measured(name, served, connections, groups, seconds, cores)
+                        results.setdefault((name, connections, groups), []).append(result)
     return results
 
 
@@ -98,31 +117,41 @@ def postgresql_on(cores: set[int]) -> Iterator[PostgreSQL]:
         server.remove()
 
 
-def report(names: list[str], results: dict[tuple[str, int], list[dict[str, Any]]], count: int) -> str:
-    head = ["contender", "callbacks/s", ": ceiling", "CPU µs each", "p50 ms", "p99 ms", "p99 : ceiling's"]
-    head += ["/s at 256", "/s at 1", "p50 ms at 1"]
+def report(names: list[str], results: Results, options: argparse.Namespace) -> str:
+    head = ["contender", "callbacks/s", "with 500 groups", "CPU µs each", "with 500 groups", "p50 ms", "p99 ms"]
+    head += ["/s at 256", "/s at 1", "p50 ms at 1", "lag s"]
     rows = []
     for name in names:
-        at = {connections: results[name, connections] for connections in CONNECTIONS}
-        ceiling = results.get(("ceiling", 32), at[32])
-        rate = median(at[32], "rate")
-        rows.append(
-            [
-                name,
-                f"{rate:,.0f}",
-                f"{rate / median(ceiling, 'rate'):.2f}",
-                f"{median(at[32], 'cpu_us'):.0f}",
-                f"{median(at[32], 'p50_ms'):.1f}",
-                f"{median(at[32], 'p99_ms'):.1f}",
-                f"{median(at[32], 'p99_ms') / median(ceiling, 'p99_ms'):.1f}",
-                f"{median(at[256], 'rate'):,.0f}",
-                f"{median(at[1], 'rate'):,.0f}",
-                f"{median(at[1], 'p50_ms'):.2f}",
-            ]
-        )
-    return f"{machine()}; load: {load.generator()}; medians of {count} rounds, 32 connections unless said\n\n" + table(
-        head, rows
-    )
+        few, usual, many, single = (results[name, *at] for at in LOADS)
+        cells = [f"{median(at, 'rate'):,.0f}" for at in (usual, few)]
+        cells += [f"{median(at, 'cpu_us'):.0f}" for at in (usual, few)]
+        cells += [f"{median(usual, 'p50_ms'):.1f}", f"{median(usual, 'p99_ms'):.1f}"]
+        cells += [f"{median(many, 'rate'):,.0f}", f"{median(single, 'rate'):,.0f}", f"{median(single, 'p50_ms'):.2f}"]
+        rows.append([name, *cells, f"{median(usual, 'lag_s'):.1f}"])
+    about = f"{machine(options.folder)}; load: {load.generator()}; medians of {options.rounds} rounds"
+    about += ", 32 connections and 5,000 groups unless said"
+    return f"{about}\n\n{table(head, rows)}\n\n{ratios(results)}"
+
+
+RATIOS = (
+    ("receiver", "ceiling", "cpu_us", "≤ 1.5"),
+    ("receiver", "ceiling", "rate", "≥ 0.65"),
+    ("receiver", "upsert", "rate", "≥ 1.7"),
+    ("receiver", "stock", "rate", "≥ 15"),
+    ("receiver on PostgreSQL", "receiver", "rate", "≥ 0.8"),
+    ("ours", "ceiling", "rate", "≥ 0.35"),
+)
+
+
+def ratios(results: Results) -> str:
+    """Return the ratios of medians that have goals, of the contenders that were measured."""
+    rows = []
+    for one, other, column, goal in RATIOS:
+        if (one, *USUAL) in results and (other, *USUAL) in results:
+            values = [median(results[one, *at], column) / median(results[other, *at], column) for at in LOADS[:2]]
+            what = "CPU time" if column == "cpu_us" else "callbacks/s"
+            rows.append([f"{one} ÷ {other}, {what}", goal, *(f"{value:.2f}" for value in reversed(values))])
+    return table(["ratio", "goal", "5,000 groups", "500 groups"], rows)
 
 
 def main() -> None:
@@ -135,13 +164,14 @@ def main() -> None:
     options = parser.parse_args()
     names, started_at = options.names.split(","), time.time()
     results = rounds_of(names, options.rounds, options.seconds, options.folder)
-    print(f"\n{report(names, results, options.rounds)}\n\n{time.time() - started_at:.0f} s")
-    measured_medians = ("rate", "p50_ms", "p99_ms", "cpu_us")
+    print(f"\n{report(names, results, options)}\n\n{time.time() - started_at:.0f} s")
+    measured_medians = ("rate", "p50_ms", "p99_ms", "cpu_us", "lag_s")
     keep(
         options.results,
         [
-            {"name": name, "connections": at, **{column: median(runs, column) for column in measured_medians}}
-            for (name, at), runs in results.items()
+            {"name": name, "connections": at, "groups": groups}
+            | {column: median(runs, column) for column in measured_medians}
+            for (name, at, groups), runs in results.items()
         ],
     )
 

@@ -9,10 +9,16 @@ import sqlite3
 import statistics
 import subprocess
 import sys
+import tempfile
+import time
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+SEED = 1
+"""Of all random numbers."""
 
 
 def run(module: str, *arguments: str, cores: set[int], **environment: str) -> dict[str, Any]:
@@ -40,9 +46,26 @@ def median(results: list[dict[str, Any]], column: str) -> float:
     return statistics.median(result[column] for result in results)
 
 
-def machine() -> str:
-    cores = len(os.sched_getaffinity(0))
-    return f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {cores} cores, {platform.machine()}"
+def machine(folder: Path | None = None) -> str:
+    """Return what the results depend on: versions, cores, the seed, and how commits are synced."""
+    versions = [f"{name} {version(name)}" for name in ("uvicorn", "starlette", "eventsourcing", "psycopg")]
+    versions = [f"Python {platform.python_version()}", f"SQLite {sqlite3.sqlite_version}", *versions]
+    cores = f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}"
+    synced = f"synchronous=FULL, fsync=on, {sync_ms(folder):.2f} ms per fdatasync"
+    return f"{', '.join(versions)}; {cores}; seed {SEED}; {synced}"
+
+
+def sync_ms(folder: Path | None = None) -> float:
+    """Return the median time to sync five pages in a folder, by default that of temporary files."""
+    times = []
+    with tempfile.TemporaryFile(dir=folder) as file:
+        for _ in range(100):
+            file.write(bytes(5 * 4096))
+            file.flush()
+            started = time.perf_counter()
+            os.fdatasync(file.fileno())
+            times.append(time.perf_counter() - started)
+    return statistics.median(times) * 1e3
 
 
 def keep(file: Path | None, rows: list[dict[str, Any]]) -> None:

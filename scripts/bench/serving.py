@@ -32,6 +32,15 @@ class Served(NamedTuple):
             found += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
         return found
 
+    def receiver(self) -> Served:
+        """Return the process that receives callbacks; `serve` starts it first."""
+        return self._replace(pid=self.pids()[1])
+
+    def move(self, cores: set[int]) -> None:
+        """Run all threads of this process on these cores, without its child processes."""
+        for thread in Path(f"/proc/{self.pid}/task").iterdir():
+            os.sched_setaffinity(int(thread.name), cores)
+
     def cpu_s(self) -> float:
         """Return the seconds of a core that all processes have had so far."""
         return sum(map(_cpu_s, self.pids()))
