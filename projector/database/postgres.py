@@ -124,6 +124,12 @@ class _Result:
         return None if row is None else _unescaped(row)
 
 
+def rfc3339(column: str) -> str:
+    """Return an expression for the time, as RFC 3339 with milliseconds, in a column of ms since 1970 UTC."""
+    utc = f"to_timestamp({column} / 1000.0) AT TIME ZONE 'UTC'"
+    return f"""to_char({utc}, 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')"""
+
+
 def create_statement(table: Table, *, if_missing: bool = False) -> str:
     """Return the statement that creates a table."""
     columns = [

@@ -118,6 +118,11 @@ class SQLiteConnection:
         self._connection.executemany(statement, rows)
 
 
+def rfc3339(column: str) -> str:
+    """Return an expression for the time, as RFC 3339 with milliseconds, in a column of ms since 1970 UTC."""
+    return f"strftime('%Y-%m-%dT%H:%M:%fZ', {column} / 1000.0, 'unixepoch')"
+
+
 def empty_log(connection: SQLiteConnection) -> bool:
     """Move the write-ahead log into the file and truncate it; return False if a reader or writer prevents that."""
     (is_busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()

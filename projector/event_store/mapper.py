@@ -45,6 +45,11 @@ class EventMapper(Mapper[str]):
             reason = "it belongs to another group than its stream"
         return UndecodableEvent(group_id=group_id, occurred_at=0, recorded_at=0, stored_type=topic, reason=reason)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether events are stored as JSON that everybody can read."""
+        return not (self.compressor or self.cipher)
+
     def seal(self, data: bytes) -> bytes:
         """Compress and encrypt, if set."""
         if self.compressor:

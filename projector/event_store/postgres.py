@@ -10,10 +10,10 @@ import psycopg
 from eventsourcing import postgres as library
 from psycopg.rows import tuple_row
 
-from projector.database.postgres import escape_nul, unescape_nul
+from projector.database.postgres import escape_nul, rfc3339, unescape_nul
 from projector.database.postgres_server import PostgresServer
 from projector.domain.events import Recorded
-from projector.event_store import ALL_GROUPS, Appended, Candidate, GroupRange, ranges_between
+from projector.event_store import ALL_GROUPS, Appended, Candidate, GroupRange, group_events_view, ranges_between
 from projector.event_store.mapper import MAPPER_TOPIC, EventMapper, mapper_of
 from projector.event_store.postgres_recorder import PostgresTransactions, unavailable
 from projector.event_store.quarantine import Quarantine
@@ -116,11 +116,12 @@ def open_postgres(
 
     Raises StoreUnavailable if these or the URL are wrong.
     """
-    with unavailable:
-        transactions = PostgresTransactions(server, pool_size, read_only=read_only)
     unused = ("POSTGRES_DBNAME", "POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_USER", "POSTGRES_PASSWORD")
     environment = {"MAPPER_TOPIC": MAPPER_TOPIC, **library_environment, **dict.fromkeys(unused, "unused")}
     mapper = mapper_of(library.PostgresFactory(environment))
+    view = group_events_view.for_postgres(rfc3339) if mapper.is_plain else group_events_view.DROP
+    with unavailable:
+        transactions = PostgresTransactions(server, pool_size, read_only=read_only, view=view)
     return PostgresEventStore(transactions, mapper, server), Quarantine(transactions, mapper, max_quarantined)
 
 

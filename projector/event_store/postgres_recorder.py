@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import resources
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -90,12 +90,14 @@ class GroupRecorder(library.PostgresApplicationRecorder):
 class PostgresTransactions:
     """`Transactions` on the database of `server`. It connects when it is first used.
 
-    It then creates missing tables or, with `read_only`, requires that there are some.
+    It then creates missing tables or, with `read_only`, requires that there are some. `view` is the statement that
+    creates or drops the view of the events.
 
     While the database is away, one caller at a time tries again, at most once a second; the others fail at once.
     """
 
-    def __init__(self, server: PostgresServer, pool_size: int, *, read_only: bool = False) -> None:
+    def __init__(self, server: PostgresServer, pool_size: int, *, read_only: bool, view: str) -> None:
+        self._view = view
         self._server = server
         self._read_only = read_only
         self._datastore = Datastore(server, pool_size)
@@ -168,7 +170,16 @@ class PostgresTransactions:
                     connection.execute("SET lock_timeout = 0")
                     connection.execute("SELECT pg_advisory_lock(%s)", (_SCHEMA_LOCK,))
                     GroupRecorder(self._datastore).create_table()
+                    self._create_view(connection)
         except StoreUnavailable as error:
             self._failure, self._failed_at = str(error), time.monotonic()
             raise
         self._is_ready, self._failure = True, None
+
+    def _create_view(self, connection: psycopg.Connection[Any]) -> None:
+        """Create or drop the view, unless that is done already, or somebody reads it: no start waits for a view."""
+        has_view = connection.execute("SELECT to_regclass('group_events') IS NOT NULL").fetchone() == (True,)
+        if has_view is self._view.startswith("DROP"):
+            with suppress(psycopg.errors.LockNotAvailable):
+                connection.execute("SET lock_timeout = 100")
+                connection.execute(self._view)

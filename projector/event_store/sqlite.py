@@ -11,9 +11,17 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from projector.database.sqlite import SQLiteConnection, switch_to_wal
+from projector.database.sqlite import SQLiteConnection, rfc3339, switch_to_wal
 from projector.domain.events import Recorded
-from projector.event_store import ALL_GROUPS, Appended, Candidate, GroupRange, StoreUnavailable, ranges_between
+from projector.event_store import (
+    ALL_GROUPS,
+    Appended,
+    Candidate,
+    GroupRange,
+    StoreUnavailable,
+    group_events_view,
+    ranges_between,
+)
 from projector.event_store.mapper import MAPPER_TOPIC, EventMapper, mapper_of
 from projector.event_store.quarantine import Quarantine
 from projector.event_store.sql import SQLEventStore
@@ -110,6 +118,9 @@ def open_sqlite(
         recorder = factory.application_recorder()
     assert isinstance(recorder, GroupRecorder)
     mapper = mapper_of(factory)
+    if not read_only:
+        with recorder.writing() as connection:
+            connection.execute(group_events_view.for_sqlite(rfc3339) if mapper.is_plain else group_events_view.DROP)
     return SQLiteEventStore(recorder, mapper), Quarantine(recorder, mapper, max_quarantined)
 
 

@@ -22,11 +22,15 @@ def live_path(path: str, schema_version: int = SCHEMA_VERSION) -> str:
 
 
 class GenerationFiles:
-    """The generations of one read model, as files; `path` is the link that names the live one."""
+    """The generations of one read model, as files; `path` is the link that names the live one.
 
-    def __init__(self, path: str) -> None:
+    `alias` is a link to this link, for people and other programs: it is the same for every schema version.
+    """
+
+    def __init__(self, path: str, alias: str | None = None) -> None:
         self._live = Path(path)
         self._previous = Path(f"{path}.previous")
+        self._alias = Path(alias) if alias else None
 
     @property
     def live(self) -> Path | None:
@@ -47,6 +51,8 @@ class GenerationFiles:
             if self.live is not None:
                 _link(self._previous, self.live)
             _link(self._live, path)
+            if self._alias is not None:
+                _link(self._alias, self._live)
             _sync(path.parent)
 
     def drop_previous(self) -> None:
@@ -83,6 +89,11 @@ class GenerationFiles:
     def _files(self) -> list[Path]:
         candidates = self._live.parent.glob(f"{glob.escape(self._live.name)}.*")
         return [path for path in candidates if path.suffix[1:].isdigit()]
+
+
+def alias_path(path: str) -> str:
+    """Return the link to the link to the live read model, of whichever schema version was made live last."""
+    return f"{path}.current"
 
 
 def earlier_files(path: str) -> list[GenerationFiles]:

@@ -1,15 +1,16 @@
 """The read model on PostgreSQL: a schema for each generation, and a table that names the live one."""
 
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 import psycopg
 
-from projector.database.postgres import ROW_ERRORS, BulkConnection, PostgresConnection, errors_as
+from projector.database.postgres import ROW_ERRORS, BulkConnection, PostgresConnection, errors_as, rfc3339
 from projector.database.postgres_server import PostgresServer
-from projector.read_model import NoReadModel, ReadModelUnavailable
+from projector.read_model import NoReadModel, ReadModelUnavailable, views
 from projector.read_model.generations import MISSING, require_schema
 from projector.read_model.query_session import QuerySession
 from projector.read_model.schema import POSTGRES_INDEXES, SCHEMA_VERSION, TABLES
@@ -29,6 +30,13 @@ LEADING_LOCK: Final = f"{0x70726F6C}, {SCHEMA_VERSION}"
 """Advisory lock: held by the connection of the process that projects into read models of this schema version."""
 
 _MAX_TRIES: Final = 10
+_VIEWS_TIMEOUT_MS: Final = 100
+_VIEWS_S: Final = 10.0
+"""How often the leader checks that the views show the live generation: who read them may have kept them."""
+
+_SHOWS: Final = (
+    "SELECT 1 FROM pg_views WHERE schemaname = 'public' AND viewname = %s AND position(%s in definition) > 0"
+)
 _READ_ONLY: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _SELECT_LIVE: Final = (
     f"SELECT set_config('search_path', '{schema_name('')}' || generation, true), generation, schema_version"
@@ -120,6 +128,7 @@ class PostgresReadModel:
     ) -> None:
         self._generation = GenerationConnection(server, number, timeout_s=timeout_s, settings=settings)
         self._leading: psycopg.Connection[Any] | None = None
+        self._views_checked_at = 0.0
 
     @contextmanager
     def transaction(self) -> Iterator[UnitOfWork]:
@@ -133,6 +142,11 @@ class PostgresReadModel:
             if self._leading is not connection:
                 ((is_ours,),) = connection.execute(f"SELECT pg_try_advisory_lock({LEADING_LOCK})").fetchall()
                 self._leading = connection if is_ours else None
+                self._views_checked_at = -_VIEWS_S
+            if self._leading is not None and time.monotonic() > self._views_checked_at + _VIEWS_S:
+                self._views_checked_at = time.monotonic()
+                with suppress(NoReadModel):
+                    switch_views(connection, self._live_number())
         return self._leading is not None
 
     def step_down(self) -> None:
@@ -140,6 +154,11 @@ class PostgresReadModel:
             with unavailable:
                 self._leading.execute(f"SELECT pg_advisory_unlock({LEADING_LOCK})")
             self._leading = None
+
+    def _live_number(self) -> int:
+        connection, number = self._generation.begin(_READ_ONLY)
+        connection.execute("COMMIT")
+        return number
 
     @contextmanager
     def read_transaction(self) -> Iterator[ReadTransaction]:
@@ -200,6 +219,23 @@ class PostgresQueries:
     def close(self) -> None:
         while not self._idle.empty():
             self._idle.get_nowait().close()
+
+
+def switch_views(connection: psycopg.Connection[Any], number: int) -> bool:
+    """Let the views show the generation with a number; return False if somebody reads them at the moment."""
+    shown = f"{schema_name(number)}.members"
+    if connection.execute(_SHOWS, (views.NAMES[-1], shown)).fetchone():
+        return True
+    try:
+        with connection.transaction():
+            connection.execute(f"SET LOCAL lock_timeout = {_VIEWS_TIMEOUT_MS}")
+            for statement in views.statements(
+                rfc3339, create="CREATE OR REPLACE VIEW", of=f"{schema_name(number)}.", at="public."
+            ):
+                connection.execute(statement)
+    except psycopg.errors.LockNotAvailable:
+        return False
+    return True
 
 
 def _begin_reading(generation: GenerationConnection) -> PostgresConnection:

@@ -25,6 +25,7 @@ from projector.read_model.postgres import (
     PostgresDraft,
     PostgresReadModel,
     schema_name,
+    switch_views,
     unavailable,
 )
 from projector.read_model.schema import CHECKPOINTS, SCHEMA_VERSION, TABLES
@@ -85,6 +86,8 @@ class PostgresGeneration:
             if (live := _select_number(connection, LIVE)) is not None:
                 connection.execute(_UPSERT_NAME, (_PREVIOUS, live, SCHEMA_VERSION))
             connection.execute(_UPSERT_NAME, (LIVE, self._number, SCHEMA_VERSION))
+        with unavailable, self._server.connect() as connection:
+            switch_views(connection, self._number)
 
     def _create_tables(self, connection: psycopg.Connection[Any], versions: Mapping[str, int]) -> None:
         connection.execute(f"CREATE SCHEMA {self.name}")
@@ -170,10 +173,15 @@ def _select_number(connection: psycopg.Connection[Any], name: str) -> int | None
 
 def _drop_unused(connection: psycopg.Connection[Any]) -> None:
     """Drop every schema that is neither live nor previous."""
+    live = _select_number(connection, LIVE)
+    if live is not None and not switch_views(connection, live):
+        return  # the views still show tables of another generation
     used = {schema_name(number) for name in (LIVE, _PREVIOUS) if (number := _select_number(connection, name))}
     for (schema,) in connection.execute(_SELECT_SCHEMAS, (f"^{schema_name('[0-9]+')}$",)).fetchall():
         if schema not in used:
-            connection.execute(f"DROP SCHEMA {schema} CASCADE")
+            # Whoever reads it, e.g. in an open transaction of psql, delays nothing: the next rebuild drops it.
+            with suppress(psycopg.errors.LockNotAvailable):
+                connection.execute(f"DROP SCHEMA {schema} CASCADE")
 
 
 def _drop_earlier(connection: psycopg.Connection[Any]) -> None:

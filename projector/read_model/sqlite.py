@@ -13,9 +13,10 @@ from projector.database.sqlite import (
     create_private_file,
     create_statement,
     errors_as,
+    rfc3339,
     switch_to_wal,
 )
-from projector.read_model import NoReadModel, ReadModelUnavailable
+from projector.read_model import NoReadModel, ReadModelUnavailable, views
 from projector.read_model.query_session import QuerySession
 from projector.read_model.schema import PROJECTION_TABLES, SCHEMA_VERSION, SQLITE_INDEXES, TABLES
 from projector.read_model.sqlite_link import LinkedFile
@@ -133,6 +134,8 @@ def _create(path: str, versions: Mapping[str, int], forgotten_through: int) -> N
         connection.execute("BEGIN IMMEDIATE")
         for table in TABLES:
             connection.execute(create_statement(table))
+        for statement in views.statements(rfc3339, create="CREATE VIEW"):
+            connection.execute(statement)
         connection.executemany("INSERT INTO checkpoints VALUES (?, ?, 0)", versions.items())
         connection.execute("INSERT INTO forgotten_through VALUES (1, ?)", (forgotten_through,))
         connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")

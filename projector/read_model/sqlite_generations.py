@@ -1,6 +1,6 @@
 """The generations of a read model on SQLite: a file each, and links that name the live and the previous one.
 
-projector.db.current                 → projector.db.read-model-v3
+projector.db.read-model.current      → projector.db.read-model-v3
 projector.db.read-model-v3           → projector.db.read-model-v3.7
 projector.db.read-model-v3.previous  → projector.db.read-model-v3.6
 projector.db.read-model-v3.lock        locked during a rebuild, and holds its progress
@@ -20,6 +20,7 @@ import msgspec
 
 from projector.read_model.generation_files import (
     GenerationFiles,
+    alias_path,
     earlier_files,
     live_path,
     open_private,
@@ -59,7 +60,7 @@ class SQLiteGenerations:
 
     def __init__(self, path: str) -> None:
         self._path = live_path(path)
-        self._files = GenerationFiles(self._path)
+        self._files = GenerationFiles(self._path, alias_path(path))
         self._earlier = earlier_files(path)
         self._lock = Path(f"{self._path}.lock")
 

@@ -82,6 +82,7 @@ def test_stopped_under_load_it_has_acknowledged_and_projected_every_recorded_cal
             assert [line for line in server.raw_log if "Traceback" in line or "exception" in line] == []
         assert {file.name for file in tmp_path.iterdir()} == {
             "events.db",
+            "events.db.read-model.current",
             "events.db.read-model-v3",
             *generations(database),
             "events.db.read-model-v3.lock",
@@ -155,6 +156,7 @@ def test_signalled_twice_it_does_not_wait_for_a_sender_that_never_finishes(tmp_p
         assert server.log[-1]["event"] == "stopped"
     assert {file.name for file in tmp_path.iterdir()} == {
         "events.db",
+        "events.db.read-model.current",
         "events.db.read-model-v3",
         *generations(tmp_path / "events.db"),
         "events.db.read-model-v3.lock",
