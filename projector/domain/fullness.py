@@ -27,7 +27,7 @@ class Fullness(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     @property
     def full_at(self) -> int | None:
         """When the group was last reported full in this life, in ms; None if never."""
-        return None if self.lives.dismissed or self.filled <= self.lives.newest_dismissal else self.filled[0]
+        return None if self.filled <= self.lives.newest_dismissal or self.lives.dismissed else self.filled[0]
 
     def member_limit(self, member_count: int, *, roster_complete: bool) -> int | None:
         """Return how many members the group may have, which callbacks do not tell.

@@ -64,7 +64,7 @@ class Lives(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     @property
     def dismissed(self) -> bool:
         """Whether the last life is over. Only a later creation begins a new one."""
-        return self.newest_dismissal > self.created
+        return bool(self.dismissals) and self.dismissals[-1] > self.created
 
     @property
     def floor(self) -> Moment:

@@ -38,9 +38,12 @@ class GroupsProjection:
             fold.add(pieces)
         tables.save_groups(fold.row() for fold in folds if fold.is_known)
         tables.save_texts({fold.group_id: texts for fold in folds if (texts := fold.changed_texts()) is not None})
-        tables.delete_present(key for fold in folds for key in fold.gone())
-        tables.save_present(version for fold in folds for version in fold.changed(is_present=True))
-        tables.save_absent(version for fold in folds for version in fold.changed(is_present=False))
+        members = _ChangedMembers()
+        for fold in folds:
+            fold.add_changed_to(members)
+        tables.delete_present(members.gone)
+        tables.save_present(members.present)
+        tables.save_absent(members.absent)
         tables.save_earlier(version for fold in folds for version in fold.earlier)
         tables.save_snapshots((fold.group_id, snapshot) for fold in folds for snapshot in fold.snapshots)
         tables.delete_blocks(key for fold in folds for key in fold.former_blocks())
@@ -85,6 +88,15 @@ def _mentioned(group_ids: Iterable[str], by_group: Mapping[str, Sequence[StreamS
                 if owner := getattr(recorded.event, "owner", None):
                     keys.add((group_id, owner))
     return keys
+
+
+class _ChangedMembers:
+    """The newest versions of the users who are present and of those who are not, and the keys of who has gone."""
+
+    def __init__(self) -> None:
+        self.present: list[MemberVersion] = []
+        self.absent: list[MemberVersion] = []
+        self.gone: list[tuple[str, str]] = []
 
 
 class _GroupFold:
@@ -144,18 +156,17 @@ class _GroupFold:
         texts = profile.texts(self._profile)
         return texts if self._stored is None or texts != self._stored_texts else None
 
-    def changed(self, *, is_present: bool) -> Iterable[MemberVersion]:
-        """Yield the newest versions, of the users who are present or of the others."""
+    def add_changed_to(self, changed: _ChangedMembers) -> None:
         for user_id, version in self._members.items():
-            is_new = version is not self._stored_members.get(user_id)
-            if is_new and membership.is_present(version.member) is is_present:
-                yield version
-
-    def gone(self) -> Iterable[tuple[str, str]]:
-        """Yield the users who were present and are not any more."""
-        for user_id, stored in self._stored_members.items():
-            if membership.is_present(stored.member) and not membership.is_present(self._members[user_id].member):
-                yield self.group_id, user_id
+            stored = self._stored_members.get(user_id)
+            if version is stored:
+                continue
+            if membership.is_present(version.member):
+                changed.present.append(version)
+            else:
+                changed.absent.append(version)
+                if stored is not None and membership.is_present(stored.member):
+                    changed.gone.append((self.group_id, user_id))
 
     def complete_blocks(self) -> Iterable[Block]:
         """Yield the blocks that are complete; and, of a group of which nothing is known, the newest."""
@@ -216,11 +227,11 @@ class _GroupFold:
 
     def _extend_blocks(self, piece: StreamSlice) -> None:
         times = [recorded.event.occurred_at for recorded in piece.events]
+        earliest, latest, newest = min(times), max(times), piece.events[-1]
         if self._blocks and self._blocks[-1].number == piece.block:
             known = self._blocks.pop()
-            times += (known.earliest_at, known.latest_at)
-        newest = piece.events[-1]
-        self._blocks.append(Block(self.group_id, piece.block, min(times), max(times), newest.version, newest.position))
+            earliest, latest = min(earliest, known.earliest_at), max(latest, known.latest_at)
+        self._blocks.append(Block(self.group_id, piece.block, earliest, latest, newest.version, newest.position))
 
     def _take_snapshot(self, recorded: Recorded) -> None:
         version = recorded.version

@@ -8,7 +8,7 @@ from projector.domain.membership import Member
 from projector.domain.profile import Profile
 from projector.read_model.rows import GroupEvidence, GroupSnapshot
 
-_encoder: Final = msgspec.json.Encoder(order="sorted")
+_encoder: Final = msgspec.json.Encoder(order="deterministic")
 decode_member: Final = msgspec.json.Decoder(Member).decode
 decode_group: Final = msgspec.json.Decoder(GroupEvidence).decode
 decode_texts: Final = msgspec.json.Decoder(Profile).decode
