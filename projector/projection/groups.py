@@ -55,7 +55,7 @@ def _begin(tables: Tables, by_group: Mapping[str, Sequence[StreamSlice]]) -> lis
     """Look up all that the events of these groups change, with a statement for each table."""
     rows = tables.groups(by_group)
     with_texts = [group_id for group_id in rows if any(_needs_texts(piece) for piece in by_group[group_id])]
-    texts = tables.texts(with_texts)
+    texts: dict[str, Profile | None] = {**dict.fromkeys(with_texts, _NO_PROFILE), **tables.texts(with_texts)}
     members: dict[str, dict[str, MemberVersion]] = {}
     for (group_id, user_id), version in tables.members(_mentioned(rows, by_group)).items():
         members.setdefault(group_id, {})[user_id] = version

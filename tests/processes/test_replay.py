@@ -317,8 +317,8 @@ def test_replays_while_callbacks_pour_in_correct_only_damage_and_clients_see_no_
                 done = run_cli(database, "replay", *arguments)
                 assert (done.returncode, done.stdout.count("\n")) == (0, 1), done.stdout + done.stderr
                 ledger.wait_for(acknowledged=100)
-            change_read_model(database, f"DELETE FROM groups WHERE group_id = '{GROUP}'")
-            change_read_model(database, f"UPDATE groups SET evidence = '{{}}' WHERE group_id = '{OTHER}'")
+            change_read_model(database, f"DELETE FROM profiles WHERE group_id = '{GROUP}'")
+            change_read_model(database, f"UPDATE profiles SET evidence = '{{}}' WHERE group_id = '{OTHER}'")
             replay = run_cli(database, "replay")
             assert replay.returncode == 1
             assert "; corrected" in replay.stdout
