@@ -23,7 +23,7 @@ from projector.domain.events import (
 )
 from projector.domain.fullness import Fullness
 from projector.domain.lives import NEVER, Lives, Moment, Register
-from projector.domain.membership import Member
+from projector.domain.membership import AWAITING, MEMBER, OUT, Member, Standing
 from projector.domain.profile import Profile
 from projector.read_model.evidence import decode_group, decode_member, decode_snapshot, decode_texts, encode
 from projector.read_model.rows import GroupEvidence, GroupSnapshot
@@ -149,6 +149,16 @@ def test_the_evidence_of_lives_is_the_newest_creation_and_the_dismissals_that_ma
 
 
 # --- membership ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("created", "joined", "standing"), [(1, 2, OUT), (1, 4, AWAITING), (5, 2, OUT), (5, 4, MEMBER), (5, 6, MEMBER)]
+)
+def test_whoever_joined_before_the_dismissal_is_out_and_after_it_a_member_once_there_is_a_creation(
+    created: int, joined: int, standing: Standing
+) -> None:
+    group = Lives((created, created), ((3, 3),))
+    assert membership.standing(Member(joined=(joined, joined)), group) is standing
 
 
 def test_an_exit_or_a_join_that_arrives_late_does_not_take_the_place_of_a_newer_one() -> None:
