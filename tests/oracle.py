@@ -20,7 +20,12 @@ Answer = dict[str, Any]
 Writes = dict[str, tuple[int, str | None]]
 """By key: where in the story it was written last, and the value, None if it was deleted."""
 
-PROFILE_FACTS = ("GroupCreated", "GroupProfileChanged", "GroupDismissed")
+PROFILE_FACTS = ("GroupCreated", "GroupProfileChanged", "GroupDismissed", "GroupObserved")
+OBSERVATIONS = (
+    *("GroupObserved", "GroupObservedAbsent", "MembersObserved", "MembersObservedAbsent"),
+    *("AttributesObserved", "RosterObserved"),
+)
+SAME_STINT = 10_000
 TEXTS = ("name", "introduction", "notification", "face_url")
 BEFORE_EVERYTHING = -1
 
@@ -60,13 +65,14 @@ def group_of(known: list[Fact], group_id: str) -> Answer | None:
     story = timeline(known, group_id)
     if not story:
         return None
-    created, dismissed = newest(story, is_creation), newest(story, is_dismissal)
-    gone = dismissed > created
+    opened, dismissed = newest(story, is_opening), newest(story, is_dismissal)
+    gone = dismissed > opened
     life = story[floor_of(story) + 1 :]
-    filled = newest(story, lambda fact: fact["what"] == "GroupFilled")
-    left = newest(story, lambda fact: fact["what"] == "MembersLeft" and len(fact["members"]) > 0)
+    filled = newest(story, lambda fact: fact["what"] == "GroupFilled" or fact.get("is_full") is True)
+    left = newest(story, lambda fact: (is_exit(fact) and len(fact["members"]) > 0) or fact.get("is_full") is False)
     full = not gone and filled > left and filled > dismissed
-    complete = created != BEFORE_EVERYTHING
+    complete = any(is_creation(fact) or fact["what"] == "RosterObserved" for fact in life)
+    limits = [fact["member_limit"] for fact in story[dismissed + 1 :] if fact.get("member_limit") is not None]
     count = len(members(known, group_id))
     return {
         "group_id": group_id,
@@ -77,12 +83,12 @@ def group_of(known: list[Fact], group_id: str) -> Answer | None:
         "custom_fields": custom_fields(life),
         "attributes": attributes(life),
         "member_count": count,
-        "member_limit": count if full and complete else None,
+        "member_limit": limits[-1] if limits else count if full and complete else None,
         "roster_complete": complete,
         "is_full": full,
         "full_at": rfc3339(story[filled]["occurred_at"]) if not gone and filled > dismissed else None,
-        "created_at": rfc3339(story[created]["occurred_at"]) if complete else None,
-        "dismissed_at": rfc3339(story[dismissed]["occurred_at"]) if gone else None,
+        "created_at": rfc3339(created_at(life)),
+        "dismissed_at": rfc3339(dismissed_at(story[opened + 1 :])) if gone else None,
         "updated_at": rfc3339(max(fact["occurred_at"] for fact in story)),
         "position": max(fact["position"] for fact in story),
     }
@@ -107,28 +113,56 @@ def groups_of(known: list[Fact], user_id: str) -> list[Answer]:
 def knows_user(known: list[Fact], user_id: str) -> bool:
     """Tell whether any fact about a group names the user as somebody who is, was or may be in it."""
     return any(
-        user_id in [*mentioned(fact), *(fact["members"] if fact["what"] == "MembersLeft" else ())]
+        user_id in [*mentioned(fact), *(fact["members"] if is_exit(fact) else ())]
         for group_id in {fact["group_id"] for fact in known}
         for fact in timeline(known, group_id)
     )
 
 
 def member_of(story: list[Fact], user: str) -> Answer | None:
-    created, dismissed = newest(story, is_creation), newest(story, is_dismissal)
+    opened, dismissed, exited = newest(story, is_opening), newest(story, is_dismissal), newest_exit(story, user)
     joined = newest(story, lambda fact: user in joiners(fact))
-    if joined <= newest_exit(story, user) or joined <= dismissed or dismissed > created:
+    seen = newest(story, lambda fact: fact["what"] == "MembersObserved" and user in fact["members"])
+    entered = max(joined, seen)
+    if entered <= exited or entered <= dismissed or dismissed > opened:
         return None
-    joining, since = story[joined], story[joined + 1 :]
-    changes = [fact for fact in since if fact["what"] == "MemberChanged" and fact["member"] == user]
-    role = last_written(changes, lambda fact: fact["role"])
+    reported = story[joined] if joined > exited else None
+    since = story[seen]["members"][user].joined_at if seen > exited else 0
+    joining = reported if reported and reported["occurred_at"] >= since - SAME_STINT else None
+    changes = [change for fact in story[entered:] if (change := own_change(fact, user))]
+    role = last_written(changes, lambda change: change["role"])
     return {
         "user_id": user,
         "role": "Owner" if owner_of(story) == user else "Admin" if role == "Admin" else "Member",
-        "name_card": unless_larger(LARGEST_TEXT, last_written(changes, lambda fact: fact["name_card"])),
-        "joined_at": rfc3339(joining["occurred_at"]),
-        "join_type": "Created" if is_creation(joining) else joining["join_type"],
-        "operator": unless_larger(LARGEST_ID, joining["operator"]),
+        "name_card": unless_larger(LARGEST_TEXT, last_written(changes, lambda change: change["name_card"])),
+        "joined_at": rfc3339(max(reported["occurred_at"] if reported else 0, since)),
+        "join_type": joining and ("Created" if is_creation(joining) else joining["join_type"]),
+        "operator": joining and unless_larger(LARGEST_ID, joining["operator"]),
     }
+
+
+def own_change(fact: Fact, user: str) -> Fact | None:
+    """Return the role and the name card that a fact gives a user; None for each that it leaves."""
+    if fact["what"] == "MemberChanged" and fact["member"] == user:
+        return fact
+    if fact["what"] == "MembersObserved" and user in fact["members"]:
+        seen = fact["members"][user]
+        return {"role": seen.role, "name_card": seen.name_card}
+    return None
+
+
+def created_at(life: list[Fact]) -> int | None:
+    creations = [fact["occurred_at"] for fact in life if is_creation(fact)]
+    observed = [fact["created_at"] for fact in life if fact["what"] == "GroupObserved"]
+    times = [*creations[-1:], *(time for time in observed[-1:] if time is not None)]
+    return max(times) if times else None
+
+
+def dismissed_at(since: list[Fact]) -> int:
+    """Return the newest reported dismissal since the last life was opened, without one the oldest observed one."""
+    reported = [fact["occurred_at"] for fact in since if fact["what"] == "GroupDismissed"]
+    observed = [fact["occurred_at"] for fact in since if fact["what"] == "GroupObservedAbsent"]
+    return reported[-1] if reported else observed[0]
 
 
 def owner_of(story: list[Fact]) -> str | None:
@@ -145,12 +179,16 @@ def custom_fields(life: list[Fact]) -> dict[str, str]:
     writes: Writes = {}
     for place, fact in enumerate(life):
         writes.update({key: (place, value) for key, value in fact.get("custom_fields", {}).items()})
+        writes.update(dict.fromkeys(fact.get("custom_fields_gone", ()), (place, None)))
     return newest_values(writes, **CUSTOM_FIELDS)
 
 
 def attributes(life: list[Fact]) -> dict[str, str]:
     writes: Writes = {}
     for place, fact in enumerate(life):
+        if fact["what"] == "AttributesObserved":
+            writes.update({key: (place, value) for key, value in fact["attributes"].items()})
+            writes.update(dict.fromkeys(fact["gone"], (place, None)))
         if fact["what"] != "AttributesChanged":
             continue
         if fact["operation"] in ("set", "clear"):
@@ -181,7 +219,7 @@ def timeline(known: list[Fact], group_id: str) -> list[Fact]:
         for fact in known
         if fact["group_id"] == group_id and fact["topic_id"] is None and "Topic" not in fact["what"]
     ]
-    return sorted(story, key=lambda fact: (fact["occurred_at"], fact["position"]))
+    return sorted(story, key=lambda fact: (fact["occurred_at"], fact["what"] not in OBSERVATIONS, fact["position"]))
 
 
 def newest(story: list[Fact], matches: Callable[[Fact], bool]) -> int:
@@ -203,12 +241,20 @@ def named_owner(fact: Fact) -> str | None:
 
 
 def floor_of(story: list[Fact]) -> int:
-    """Return where the last life begins: at the newest dismissal that is older than the newest creation."""
-    return newest(story[: max(newest(story, is_creation), 0)], is_dismissal)
+    """Return where the last life begins: at the newest dismissal that is older than what opened it."""
+    return newest(story[: max(newest(story, is_opening), 0)], is_dismissal)
 
 
 def newest_exit(story: list[Fact], user: str) -> int:
-    return newest(story, lambda fact: fact["what"] == "MembersLeft" and user in fact["members"])
+    return newest(story, lambda fact: is_exit(fact) and user in fact["members"])
+
+
+def is_exit(fact: Fact) -> bool:
+    return fact["what"] in ("MembersLeft", "MembersObservedAbsent")
+
+
+def is_opening(fact: Fact) -> bool:
+    return fact["what"] in ("GroupCreated", "GroupObserved")
 
 
 def is_creation(fact: Fact) -> bool:
@@ -216,7 +262,7 @@ def is_creation(fact: Fact) -> bool:
 
 
 def is_dismissal(fact: Fact) -> bool:
-    return fact["what"] == "GroupDismissed"
+    return fact["what"] in ("GroupDismissed", "GroupObservedAbsent")
 
 
 def joiners(fact: Fact) -> list[str]:
@@ -226,4 +272,5 @@ def joiners(fact: Fact) -> list[str]:
 
 
 def mentioned(fact: Fact) -> list[str]:
-    return [*joiners(fact), *([fact["member"]] if fact["what"] == "MemberChanged" else [])]
+    observed = list(fact["members"]) if fact["what"] == "MembersObserved" else []
+    return [*joiners(fact), *observed, *([fact["member"]] if fact["what"] == "MemberChanged" else [])]

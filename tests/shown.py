@@ -47,7 +47,7 @@ def folded(history: Iterable[Recorded]) -> dict[str, tuple[Shown, dict[str, Show
         filled[group_id] = fullness.evolve(filled.get(group_id, fullness.Fullness()), recorded)
         known = people.setdefault(group_id, {})
         for user_id in membership.users(recorded.event):
-            known[user_id] = membership.evolve(known.get(user_id, membership.Member()), recorded)
+            known[user_id] = membership.evolve(user_id, known.get(user_id, membership.Member()), recorded)
     everything = {}
     for group_id in sorted(profiles):
         owner = profiles[group_id].owner

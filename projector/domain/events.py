@@ -20,9 +20,12 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
 
     `occurred_at` is the effective time and `recorded_at` the time of receipt, both in ms since 1970 UTC. `topic_id` is
     set if the callback was about a topic in the group. `callback` is the body as received.
+
+    An event whose `SOURCE` is "reconcile" was observed: `callback` is the part of the vendor's answer concerned.
     """
 
     TOPIC: ClassVar[str]
+    SOURCE: ClassVar[Literal["callback", "reconcile"]] = "callback"
 
     group_id: str
     occurred_at: int
@@ -111,6 +114,76 @@ class AttributesChanged(Event, frozen=True, kw_only=True, omit_defaults=True, gc
     attributes: dict[Text, Text] = {}
 
 
+class GroupObserved(ProfileFact, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """The vendor's answer showed the group, with these values; None means that a value was not compared, or agreed.
+
+    `created_at` is in ms; `member_limit` is None if the group has none. `reasons` name the differences that led to the
+    event, and `run` the reconciliation. `asked_at` is when the request was sent, in ms by this machine's clock.
+    """
+
+    TOPIC = "GroupObserved"
+    SOURCE = "reconcile"
+    custom_fields_gone: tuple[Text, ...] = ()
+    created_at: int | None = None
+    member_limit: int | None = None
+    is_full: bool | None = None
+    run: int = 0
+    asked_at: int = 0
+    reasons: tuple[str, ...] = ()
+
+
+class Observation(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """What an answer of the vendor showed; `run`, `asked_at` and `reasons` are as in GroupObserved."""
+
+    SOURCE = "reconcile"
+    run: int = 0
+    asked_at: int = 0
+    reasons: tuple[str, ...] = ()
+
+
+class ObservedMember(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
+    """A member as observed, since `joined_at` (ms) without a break. Without a role: Member; without a card: none."""
+
+    joined_at: int
+    role: str | None = None
+    name_card: Text | None = None
+
+
+class MembersObserved(Observation, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """The vendor's answer showed these users as members."""
+
+    TOPIC = "MembersObserved"
+    members: dict[Account, ObservedMember]
+
+
+class MembersObservedAbsent(Observation, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """The vendor, asked about these users, answered that they are no members."""
+
+    TOPIC = "MembersObservedAbsent"
+    members: tuple[Account, ...]
+
+
+class AttributesObserved(Observation, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """The vendor's answer showed these attributes, and lacked those that are `gone`."""
+
+    TOPIC = "AttributesObserved"
+    attributes: dict[Text, Text] = {}
+    gone: tuple[Text, ...] = ()
+
+
+class GroupObservedAbsent(Observation, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """The vendor answered twice that the group does not exist."""
+
+    TOPIC = "GroupObservedAbsent"
+
+
+class RosterObserved(Observation, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """A roster was read to its end, and every member in it is known."""
+
+    TOPIC = "RosterObserved"
+    member_count: int = 0
+
+
 class TopicCreated(Event, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A topic was created in a community."""
 
@@ -142,6 +215,12 @@ TYPES: Final[dict[str, type[Event]]] = {
         MemberChanged,
         OwnerChanged,
         AttributesChanged,
+        GroupObserved,
+        MembersObserved,
+        MembersObservedAbsent,
+        AttributesObserved,
+        GroupObservedAbsent,
+        RosterObserved,
         TopicCreated,
         TopicsDismissed,
         TopicProfileChanged,

@@ -10,21 +10,29 @@ from msgspec.structs import replace
 from projector.domain import lives as group_lives
 from projector.domain.events import (
     AttributesChanged,
+    AttributesObserved,
     Event,
     GroupFilled,
+    GroupObserved,
     MemberChanged,
     MembersJoined,
     MembersLeft,
+    MembersObserved,
+    MembersObservedAbsent,
     OwnerChanged,
     ProfileFact,
     Recorded,
+    RosterObserved,
 )
 from projector.domain.limits import ATTRIBUTES, CUSTOM_FIELDS, MapLimit, bounded, bounded_entries
 from projector.domain.lives import NEVER, UNKNOWN, Lives, Moment, Register, moment_of
 
-_EVIDENCE: Final = (ProfileFact, OwnerChanged, AttributesChanged)
+_EVIDENCE: Final = (ProfileFact, OwnerChanged, AttributesChanged, AttributesObserved)
 _TEXT_FIELDS = ("name", "introduction", "notification", "face_url", "owner")
-_WITHOUT_TEXTS: Final = (MembersJoined, MembersLeft, MemberChanged, GroupFilled, OwnerChanged)
+_WITHOUT_TEXTS: Final = (
+    *(MembersJoined, MembersLeft, MemberChanged, GroupFilled, OwnerChanged),
+    *(MembersObserved, MembersObservedAbsent, RosterObserved),
+)
 
 Status: TypeAlias = Literal["active", "dismissed"]
 
@@ -127,14 +135,18 @@ def _written(profile: Profile, moment: Moment, event: Event) -> Profile:
             return replace(profile, owner=profile.owner.write(moment, bounded("owner", owner)))
         case AttributesChanged():
             return _attributes(profile, moment, event)
+        case AttributesObserved(attributes=attributes, gone=gone):
+            entries = bounded_entries(ATTRIBUTES, attributes) | dict.fromkeys(gone)
+            return _attributes_written(profile, moment, entries, profile.attributes_reset)
         case _:
             return profile
 
 
 def _custom_fields(profile: Profile, moment: Moment, event: ProfileFact) -> dict[str, Register]:
-    if not event.custom_fields:
+    gone = event.custom_fields_gone if isinstance(event, GroupObserved) else ()
+    if not (event.custom_fields or gone):
         return profile.custom_fields
-    entries = bounded_entries(CUSTOM_FIELDS, event.custom_fields)
+    entries = bounded_entries(CUSTOM_FIELDS, event.custom_fields) | dict.fromkeys(gone)
     return _newest(_write(profile.custom_fields, moment, entries), CUSTOM_FIELDS)
 
 
@@ -147,6 +159,10 @@ def _attributes(profile: Profile, moment: Moment, event: AttributesChanged) -> P
         entries = {}
     if event.operation in ("set", "clear"):
         reset = max(reset, moment)
+    return _attributes_written(profile, moment, entries, reset)
+
+
+def _attributes_written(profile: Profile, moment: Moment, entries: Mapping[str, str | None], reset: Moment) -> Profile:
     registers = _write(profile.attributes, moment, entries)
     kept = {key: register for key, register in registers.items() if register.at >= reset}
     return replace(profile, attributes_reset=reset, attributes=_newest(kept, ATTRIBUTES))

@@ -14,15 +14,17 @@ from typing import Any, Final, NamedTuple, TypeVar, get_args, get_type_hints
 
 from msgspec.structs import replace
 
-from projector.domain.events import TYPES, Account, Event, Text
+from projector.domain.events import TYPES, Account, Event, MembersObserved, ObservedMember, Text
 
 _FIXED_FIELDS: Final = frozenset(
     {
         *("CallbackCommand", "EventTime", "ExitType", "GroupId", "InviteOption", "JoinType", "OptPlatform"),
         *("OptionType", "Role", "TopicId", "TopicIdList", "Type", "groupID"),
+        *("ActionStatus", "ApplyJoinOption", "InviteJoinOption", "MsgFlag", "MuteAllMember", "ShutUpAllMember"),
     }
 )
-"""Fields of the vendor's group callbacks that hold neither accounts nor texts (1047/34368 to 34378, 60393 to 60396)."""
+"""Fields of the vendor's group callbacks (1047/34368 to 34378, 60393 to 60396), and of the answers of its REST API
+(1047/34948, 34961), that hold neither accounts nor texts."""
 
 _ACCOUNT_FIELD_SUFFIX: Final = "_Account"
 _TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[{}\[\]:,]', re.DOTALL)
@@ -67,12 +69,18 @@ def redact(event: _E, pseudonyms: Mapping[str, str]) -> _E:
                 changes[field] = pseudonyms.get(account, account)
             case tuple() as accounts:
                 changes[field] = tuple(pseudonyms.get(account, account) for account in accounts)
+            case dict() as observed:
+                changes[field] = {
+                    pseudonyms.get(account, account): replacing.member(member) for account, member in observed.items()
+                }
     for field in TEXT_FIELDS:
         match getattr(event, field, None):
             case str() as text:
                 changes[field] = replacing.text(text)
-            case dict() as texts:
-                changes[field] = {replacing.text(key): replacing.text(value) for key, value in texts.items()}
+            case tuple() as texts:
+                changes[field] = tuple(map(replacing.text, texts))
+            case dict() as entries:
+                changes[field] = {replacing.text(key): replacing.text(value) for key, value in entries.items()}
     changed = {field: value for field, value in changes.items() if value != getattr(event, field)}
     return replace(event, **changed) if changed else event
 
@@ -91,8 +99,12 @@ def mentioned(event: Event) -> set[str]:
         match getattr(event, field, None):
             case str() as text:
                 texts.append(text)
-            case dict() as items:
-                texts += [text for pair in items.items() for text in pair]
+            case tuple() as items:
+                texts += items
+            case dict() as entries:
+                texts += [text for pair in entries.items() for text in pair]
+    if isinstance(event, MembersObserved):
+        texts += [member.name_card for member in event.members.values() if member.name_card]
     return _accounts(event) | _candidates(_with_nested(texts, _MAX_NESTING))
 
 
@@ -116,6 +128,9 @@ class _Replacing(NamedTuple):
         if value in self.pseudonyms:
             return self.pseudonyms[value]
         return self.words(self.strings(value, nesting) if value[:1] in ("{", "[") and nesting else value)
+
+    def member(self, member: ObservedMember) -> ObservedMember:
+        return replace(member, name_card=self.text(member.name_card)) if member.name_card else member
 
     def words(self, text: str) -> str:
         if not any(account in text for account in self.pseudonyms):
@@ -215,7 +230,7 @@ def _accounts(event: Event) -> set[str]:
         match getattr(event, field, None):
             case str() as account if account:
                 accounts.add(account)
-            case tuple() as members:
+            case tuple() | dict() as members:
                 accounts.update(members)
     return accounts
 

@@ -43,11 +43,17 @@ class UserGroups(msgspec.Struct):
 
 
 class Event(msgspec.Struct):
-    """A recorded event; `callback` is the body as the vendor sent it."""
+    """A recorded event.
+
+    `callback` is the body as the vendor sent it, or the part of the vendor's answer that was observed.
+    """
 
     position: Annotated[int, Meta(ge=1)]
     group_id: str
     type: Annotated[str, Meta(examples=["MembersJoined"])]
+    source: Annotated[
+        Literal["callback", "reconcile"], Meta(description="Whether a callback reported it or the REST API showed it.")
+    ]
     occurred_at: Time
     recorded_at: Time
     operator: str | None
@@ -63,9 +69,9 @@ class Events(msgspec.Struct):
 
 
 class HistoryEvent(Event):
-    """An event by which the user joined or left, or the group was dismissed."""
+    """An event by which the user joined or left, or was observed to be a member or none, or the group was dismissed."""
 
-    change: Literal["joined", "left", "dismissed"]
+    change: MemberEvent | Literal["observed_dismissed"]
 
 
 class History(msgspec.Struct):
@@ -116,6 +122,7 @@ def event(recorded: Recorded) -> Event:
         position=recorded.position,
         group_id=known.group_id,
         type=known.stored_type if isinstance(known, UndecodableEvent) else known.TOPIC,
+        source=known.SOURCE,
         occurred_at=to_rfc3339(known.occurred_at),
         recorded_at=to_rfc3339(known.recorded_at),
         operator=known.operator,
@@ -125,7 +132,9 @@ def event(recorded: Recorded) -> Event:
 
 
 def history_event(change: MemberEvent, recorded: Recorded) -> HistoryEvent:
-    return HistoryEvent(**msgspec.structs.asdict(event(recorded)), change=change)
+    is_observed = change == "dismissed" and recorded.event.SOURCE == "reconcile"
+    fields = msgspec.structs.asdict(event(recorded))
+    return HistoryEvent(**fields, change="observed_dismissed" if is_observed else change)
 
 
 def diff(

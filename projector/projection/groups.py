@@ -4,9 +4,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from projector.domain import fullness, membership, profile
-from projector.domain.events import Event, GroupCreated, GroupDismissed, MembersJoined, MembersLeft, Recorded
+from projector.domain.events import (
+    Event,
+    GroupCreated,
+    GroupDismissed,
+    GroupObservedAbsent,
+    MembersJoined,
+    MembersLeft,
+    MembersObserved,
+    MembersObservedAbsent,
+    Recorded,
+)
 from projector.domain.fullness import Fullness
-from projector.domain.lives import NEVER, moment_of
+from projector.domain.lives import NEVER
 from projector.domain.membership import MEMBER, Member
 from projector.domain.profile import Profile
 from projector.projection.slices import StreamSlice
@@ -17,7 +27,13 @@ from projector.read_model.rows import Change, GroupRow, GroupSnapshot, MemberVer
 _ROSTER_SHARE: Final = 16
 """The users of a roster are stored again after a 16th as many events, so that each event costs a few ids."""
 
-_CHANGES: Final[dict[type[Event], Change]] = {GroupCreated: "joined", MembersJoined: "joined", MembersLeft: "left"}
+_CHANGES: Final[dict[type[Event], Change]] = {
+    GroupCreated: "joined",
+    MembersJoined: "joined",
+    MembersLeft: "left",
+    MembersObserved: "observed_member",
+    MembersObservedAbsent: "observed_absent",
+}
 _NO_EVIDENCE: Final = Member()
 _NO_PROFILE: Final = Profile()
 _NO_FULLNESS: Final = Fullness()
@@ -182,8 +198,8 @@ class _GroupFold:
         self._profile = profile.evolve(self._profile, recorded)
         if fullness.concerns_fullness(event):
             self._fullness = fullness.evolve(self._fullness, recorded)
-        if isinstance(event, GroupDismissed):
-            self.dismissals.append((self.group_id, *moment_of(recorded)))
+        if isinstance(event, GroupDismissed | GroupObservedAbsent):
+            self.dismissals.append((self.group_id, event.occurred_at, recorded.position))
         for user_id in membership.users(event):
             self._add_to_member(user_id, recorded)
         if self._profile.lives is not lives and self._profile.lives != lives:
@@ -191,7 +207,7 @@ class _GroupFold:
 
     def _add_to_member(self, user_id: str, recorded: Recorded) -> None:
         lives, before = self._profile.lives, self._members.get(user_id)
-        member = membership.evolve(before.member if before else _NO_EVIDENCE, recorded)
+        member = membership.evolve(user_id, before.member if before else _NO_EVIDENCE, recorded)
         if before is not None:
             self._member_count -= membership.standing(before.member, lives) is MEMBER
             self.earlier.append(before)

@@ -37,7 +37,7 @@ class _Group:
         return [
             user_id
             for user_id, version in self.members.items()
-            if is_present(version.member) and version.member.joined > since
+            if is_present(version.member) and version.member.entered > since
         ]
 
 

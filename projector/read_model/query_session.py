@@ -29,10 +29,10 @@ _SELECT_ROSTER: Final = (
 _OF_ROSTER: Final = "FROM members WHERE group_id = ? AND user_id > ?"
 # The rows examined keep their order; to sort them again would be to examine all.
 _SELECT_ABOVE_FLOOR: Final = (
-    f"SELECT shown FROM (SELECT shown, joined_at, joined_position {_OF_ROSTER} ORDER BY user_id LIMIT {MAX_EXAMINED})"
-    " AS examined WHERE (joined_at, joined_position) > (?, ?) LIMIT ?"
+    f"SELECT shown FROM (SELECT shown, entered_at, entered_position {_OF_ROSTER} ORDER BY user_id LIMIT {MAX_EXAMINED})"
+    " AS examined WHERE (entered_at, entered_position) > (?, ?) LIMIT ?"
 )
-_ABOVE_FLOOR: Final = "(joined_at, joined_position) > (roster_floor_at, roster_floor_position)"
+_ABOVE_FLOOR: Final = "(entered_at, entered_position) > (roster_floor_at, roster_floor_position)"
 _SELECT_MEMBER: Final = (
     "SELECT shown, owner FROM members CROSS JOIN groups ON groups.group_id = members.group_id"
     f" WHERE members.group_id = ? AND user_id = ? AND {_ABOVE_FLOOR}"

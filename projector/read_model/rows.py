@@ -35,8 +35,8 @@ class SetAside(NamedTuple):
     at: int
 
 
-Change: TypeAlias = Literal["joined", "left"]
-MemberEvent: TypeAlias = Literal["joined", "left", "dismissed"]
+Change: TypeAlias = Literal["joined", "left", "observed_member", "observed_absent"]
+MemberEvent: TypeAlias = Change | Literal["dismissed"]
 
 
 class GroupRow(NamedTuple):

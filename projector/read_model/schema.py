@@ -42,7 +42,7 @@ MEMBERS: Final = Table(
     2,
     (
         *text("group_id", "user_id"),
-        *integers("joined_at", "joined_position"),
+        *integers("joined_at", "entered_at", "entered_position"),
         *text("role"),
         *optional_text("name_card", "join_type", "operator"),
         *text("shown"),
@@ -50,7 +50,9 @@ MEMBERS: Final = Table(
         *optional_text("change", "evidence"),
     ),
 )
-"""Users who have joined and not left since. They are members if they joined after the group's `roster_floor`.
+"""Users whose newest evidence is being a member: a join or an observation, whose moment is `entered`.
+
+They are members if they entered after the group's `roster_floor`. Of a plain join, `joined_at` is `entered_at`.
 
 `role` is their own, `Admin` or `Member`; `shown` is the member with this role, as the JSON of an answer. `evidence` is
 null if it is only the join that the columns show.

@@ -32,10 +32,17 @@ class Group(msgspec.Struct):
     member_count: Annotated[int, Meta(ge=0)]
     member_limit: Annotated[
         int | None,
-        Meta(description="The member count of the full group; null if it is not full or its roster is incomplete."),
+        Meta(
+            description="The observed limit; without one, the member count of the full group with a complete roster,"
+            " else null."
+        ),
     ]
     roster_complete: Annotated[
-        bool, Meta(description="Whether the creation of the group was recorded, and with it the first roster.")
+        bool,
+        Meta(
+            description="Whether the creation of the group was recorded, and with it the first roster, or the whole"
+            " roster was observed."
+        ),
     ]
     is_full: bool
     full_at: Time | None
@@ -91,13 +98,14 @@ def group(group_id: str, known: Profile, member_count: int, fullness: Fullness, 
 
 
 def member(user_id: str, known: membership.Member, role: membership.Role) -> Member:
+    join_type, operator = membership.joining(known)
     return Member(
         user_id=user_id,
         role=role,
         name_card=membership.name_card(known),
-        joined_at=to_rfc3339(known.joined[0]),
-        join_type=known.join_type,
-        operator=known.operator,
+        joined_at=to_rfc3339(membership.joined_at(known)),
+        join_type=join_type,
+        operator=operator,
     )
 
 

@@ -17,9 +17,9 @@ from projector.read_model.rows import GroupEvidence, GroupRow, GroupSnapshot, Me
 _BLOCK_COLUMNS: Final = ", ".join(Block._fields)
 _VERSION_COLUMNS: Final = "group_id, user_id, position, at, is_first, change, evidence"
 PRESENT_COLUMNS: Final = (
-    "group_id, user_id, position, at, is_first, change, joined_at, joined_position, join_type, operator, evidence"
+    "group_id, user_id, position, at, is_first, change, entered_at, entered_position, join_type, operator, evidence"
 )
-_IS_ABOVE_FLOOR: Final = " WHERE group_id = ? AND (joined_at, joined_position) > (?, ?)"
+_IS_ABOVE_FLOOR: Final = " WHERE group_id = ? AND (entered_at, entered_position) > (?, ?)"
 
 
 class SQLTables:
@@ -144,9 +144,9 @@ def _profile_columns(group_id: str, texts: Profile) -> tuple[Any, ...]:
 
 def present_version(row: tuple[Any, ...]) -> MemberVersion:
     """Return a present user's newest version from its `PRESENT_COLUMNS`."""
-    group_id, user_id, *newest, joined_at, joined_position, join_type, operator, evidence = row
+    group_id, user_id, *newest, entered_at, entered_position, join_type, operator, evidence = row
     if evidence is None:
-        member = _plain_join((joined_at, joined_position), join_type, operator)
+        member = _plain_join((entered_at, entered_position), join_type, operator)
     else:
         member = decode_member(evidence)
     return MemberVersion._make((group_id, user_id, *newest, member))
@@ -159,7 +159,8 @@ def _member_columns(version: MemberVersion) -> tuple[Any, ...]:
     return (
         group_id,
         user_id,
-        *member.joined,
+        membership.joined_at(member),
+        *member.entered,
         role,
         shown.name_card,
         shown.join_type,

@@ -106,7 +106,7 @@ class PastGroup:
         self._load_evidence([user_id])
         known = self._members[user_id]
         for recorded in self._events_by_user.get(user_id, ()):
-            known = membership.evolve(known, recorded)
+            known = membership.evolve(user_id, known, recorded)
         return known
 
     def names(self, user_id: str) -> bool:

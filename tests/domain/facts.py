@@ -58,6 +58,31 @@ def attributes(at: int, operation: str, **values: str) -> Event:
     return _fact(events.AttributesChanged, at, operation=operation, attributes=values)
 
 
+def group_seen(at: int, **fields: Any) -> Event:
+    return _fact(events.GroupObserved, at, **fields)
+
+
+def members_seen(at: int, *members: str, since: int | None = None, **fields: Any) -> Event:
+    seen = events.ObservedMember(EPOCH + (at if since is None else since), **fields)
+    return _fact(events.MembersObserved, at, members=dict.fromkeys(members, seen))
+
+
+def members_absent(at: int, *members: str) -> Event:
+    return _fact(events.MembersObservedAbsent, at, members=members)
+
+
+def attributes_seen(at: int, *gone: str, **values: str) -> Event:
+    return _fact(events.AttributesObserved, at, attributes=values, gone=gone)
+
+
+def group_absent(at: int) -> Event:
+    return _fact(events.GroupObservedAbsent, at)
+
+
+def roster_seen(at: int) -> Event:
+    return _fact(events.RosterObserved, at)
+
+
 def topic_created(at: int, **fields: Any) -> Event:
     return _fact(events.TopicCreated, at, **fields)
 

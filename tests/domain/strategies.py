@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec.structs
 from hypothesis import strategies as st
 
 from projector.domain import events
@@ -77,6 +78,35 @@ owner_changed = _of(events.OwnerChanged, owner=st.sampled_from(["", *USERS]), pr
 attributes_changed = _of(
     events.AttributesChanged, operation=st.sampled_from(["set", "modify", "clear", "delete"]), attributes=_values
 )
+group_observed = _of(
+    events.GroupObserved,
+    **_profile,
+    custom_fields_gone=st.lists(st.sampled_from(KEYS), max_size=2).map(tuple),
+    created_at=st.none() | st.integers(EPOCH - 3, EPOCH + 20),
+    member_limit=st.sampled_from([None, 2, 200]),
+    is_full=st.sampled_from([None, True, False]),
+)
+_observed_member = st.builds(
+    events.ObservedMember,
+    joined_at=st.integers(EPOCH - 3, EPOCH + 20) | st.just(EPOCH + 11_000),
+    role=st.sampled_from([None, "Admin", "Owner"]),
+    name_card=_maybe_text,
+)
+members_observed = _of(events.MembersObserved, members=st.dictionaries(_user, _observed_member, max_size=2))
+members_absent = _of(events.MembersObservedAbsent, members=_users)
+attributes_observed = _of(
+    events.AttributesObserved, attributes=_values, gone=st.lists(st.sampled_from(KEYS), max_size=2).map(tuple)
+)
+observed = st.one_of(
+    members_observed,
+    members_observed,
+    members_absent,
+    group_observed,
+    group_observed,
+    attributes_observed,
+    _of(events.GroupObservedAbsent),
+    _of(events.RosterObserved),
+).map(lambda event: msgspec.structs.replace(event, topic_id=None))
 of_topics = (
     _of(events.TopicCreated) | _of(events.TopicsDismissed, topic_ids=st.just(("t",))) | _of(events.TopicProfileChanged)
 )
@@ -94,6 +124,9 @@ any_event = st.one_of(
     attributes_changed,
     attributes_changed,
     of_topics,
+    observed,
+    observed,
+    observed,
 )
 """Simpler events come first, because failing examples shrink towards them."""
 
@@ -133,6 +166,7 @@ _crowding = st.one_of(
     _of(events.AttributesChanged, operation=st.sampled_from(["modify", "delete"]), attributes=_many),
     _of(events.AttributesChanged, operation=st.sampled_from(["modify", "delete"]), attributes=_many),
     _of(events.AttributesChanged, operation=st.sampled_from(["set", "clear"]), attributes=_many),
+    _of(events.AttributesObserved, attributes=_many, gone=st.lists(st.sampled_from(["k1", "k90"])).map(tuple)),
     _of(events.GroupCreated, members=st.just(()), **_crowded_profile),
     _of(events.GroupDismissed, **_crowded_profile),
 )

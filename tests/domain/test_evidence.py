@@ -17,6 +17,7 @@ from projector.domain.events import (
     AttributesChanged,
     Event,
     MembersJoined,
+    Observation,
     ProfileFact,
     Recorded,
     UndecodableEvent,
@@ -43,7 +44,7 @@ def test_the_evidence_itself_is_the_same_in_any_order_and_not_only_what_it_shows
     assert evidence(arrival) == evidence(history)
 
 
-EVENT_TYPES = (Event, ProfileFact, *TYPES.values(), UndecodableEvent)
+EVENT_TYPES = (Event, ProfileFact, Observation, *TYPES.values(), UndecodableEvent)
 
 Evidence: TypeAlias = tuple[Lives, Profile, Fullness, dict[str, Member]]
 
@@ -55,7 +56,7 @@ def evidence(history: Iterable[Recorded]) -> Evidence:
         known = profile.evolve(known, recorded)
         full = fullness.evolve(full, recorded)
         for user in membership.users(recorded.event):
-            people[user] = membership.evolve(people.get(user, Member()), recorded)
+            people[user] = membership.evolve(user, people.get(user, Member()), recorded)
     return group_lives, known, full, people
 
 
@@ -194,6 +195,12 @@ def test_the_names_under_which_events_are_stored_never_change() -> None:
         "MemberChanged": "MemberChanged",
         "OwnerChanged": "OwnerChanged",
         "AttributesChanged": "AttributesChanged",
+        "GroupObserved": "GroupObserved",
+        "MembersObserved": "MembersObserved",
+        "MembersObservedAbsent": "MembersObservedAbsent",
+        "AttributesObserved": "AttributesObserved",
+        "GroupObservedAbsent": "GroupObservedAbsent",
+        "RosterObserved": "RosterObserved",
         "TopicCreated": "TopicCreated",
         "TopicsDismissed": "TopicsDismissed",
         "TopicProfileChanged": "TopicProfileChanged",

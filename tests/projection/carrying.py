@@ -87,7 +87,7 @@ def assert_counts_are_the_rows(database: Path) -> None:
         wrong_counts = connection.execute(
             "SELECT group_id, member_count FROM groups WHERE member_count <>"
             " (SELECT COUNT(*) FROM members WHERE members.group_id = groups.group_id"
-            " AND (joined_at, joined_position) > (roster_floor_at, roster_floor_position))"
+            " AND (entered_at, entered_position) > (roster_floor_at, roster_floor_position))"
         ).fetchall()
         without_group = connection.execute(
             "SELECT group_id, user_id FROM members WHERE group_id NOT IN (SELECT group_id FROM groups)"
