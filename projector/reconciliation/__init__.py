@@ -1,0 +1,1 @@
+"""Reconciliation: compares the mirror with the vendor's REST API, and appends what the vendor says otherwise."""
