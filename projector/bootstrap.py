@@ -39,6 +39,7 @@ from projector.read_model.queries_pool import QueriesPool
 from projector.read_model.query_session import Counts
 from projector.read_model.sqlite import SQLiteQueries
 from projector.read_model.sqlite_generations import SQLiteGenerations
+from projector.reconciliation.run_lock import file_lock, postgres_lock
 from projector.settings import Settings, WrongSetting
 from projector.status import Status, status_of
 from projector.subscription import LINGER_S
@@ -163,6 +164,13 @@ def open_queries(settings: Settings) -> Queries:
     with _postgres_driver():
         from projector.read_model.postgres import PostgresQueries
     return PostgresQueries(_server(settings, settings.query_url or settings.postgres_url))
+
+
+def reconciliation_lock(settings: Settings) -> contextlib.AbstractContextManager[None]:
+    """Return the lock that a run holds, on all machines. Entering it raises AlreadyRunning."""
+    if settings.postgres_url is None:
+        return file_lock(f"{settings.database_path}.reconciliation")
+    return postgres_lock(_server(settings, settings.postgres_url))
 
 
 def check_stores(stores: Stores, queries: Queries, *, failure: str | None = None) -> Health:

@@ -1,10 +1,12 @@
 """The settings, read once from the environment."""
 
+import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Final, NamedTuple
+from urllib.parse import urlsplit
 
 _DATABASE_URL: Final = "sqlite:///projector.db"
 _SPOOL_PATH: Final = "projector.spool"
@@ -14,6 +16,7 @@ _FROM_FILES: Final = (
     "PROJECTOR_READ_TOKENS",
     "PROJECTOR_DATABASE_URL",
     "PROJECTOR_QUERY_DATABASE_URL",
+    "PROJECTOR_REST_KEY",
     "CIPHER_KEY",
 )
 """Settings that hold secrets; `…_FILE` names a file that contains one."""
@@ -29,6 +32,8 @@ _NAMES: Final = frozenset(
         *("PROJECTOR_LOG_LEVEL", "PROJECTOR_LOG_FORMAT"),
         *("PROJECTOR_SPOOL_PATH", "PROJECTOR_SPOOL_EVENTS", "PROJECTOR_POSTGRES_POOL_SIZE"),
         *("PROJECTOR_POSTGRES_LOCK_TIMEOUT_MS", "PROJECTOR_POSTGRES_STATEMENT_TIMEOUT_MS"),
+        *("PROJECTOR_REST_URL", "PROJECTOR_REST_ADMIN", "PROJECTOR_REST_RATE", "PROJECTOR_REST_SETTLE_S"),
+        "PROJECTOR_RECONCILE_EVERY_S",
         *_FROM_FILES,
         *(f"{name}_FILE" for name in _FROM_FILES),
     }
@@ -49,6 +54,20 @@ class ReadToken(NamedTuple):
 
     name: str
     token: str
+
+
+class Rest(NamedTuple):
+    """The vendor's REST API: its address, an administrator of the app, and the app's secret key.
+
+    `rate` is in requests a second. A difference must stand `settle_s` seconds. With `every_s`, runs are that far apart.
+    """
+
+    url: str
+    administrator: str
+    key: str
+    rate: int = 50
+    settle_s: int = 60
+    every_s: int | None = None
 
 
 class WrongSetting(Exception):
@@ -78,6 +97,7 @@ class Settings(NamedTuple):
     spool_events: int = 1_000_000
     max_quarantined: int = 10_000
     library: tuple[tuple[str, str], ...] = ()
+    rest: Rest | None = None
     log_level: str = "INFO"
     log_format: str | None = None
     unknown_names: tuple[str, ...] = ()
@@ -116,10 +136,51 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         spool_events=_number(environment, "PROJECTOR_SPOOL_EVENTS", _DEFAULTS.spool_events),
         max_quarantined=_number(environment, "PROJECTOR_QUARANTINE_CALLBACKS", _DEFAULTS.max_quarantined),
         library=tuple((name, environment[name]) for name in _LIBRARY_SETTINGS if environment.get(name)),
+        rest=_rest(environment),
         log_level=_choice(environment, "PROJECTOR_LOG_LEVEL", _LOG_LEVELS, str.upper) or _DEFAULTS.log_level,
         log_format=_choice(environment, "PROJECTOR_LOG_FORMAT", _LOG_FORMATS, str.lower),
         unknown_names=_unknown_names(environment),
     )
+
+
+def _rest(environment: Mapping[str, str]) -> Rest | None:
+    names = ("PROJECTOR_REST_URL", "PROJECTOR_REST_ADMIN", "PROJECTOR_REST_KEY")
+    given = [environment.get(name, "").strip() for name in names]
+    every = environment.get("PROJECTOR_RECONCILE_EVERY_S")
+    if not any(given) and not every:
+        return None
+    if missing := [name for name, value in zip(names, given, strict=True) if not value]:
+        raise WrongSetting(f"{' and '.join(missing)} must be set, too, to reconcile with the vendor's REST API")
+    return Rest(
+        _rest_url(given[0]),
+        given[1],
+        given[2],
+        rate=_number(environment, "PROJECTOR_REST_RATE", 50),
+        settle_s=_number(environment, "PROJECTOR_REST_SETTLE_S", 60),
+        every_s=_positive(every, "PROJECTOR_RECONCILE_EVERY_S") if every else None,
+    )
+
+
+def _rest_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        scheme, host, _ = parts.scheme, parts.hostname or "", parts.port
+    except ValueError:
+        scheme = host = ""
+    if not host or not (scheme == "https" or (scheme == "http" and is_loopback(host))):
+        raise WrongSetting(
+            f"PROJECTOR_REST_URL is {url!r}; set it to https:// and the host of the app's region, such as"
+            " https://adminapisgp.im.qcloud.com"
+        )
+    return f"{scheme}://{parts.netloc}"
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host is this machine itself."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _with_files(environment: Mapping[str, str]) -> dict[str, str]:

@@ -3,20 +3,29 @@
 import os
 import sys
 from collections.abc import Callable
+from typing import Final
 
 from projector.cli.output import note
 from projector.event_store import StoreUnavailable
 from projector.forgetting import TracesRemain
 from projector.read_model import ReadModelUnavailable
+from projector.reconciliation.rest_errors import RestError
+from projector.reconciliation.run import Unsafe
+from projector.reconciliation.run_lock import AlreadyRunning
 from projector.replay.replay import CannotReplay
 from projector.settings import WrongSetting
+
+_ERRORS: Final = (
+    *(WrongSetting, StoreUnavailable, ReadModelUnavailable, CannotReplay, TracesRemain),
+    *(RestError, Unsafe, AlreadyRunning),
+)
 
 
 def exit_status(run: Callable[[], int]) -> int:
     """Return the exit status of `run`, also for the errors that it raises."""
     try:
         return run()
-    except (WrongSetting, StoreUnavailable, ReadModelUnavailable, CannotReplay, TracesRemain) as error:
+    except _ERRORS as error:
         note(f"projector: {error}")
         return 2
     except BrokenPipeError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ipaddress
 import resource
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from projector.bootstrap import Role
 from projector.cli.arguments import whole_number
 from projector.cli.errors import exit_status
 from projector.serving import Plan, listen, serve
-from projector.settings import Settings, WrongSetting
+from projector.settings import Settings, WrongSetting, is_loopback
 
 _ROLES: Final[tuple[Role, ...]] = get_args(Role)
 _MAX_PORT: Final = 65535
@@ -110,13 +109,6 @@ def _warn_of_readers(database_path: str) -> None:
         log.warning("the database can be read by other users", path=database_path)
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def _address(text: str) -> tuple[str, int]:
     """Return host and port of HOST:PORT; an IPv6 address is in brackets."""
     host, _, port = text.rpartition(":")
@@ -148,9 +140,9 @@ def _addresses(options: argparse.Namespace, roles: tuple[Role, ...]) -> _Address
 
 def _require_tokens(addresses: _Addresses, settings: Settings, roles: tuple[Role, ...]) -> None:
     missing = {}
-    if "callbacks" in roles and not settings.callback_tokens and not _is_loopback(addresses.callbacks[0]):
+    if "callbacks" in roles and not settings.callback_tokens and not is_loopback(addresses.callbacks[0]):
         missing["PROJECTOR_CALLBACK_TOKEN"] = addresses.callbacks[0]
-    if not settings.read_tokens and not _is_loopback(addresses.queries[0]):
+    if not settings.read_tokens and not is_loopback(addresses.queries[0]):
         missing["PROJECTOR_READ_TOKENS"] = addresses.queries[0]
     if missing:
         names, are, it = " and ".join(missing), *(("are", "both") if len(missing) > 1 else ("is", "it"))

@@ -11,6 +11,7 @@ from projector.domain.events import Event, Recorded
 if TYPE_CHECKING:
     from projector.event_store.forgotten import Forgotten
     from projector.event_store.mapper import EventMapper
+    from projector.event_store.reconciliations import Reconciliations
 
 
 class StoreUnavailable(Exception):
@@ -105,6 +106,10 @@ class EventStore(EventReader, Protocol):
     @property
     def forgotten(self) -> Forgotten:
         """The forgotten accounts; whatever is appended names them by their pseudonyms."""
+
+    @property
+    def reconciliations(self) -> Reconciliations:
+        """The runs that compared the groups with the vendor's REST API."""
 
     def redact(self, positions: Sequence[int], redacted: Callable[[Event], Event]) -> None:
         """Replace the events at these positions by what `redacted` returns for them.

@@ -15,6 +15,7 @@ from projector.event_store.fingerprint import fingerprint
 from projector.event_store.forgotten import Forgotten
 from projector.event_store.mapper import EventMapper
 from projector.event_store.pseudonyms import Pseudonyms
+from projector.event_store.reconciliations import Reconciliations
 from projector.event_store.tables import Transactions
 
 
@@ -36,6 +37,7 @@ class SQLEventStore(EventStore):
         self._position = position
         self._pseudonyms = Pseudonyms()
         self._forgotten = Forgotten(transactions, mapper)
+        self._reconciliations = Reconciliations(transactions)
         self._is_decodable = False
         self._required_app: int | None = None
 
@@ -78,6 +80,10 @@ class SQLEventStore(EventStore):
     @property
     def forgotten(self) -> Forgotten:
         return self._forgotten
+
+    @property
+    def reconciliations(self) -> Reconciliations:
+        return self._reconciliations
 
     def redact(self, positions: Sequence[int], redacted: Callable[[Event], Event]) -> None:
         while positions:

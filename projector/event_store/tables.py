@@ -38,11 +38,35 @@ REDACTIONS: Final = Table("redactions", 1, (*integers("position"), Column("finge
 APP: Final = Table("app", 1, integers("id", "sdk_app_id"))
 """One row, of id 1, from the first start with an SDKAppID on."""
 
-TABLES: Final = (IDENTITIES, QUARANTINE, FORGOTTEN, FORGETTINGS, REDACTIONS, APP)
+RECONCILIATIONS: Final = Table(
+    "reconciliations", 1, (*integers("id", "started_at"), *text("state", "report")), numbered=True
+)
+COMPARED_GROUPS: Final = Table(
+    "compared_groups",
+    1,
+    (
+        *text("group_id"),
+        *integers("run"),
+        *text("state"),
+        Column("due_at", "integer", required=False),
+        *optional_text("found"),
+        Column("compared_at", "integer", required=False),
+        Column("verified_at", "integer", required=False),
+    ),
+)
+"""The groups of the newest run, and what it found; `compared_at` and `verified_at` are of any run."""
+
+TABLES: Final = (
+    *(IDENTITIES, QUARANTINE, FORGOTTEN, FORGETTINGS, REDACTIONS, APP),
+    *(RECONCILIATIONS, COMPARED_GROUPS),
+)
 RELEASED: Final = ("stored_events", "identities", "quarantine", "forgotten", "redactions")
 """The tables that stores of all released versions have; the others may be missing from a store that is only read."""
 
-INDEXES: Final = (Index("quarantine_waiting", "quarantine", ("id",), "position IS NULL"),)
+INDEXES: Final = (
+    Index("quarantine_waiting", "quarantine", ("id",), "position IS NULL"),
+    Index("compared_groups_by_state", "compared_groups", ("run", "state", "due_at", "group_id")),
+)
 
 
 def require_tables(connection: Connection, database: str) -> None:

@@ -13,7 +13,7 @@ import json
 import random
 import time
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple, Self
 
 import httpx2
@@ -89,13 +89,14 @@ class GroupIds(NamedTuple):
 
 
 class RosterRow(NamedTuple):
-    """A member as the vendor lists it; `joined_at` is in ms, None if the answer has no time. `answer` is the row."""
+    """A member as the vendor lists it; `joined_at` is in ms, `tau` if the answer has no time. `answer` is the row."""
 
     user_id: str
-    joined_at: int | None
+    joined_at: int
     role: str
     name_card: str
-    answer: dict[str, Any]
+    answer: msgspec.Raw
+    tau: int
 
 
 class VendorGroup(NamedTuple):
@@ -131,9 +132,10 @@ class RosterPage(NamedTuple):
 
 
 class RestClient:
-    """Asks the vendor, in an asynchronous context. `on_call` is called with command and code for each answer.
+    """Asks the vendor, in an asynchronous context.
 
-    A code is the answer's `ErrorCode`; 0 is success, and -1 an answer that is none, or did not come.
+    `calls` counts the answers by command and code: their `ErrorCode`, 0 for success, -1 for none that can be read.
+    `transport` is for tests.
     """
 
     def __init__(
@@ -144,20 +146,24 @@ class RestClient:
         administrator: str,
         key: str,
         rate: float,
-        on_call: Callable[[str, int], None] = lambda _, __: None,
+        transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         self._url = url.rstrip("/")
         self._sdk_app_id, self._administrator, self._key = sdk_app_id, administrator, key
-        self._on_call = on_call
+        self.calls: dict[str, dict[str, int]] = {}
+        self._transport = transport
         self._pace = Pace(rate)
         self._list_pace = Pace(min(rate, _LIST_RATE))
+        self._slots = asyncio.Semaphore(_MAX_CONNECTIONS)
         self._signature = ""
         self._signed_at = 0.0
         self.clock = VendorClock()
 
     async def __aenter__(self) -> Self:
         limits = httpx2.Limits(max_connections=_MAX_CONNECTIONS, max_keepalive_connections=_MAX_CONNECTIONS)
-        self._client = await httpx2.AsyncClient(timeout=_TIMEOUT, limits=limits, trust_env=False).__aenter__()
+        self._client = await httpx2.AsyncClient(
+            timeout=_TIMEOUT, limits=limits, trust_env=False, transport=self._transport
+        ).__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -192,7 +198,7 @@ class RestClient:
             if code == 0:
                 found[item["GroupId"]] = _group(item, answer)
             elif code in GONE_CODES:
-                found[item["GroupId"]] = Gone(f"{code} {item.get('ErrorInfo', '')}".strip())
+                found[item["GroupId"]] = Gone(f"{code} {item.get('ErrorInfo', '')}".strip(), answer.tau)
         return found
 
     async def roster(self, group_id: str) -> RosterPage:
@@ -227,7 +233,7 @@ class RestClient:
         answer = await self._call(_GROUPS, "get_group_member_info", body)
         following = str(answer.fields.get("Next") or "")
         return RosterPage(
-            _rows(answer.fields),
+            _rows(answer.fields, answer.tau),
             int(answer.fields.get("MemberNum", 0)),
             None if following in ("", "0", body.get("Next")) else following,
             answer.tau,
@@ -240,15 +246,17 @@ class RestClient:
         has_signed_again, failure = False, ""
         for attempt in range(_MAX_TRIES):
             await pace.turn()
-            asked_at = now_ms()
-            fields, failure = await self._exchange(service, command, body, asked_at)
+            async with self._slots:
+                asked_at = now_ms()
+                fields, failure = await self._exchange(service, command, body, asked_at)
             code = int(fields.get("ErrorCode", 0)) if fields is not None else -1
-            self._on_call(command, code)
+            codes = self.calls.setdefault(command, {})
+            codes[str(code)] = codes.get(str(code), 0) + 1
             if fields is not None and (code == 0 or (code in GONE_CODES and "GroupInfo" in fields)):
                 pace.recover()
                 return Answer(fields, self.clock.floor(asked_at), asked_at)
             failure = failure or f"{command} was answered {code} {(fields or {}).get('ErrorInfo', '')}".strip()
-            action = Action.RETRY if fields is None else _action(code, failure, body)
+            action = Action.RETRY if fields is None else _action(code, failure, body, self.clock.floor(asked_at))
             if action is Action.SLOW_DOWN:
                 pace.slow_down()
             elif action is Action.RETRY:
@@ -317,10 +325,10 @@ def user_sig(key: str, identifier: str, sdk_app_id: int, *, now_s: int, expire_s
     return packed.translate(str.maketrans("+/=", "*-_"))
 
 
-def _action(code: int, failure: str, body: dict[str, Any]) -> Action:
+def _action(code: int, failure: str, body: dict[str, Any], tau: int) -> Action:
     """Return what to do about a code. Raises what concerns the group or the size of the answer, not the app."""
     if code in GONE_CODES:
-        raise Gone(failure)
+        raise Gone(failure, tau)
     if code == TOO_LARGE_CODE:
         raise TooLarge(failure)
     if code in NOT_FOR_TYPE_CODES and "GroupId" in body:
@@ -347,14 +355,15 @@ def _items(fields: dict[str, Any], name: str) -> list[dict[str, Any]]:
     return [item for item in fields.get(name) or () if isinstance(item, dict)]
 
 
-def _rows(fields: dict[str, Any]) -> list[RosterRow]:
+def _rows(fields: dict[str, Any], tau: int) -> list[RosterRow]:
     return [
         RosterRow(
             item["Member_Account"],
-            int(item["JoinTime"]) * 1_000 if item.get("JoinTime") else None,
+            int(item["JoinTime"]) * 1_000 if item.get("JoinTime") else tau,
             str(item.get("Role") or "Member").strip(),
             str(item.get("NameCard") or ""),
-            item,
+            msgspec.Raw(msgspec.json.encode(item)),
+            tau,
         )
         for item in _items(fields, "MemberList")
         if item.get("Member_Account")
@@ -362,7 +371,7 @@ def _rows(fields: dict[str, Any]) -> list[RosterRow]:
 
 
 def _group(item: dict[str, Any], answer: Answer) -> VendorGroup:
-    rows, member_count = _rows(item), item.get("MemberNum")
+    rows, member_count = _rows(item, answer.tau), item.get("MemberNum")
     custom_fields = {pair["Key"]: str(pair.get("Value") or "") for pair in _items(item, "AppDefinedData")}
     created, limit = item.get("CreateTime"), int(item.get("MaxMemberNum") or 0)
     group_type = str(item.get("Type") or "")

@@ -20,7 +20,11 @@ class Unavailable(RestError):
 
 
 class Gone(RestError):
-    """The group does not exist, by the vendor's answer."""
+    """The group does not exist, by the vendor's answer, whose `tau` is as in Answer."""
+
+    def __init__(self, text: str, tau: int) -> None:
+        super().__init__(text)
+        self.tau = tau
 
 
 class TooLarge(RestError):

@@ -4,6 +4,7 @@ import json
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Any, ClassVar, Final, NamedTuple
 
 from projector.simulator.vendor.groups import VendorGroup, VendorGroups, VendorMember, hash_key
@@ -170,7 +171,10 @@ class RestApi:
             item["AppDefinedData"] = [{"Key": key, "Value": value} for key, value in custom.items()]
         if members is not None:
             shown = (wanted or {}).get("MemberInfoFilter", _MEMBER_FIELDS)
-            item["MemberList"] = [self._row(group, user, member, shown) for user, member in members.items()]
+            most = self.vendor.max_page if group.type == "Community" else len(members)
+            item["MemberList"] = [
+                self._row(group, user, member, shown) for user, member in islice(members.items(), most)
+            ]
         return item
 
     def _row(self, group: VendorGroup, user: str, member: VendorMember, wanted: Any) -> dict[str, Any]:
