@@ -69,7 +69,7 @@ def group_of(known: list[Fact], group_id: str) -> Answer | None:
     gone = dismissed > opened
     life = story[floor_of(story) + 1 :]
     filled = newest(story, lambda fact: fact["what"] == "GroupFilled" or fact.get("is_full") is True)
-    left = newest(story, lambda fact: (is_exit(fact) and len(fact["members"]) > 0) or fact.get("is_full") is False)
+    left = newest(story, lambda fact: is_report_of_exit(fact) or fact.get("is_full") is False)
     full = not gone and filled > left and filled > dismissed
     complete = any(is_creation(fact) or fact["what"] == "RosterObserved" for fact in life)
     limits = [fact["member_limit"] for fact in story[dismissed + 1 :] if fact.get("member_limit") is not None]
@@ -251,6 +251,10 @@ def newest_exit(story: list[Fact], user: str) -> int:
 
 def is_exit(fact: Fact) -> bool:
     return fact["what"] in ("MembersLeft", "MembersObservedAbsent")
+
+
+def is_report_of_exit(fact: Fact) -> bool:
+    return fact["what"] == "MembersLeft" and len(fact["members"]) > 0
 
 
 def is_opening(fact: Fact) -> bool:

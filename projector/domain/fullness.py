@@ -14,7 +14,6 @@ from projector.domain.events import (
     GroupObserved,
     GroupObservedAbsent,
     MembersLeft,
-    MembersObservedAbsent,
     Recorded,
 )
 from projector.domain.lives import NEVER, Lives, Moment, moment_of
@@ -26,14 +25,14 @@ _EVIDENCE: Final = (
     GroupObserved,
     GroupObservedAbsent,
     MembersLeft,
-    MembersObservedAbsent,
 )
 
 
 class Fullness(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """The newest report that the group is full, the newest exit of any member, and the lives of the group.
 
-    An observation that it is full is such a report, one that it is not is an exit. `limit` is the observed one.
+    An observation that it is full is such a report, one that it is not is an exit. A member's observed absence is none:
+    the exit may have been before the group became full. `limit` is the observed one.
     """
 
     lives: Lives = Lives()
@@ -78,7 +77,7 @@ def evolve(fullness: Fullness, recorded: Recorded) -> Fullness:
     match recorded.event:
         case GroupFilled():
             return replace(fullness, filled=max(fullness.filled, moment))
-        case MembersLeft(members=members) | MembersObservedAbsent(members=members) if members:
+        case MembersLeft(members=members) if members:
             return replace(fullness, exited=max(fullness.exited, moment))
         case GroupObserved() as event:
             fullness = _observed(fullness, moment, event)

@@ -65,7 +65,10 @@ class Installation:
         self.before: Callable[[Request], Fault | None] = lambda _: None
         described = {"sdk_app_id": SDK_APP_ID, "key": KEY, "rate": None, "list_interval_s": 0, **vendor}
         api = RestApi(Vendor(**described), self.groups, lambda: clock.ms)
-        self.vendor = VendorServer(api, lambda request: self.before(request))
+        self.vendor = VendorServer(api, self._before)
+
+    def _before(self, request: Request) -> Fault | None:
+        return self.before(request)
 
     def happen(self, command: str, group_id: str, *users: str, **fields: Any) -> Callback:
         """Let something happen at the vendor; return the callback that tells of it."""

@@ -139,7 +139,7 @@ def converge(seed: int, **vendor: Any) -> None:
         here.deliver(*history.late)
         here.clock.pass_(5_000)
         here.reconcile(force=True)
-        assert here.differences() == []
+        assert here.differences() == [], seed
         here.clock.pass_(5_000)
         again = here.reconcile()
         assert (again.events, again.kinds, again.learned) == (0, {}, {})

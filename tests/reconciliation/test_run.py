@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from projector.reconciliation import rest_client
+from projector.reconciliation.rest_errors import Unavailable
 from projector.reconciliation.run import Unsafe, has_drift
 from projector.simulator import commands
 from tests.reconciliation.installation import Installation, installed
@@ -240,9 +241,10 @@ def test_a_roster_that_is_not_read_to_its_end_makes_nobody_absent(here: Installa
 
     here.before = before
     before_run = here.store.head()
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Exception, match="8 times"):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr("projector.reconciliation.rest_client.asyncio.sleep", nap(here))
-        here.reconcile()
+        with pytest.raises(Unavailable, match="8 times"):
+            here.reconcile()
     assert here.store.head() == before_run
     here.before = lambda _: None
     assert here.reconcile().run == 2  # the same run goes on
@@ -288,8 +290,8 @@ def test_a_group_that_began_before_the_callbacks_is_completed(here: Installation
 
 
 def test_a_forgotten_member_in_the_vendors_roster_is_no_drift(here: Installation) -> None:
-    from projector.forgetting import begin, finish
     from projector.bootstrap import open_stores
+    from projector.forgetting import begin, finish
 
     populate(here)
     here.reconcile()
