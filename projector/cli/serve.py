@@ -13,13 +13,12 @@ import structlog
 
 from projector import __version__
 from projector.bootstrap import Role
-from projector.cli.arguments import whole_number
+from projector.cli.arguments import MAX_PORT, address, whole_number
 from projector.cli.errors import exit_status
 from projector.serving import Plan, listen, serve
 from projector.settings import Settings, WrongSetting, is_loopback
 
 _ROLES: Final[tuple[Role, ...]] = get_args(Role)
-_MAX_PORT: Final = 65535
 _MAX_PROCESSES: Final = 64
 _MAX_OPEN_FILES: Final = 4_096
 
@@ -31,19 +30,19 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument(
         "--port",
-        type=whole_number(0, _MAX_PORT),
+        type=whole_number(0, MAX_PORT),
         default=8000,
         help="port to listen on, 0 for any (default: %(default)s)",
     )
     parser.add_argument(
         "--callbacks-address",
-        type=_address,
+        type=address,
         metavar="HOST:PORT",
         help="receive callbacks, and nothing else, at this address; everything else is at --host and --port",
     )
     parser.add_argument(
         "--queries-address",
-        type=_address,
+        type=address,
         metavar="HOST:PORT",
         help="serve everything but callbacks at this address; callbacks are received at --host and --port",
     )
@@ -107,14 +106,6 @@ def _raise_file_limit() -> None:
 def _warn_of_readers(database_path: str) -> None:
     if database_path and Path(database_path).exists() and Path(database_path).stat().st_mode & 0o077:
         log.warning("the database can be read by other users", path=database_path)
-
-
-def _address(text: str) -> tuple[str, int]:
-    """Return host and port of HOST:PORT; an IPv6 address is in brackets."""
-    host, _, port = text.rpartition(":")
-    if not host:
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form HOST:PORT")
-    return host.removeprefix("[").removesuffix("]"), whole_number(0, _MAX_PORT)(port)
 
 
 class _Addresses(NamedTuple):

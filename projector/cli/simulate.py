@@ -9,17 +9,21 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import quote
 
-from projector.cli.arguments import share, whole_number
+from projector.cli.arguments import address, share, whole_number
 from projector.cli.output import note, say
 from projector.cli.progress import Progress
 from projector.clock import now_ms
 from projector.settings import Settings, WrongSetting
 from projector.simulator import Options, OtherGroups, Report, Unreachable, simulate
 from projector.simulator.commands import RECORDED
+from projector.simulator.life import Delivery, Life
+from projector.simulator.names import ADMINISTRATOR
 from projector.simulator.single import NEED_USER, compose, send
+from projector.simulator.vendor.serving import KEY, serving
 
 _DEFAULT_URL: Final = "http://127.0.0.1:8000"
 _OK: Final = 200
+_IMPORTED_PART: Final = 20
 _MAX_SHOWN_DIFFERENCES: Final = 50
 _DEFAULTS: Final = Options(url="", sdk_app_id=0, callback_path="")
 _AMOUNTS: Final[dict[str, tuple[Callable[[str], float], str]]] = {
@@ -30,6 +34,7 @@ _AMOUNTS: Final[dict[str, tuple[Callable[[str], float], str]]] = {
     "repeats": (share, "share of callbacks sent twice"),
     "reordered": (share, "share of callbacks sent late"),
     "untimed": (share, "share of callbacks without EventTime"),
+    "lose": (share, "share of callbacks never sent, with --vendor"),
 }
 
 
@@ -44,6 +49,12 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser.add_argument("--no-check", action="store_true", help="do not check the rosters")
     parser.add_argument(
         "--into-existing", action="store_true", help="send even if the store has groups that no simulation has made"
+    )
+    parser.add_argument(
+        "--vendor",
+        type=address,
+        metavar="HOST:PORT",
+        help="also serve the vendor's REST API there, with the true groups, until Ctrl-C, to try `projector reconcile`",
     )
     single = parser.add_argument_group("one callback instead of traffic")
     single.add_argument("--send", choices=RECORDED, metavar="COMMAND", help=f"one of {', '.join(RECORDED)}")
@@ -67,17 +78,21 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
         read_token=next((read_token.token for read_token in settings.read_tokens), None),
         callback_path=settings.callback_path,
         rate=options.rate,
-        check=not options.no_check,
+        check=not options.no_check and options.vendor is None,
         into_existing=options.into_existing,
         **{name: getattr(options, name) for name in _AMOUNTS},
     )
     try:
-        return _send(options, wanted) if options.send else _simulate(wanted)
+        if options.send:
+            return _send(options, wanted)
+        return _simulate_vendor(options.vendor, wanted) if options.vendor else _print(_simulate(wanted))
     except (Unreachable, OtherGroups) as error:
         raise WrongSetting(str(error)) from None
 
 
 def _require_consistent(options: argparse.Namespace) -> None:
+    if options.lose and options.vendor is None:
+        options.refuse("--lose is for --vendor: without the vendor nothing tells what was lost")
     if not options.send and (options.group or options.user):
         options.refuse("--group and --user are for --send")
     if options.send and not options.group:
@@ -86,11 +101,27 @@ def _require_consistent(options: argparse.Namespace) -> None:
         options.refuse(f"--send {options.send} needs --user")
 
 
-def _simulate(wanted: Options) -> int:
+def _simulate(wanted: Options, on_happened: Callable[[Life, Delivery], None] = lambda _, __: None) -> Report:
     with contextlib.ExitStack() as stack:
         on_sent, on_checked = _Bar(stack, "callbacks"), _Bar(stack, "groups checked")
-        report = asyncio.run(simulate(wanted, on_sent=on_sent.advance, on_checked=on_checked.advance))
-    return _print(report)
+        return asyncio.run(
+            simulate(wanted, on_sent=on_sent.advance, on_checked=on_checked.advance, on_happened=on_happened)
+        )
+
+
+def _simulate_vendor(vendor_address: tuple[str, int], wanted: Options) -> int:
+    """Send traffic, and serve the vendor's REST API beside it, until Ctrl-C."""
+    with serving(vendor_address, sdk_app_id=wanted.sdk_app_id) as vendor:
+        status = _print(_simulate(wanted, vendor.happen))
+        vendor.import_groups(max(1, wanted.groups // _IMPORTED_PART))
+        say(f"{vendor.groups.count()} groups at {vendor.url}, some of which no callback has told of; to reconcile:")
+        say(
+            f"PROJECTOR_REST_URL={vendor.url} PROJECTOR_REST_ADMIN={ADMINISTRATOR} PROJECTOR_REST_KEY={KEY}"
+            " PROJECTOR_REST_SETTLE_S=5 projector reconcile"
+        )
+        with contextlib.suppress(KeyboardInterrupt):
+            vendor.wait()
+    return status
 
 
 def _send(options: argparse.Namespace, wanted: Options) -> int:

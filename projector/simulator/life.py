@@ -54,6 +54,11 @@ class Life:
         self._has_begun = self._chance(_UNSEEN_CREATION_SHARE)
         self._ends_dismissed = self._chance(_DISMISSED_SHARE)
 
+    @property
+    def limit(self) -> int | None:
+        """How many members the group may have, None if that is out of reach."""
+        return self._limit
+
     def deliveries(self, moments: Sequence[int], timed: int) -> Iterator[Delivery]:
         """Yield a callback for each moment (ms, ascending); only the first `timed` of them have an EventTime."""
         for index, moment in enumerate(moments):

@@ -12,7 +12,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     unless `into_existing`.
 
     `repeats` is the share of callbacks sent twice, `untimed` the share without EventTime. Of the others, `reordered` is
-    the share that is sent after later callbacks of the same group.
+    the share that is sent after later callbacks of the same group. `lose` is the share that is never sent.
     """
 
     url: str
@@ -29,5 +29,6 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     repeats: float = 0.05
     reordered: float = 0.05
     untimed: float = 0.02
+    lose: float = 0.0
     check: bool = True
     into_existing: bool = False

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from projector.clock import now_ms
 from projector.simulator.check import Difference, check
 from projector.simulator.connection import Connection
-from projector.simulator.life import Delivery
+from projector.simulator.life import Delivery, Life
 from projector.simulator.options import Options
 from projector.simulator.queries import require_no_other_groups
 from projector.simulator.request import Refused, target
@@ -39,18 +39,19 @@ async def simulate(
     *,
     on_sent: Callable[[int, int], None] = lambda _, __: None,
     on_checked: Callable[[int, int], None] = lambda _, __: None,
+    on_happened: Callable[[Life, Delivery], None] = lambda _, __: None,
 ) -> Report:
     """Send the traffic, up to the first refusal, and check the groups unless the options say not to.
 
     `on_sent` and `on_checked` are called with the number of callbacks sent, or groups checked, since the last call, and
-    with the approximate total.
+    with the approximate total, and `on_happened` for everything that happens, whether a callback tells of it or not.
 
     Raises Unreachable and, before anything is sent, OtherGroups.
     """
     async with Connection(options.url):
         if not options.into_existing:
             await require_no_other_groups(options)
-    traffic = Traffic(options, now_ms=now_ms())
+    traffic = Traffic(options, now_ms=now_ms(), on_happened=on_happened)
     sender = _Sender(options, lambda count: on_sent(count, traffic.total))
     began = time.monotonic()
     refusal = await _refusal(sender.send_all(traffic))

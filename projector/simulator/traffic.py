@@ -2,7 +2,7 @@
 
 import heapq
 from bisect import bisect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import accumulate, chain
 from operator import itemgetter
 from random import Random
@@ -28,11 +28,15 @@ class Traffic:
 
     `now_ms` is the sender's clock; the timed callbacks happened in the six hours before. Send `timed` first, over any
     number of connections; then each sequence of `untimed` strictly in order, since only their receipt dates them. Each
-    can be consumed once; `expected` is complete after that.
+    can be consumed once; `expected` is complete after that. `on_happened` is called in the order in which things
+    happened in a group, also for callbacks that are lost.
     """
 
-    def __init__(self, options: Options, *, now_ms: int) -> None:
+    def __init__(
+        self, options: Options, *, now_ms: int, on_happened: Callable[[Life, Delivery], None] = lambda _, __: None
+    ) -> None:
         self._options = options
+        self._on_happened = on_happened
         self._run = names.run(now_ms // 1000, options.seed)
         self._last_ms = now_ms - _MIN_AGE_MS
         self._lives: list[Life] = []
@@ -70,11 +74,24 @@ class Traffic:
         self._lives.append(life)
         moments = sorted(rng.sample(range(self._last_ms - _SPAN_MS, self._last_ms), share))
         timed = share - sum(rng.random() < self._options.untimed for _ in range(share))
-        deliveries = life.deliveries(moments, timed)
-        for _ in range(timed):
-            yield next(deliveries)
-        if timed < share:
-            self._untimed.append(self._with_repeats(deliveries, self._disorder(number)))
+        deliveries = self._not_lost(life, life.deliveries(moments, timed))
+        later = []
+        for delivery in deliveries:
+            if delivery.timed:
+                yield delivery
+            else:
+                later.append(delivery)
+                break
+        if later:
+            rest = chain(later, deliveries)
+            self._untimed.append(self._with_repeats(rest, self._disorder(number)))
+
+    def _not_lost(self, life: Life, deliveries: Iterator[Delivery]) -> Iterator[Delivery]:
+        rng = Random(f"{self._options.seed} lost {life.group_id}")
+        for delivery in deliveries:
+            self._on_happened(life, delivery)
+            if rng.random() >= self._options.lose:
+                yield delivery
 
     def _disorder(self, number: int) -> Random:
         """Return a group's own random numbers: connections take the deliveries of different groups in any order."""

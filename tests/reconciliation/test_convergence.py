@@ -71,15 +71,16 @@ class History:
             assert created
             created.limit = 3
             return callback
-        members = list(group.members)
         if operation == "dismiss":
             return here.happen(commands.DISMISSED, group_id) if rng.random() < 0.5 else None
+        members = list(group.members)
         if operation in ("join", "import member", "rejoin") and user not in members and len(members) < group.limit:
             callback = here.happen(commands.JOINED, group_id, user)
             return None if operation == "import member" else callback
-        if not members:
-            return None
-        member = rng.choice(members)
+        return self.change(group_id, operation, rng.choice(members)) if members else None
+
+    def change(self, group_id: str, operation: str, member: str) -> Callback | None:
+        rng, here, kind = self.rng, self.here, GROUPS[group_id]
         match operation:
             case "leave":
                 return here.happen(commands.LEFT, group_id, member)
@@ -95,7 +96,7 @@ class History:
                 option = rng.choice(("set", "modify", "delete", "clear"))
                 pairs = [{"key": rng.choice("ab"), "value": rng.choice("12")}]
                 return here.happen(commands.ATTRIBUTES_CHANGED, group_id, OptionType=option, GroupAttr=pairs)
-            case "member" if member != group.owner:
+            case "member":
                 role = rng.choice(("Admin", "Member"))
                 return here.happen(commands.MEMBER_CHANGED, group_id, member, Role=role, NameCard=rng.choice(("", "c")))
             case "owner" if kind != "AVChatRoom":
