@@ -91,7 +91,7 @@ class Mirror:
             with self._queries.session() as session:
                 page = session.groups(GroupFilter(status="active"), after, _PAGE)
             if page:
-                yield [state.group_id for state in page]
+                yield [group.group_id for group in page]
                 after = page[-1].group_id
             if page.is_last:
                 return
@@ -120,9 +120,9 @@ class Mirror:
 
     def _group(self, session: QuerySession, group_id: str, position: int) -> MirrorGroup | None:
         group = PastGroup(self._store, session.stored_states, group_id, Cut(position))
-        if (state := group.state()) is None:
+        if not group.profile.position:
             return None
         members = {
             user_id: found.member for user_id, found in group.memberships(group.candidates("")) if found is not None
         }
-        return MirrorGroup(group.profile, group.lives, state.fullness, members, group.evidence)
+        return MirrorGroup(group.profile, group.lives, group.fullness, members, group.evidence)

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 from projector.domain import fullness, membership, profile
 from projector.domain.events import Recorded, concerns_group
+from projector.domain.fullness import Fullness
 from projector.domain.limits import utf8_length
 from projector.domain.lives import NEVER, Lives, Register
 from projector.domain.membership import Member, Standing
@@ -66,6 +67,14 @@ class PastGroup:
             known = profile.evolve(known, recorded)
         return known
 
+    @cached_property
+    def fullness(self) -> Fullness:
+        """The fullness of the group."""
+        known = self._snapshot.fullness
+        for recorded in self._events:
+            known = fullness.evolve(known, recorded)
+        return known
+
     @property
     def lives(self) -> Lives:
         """The lives of the group."""
@@ -75,12 +84,9 @@ class PastGroup:
         """Return the group, None if it is not known yet."""
         if not self.profile.position:
             return None
-        full = self._snapshot.fullness
-        for recorded in self._events:
-            full = fullness.evolve(full, recorded)
         owner = self.profile.owner.value
         exited = self.evidence(owner).exited if owner else NEVER
-        return shapes.group(self._group_id, self.profile, self.member_count(), full, exited)
+        return shapes.group(self._group_id, self.profile, self.member_count(), self.fullness, exited)
 
     def members(self, after: str, limit: int) -> Page[Membership]:
         """Return a page of members after a user id, by user id."""
