@@ -258,6 +258,7 @@ def create_server_app(
             queries=runner,
             spooled=spooled,
             status=status,
+            reconciliation=stores.events.reconciliations.newest,
             read_tokens=settings.read_tokens,
             callbacks_port=callbacks_port,
             passes_on=links.appended is not None,
@@ -360,6 +361,7 @@ def _worker(settings: Settings, stores: Stores, on_project: Callable[[], None] =
         linger_s=_REMOTE_LINGER_S if settings.postgres_url else LINGER_S,
         environment={**without_file, "PROJECTOR_DATABASE_URL": url},
         on_project=on_project,
+        reconcile_every_s=settings.rest.every_s if settings.rest else None,
     )
 
 

@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 from projector.clock import now_ms
 from projector.event_store import EventStore
 from projector.event_store.quarantine import Quarantine
+from projector.event_store.reconciliations import RunReport
 from projector.projection.origin import require_built_from
 from projector.read_model import NoReadModel, Queries
 from projector.read_model.rows import SetAside
@@ -14,10 +15,14 @@ STALLED_AFTER_MS: Final = 10_000
 """Projections are stalled when an event has waited this long for them."""
 
 
+_FAILED_RUNS: Final = 2
+
+
 class Health(NamedTuple):
     """The state of the projections at one moment.
 
     `lag_ms` is the age of the oldest event not yet projected; `failure` is the reason why nothing is projected, if so.
+    `reconciliation` is the newest run; `oldest_comparison_ms` is when the group was compared that waits longest.
     """
 
     head: int
@@ -27,6 +32,8 @@ class Health(NamedTuple):
     quarantined: int
     unfinished_forgettings: int
     failure: str | None
+    reconciliation: RunReport | None = None
+    oldest_comparison_ms: int | None = None
 
     def set_aside_by(self, projection: str) -> list[SetAside]:
         """Return the events that a projection has set aside, by position."""
@@ -40,6 +47,9 @@ class Health(NamedTuple):
             complaints.append(
                 f"projections are stalled: {', '.join(late)} of {self.head}, {self.lag_ms / 1000:.0f} s behind"
             )
+        run = self.reconciliation
+        if run and run.failures >= _FAILED_RUNS:
+            complaints.append(f"reconciling with the REST API failed {run.failures} times: {run.reason}")
         return complaints + [
             f"projection {projection} has set aside {len(events)} event{'s' * (len(events) != 1)},"
             f" the first at position {events[0].position}: {events[0].reason}"
@@ -73,4 +83,14 @@ def check_health(
     oldest = store.read(position, 1) if position < head else []
     received_at = oldest[0].event.recorded_at if oldest else now
     lag_ms = max(0, now - received_at) if received_at else 0
-    return Health(head, positions, lag_ms, set_aside, quarantine.count(), store.forgotten.unfinished_count(), failure)
+    return Health(
+        head,
+        positions,
+        lag_ms,
+        set_aside,
+        quarantine.count(),
+        store.forgotten.unfinished_count(),
+        failure,
+        store.reconciliations.newest(),
+        store.reconciliations.oldest_comparison(),
+    )

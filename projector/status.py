@@ -1,8 +1,10 @@
 """The status of an installation, as `projector status` shows it, and its part for `/readyz`."""
 
 import msgspec
+import msgspec.structs
 
 from projector.clock import to_rfc3339
+from projector.event_store.reconciliations import RunReport
 from projector.event_store.spool import SpoolStatus
 from projector.health import Health
 from projector.processes.board import Board, ProcessState
@@ -43,6 +45,35 @@ class ReplayProgress(msgspec.Struct):
     total: int
 
 
+class KindStatus(msgspec.Struct):
+    """How many differences of a kind were found, and what became of them."""
+
+    found: int
+    corrected: int
+    in_flight: int
+    settled_late: int
+    unsettled: int
+
+
+class ReconciliationStatus(msgspec.Struct):
+    """A run that compares the groups with the vendor's REST API.
+
+    `scope` is null if it is all groups. `reason` says why the last attempt failed, if it did. Callbacks with the
+    commands `never_received` would have told of differences, and none has ever come.
+    """
+
+    run: int
+    state: str
+    reason: str | None
+    check: bool
+    scope: list[str] | None
+    started_at: str
+    finished_at: str | None
+    groups: dict[str, int]
+    kinds: dict[str, KindStatus]
+    never_received: list[str]
+
+
 class Status(msgspec.Struct):
     """Positions, lag, totals and complaints. `replay` is null unless a replay is in progress.
 
@@ -62,6 +93,7 @@ class Status(msgspec.Struct):
     replay: ReplayProgress | None
     unfinished_forgettings: int
     complaints: list[str]
+    reconciliation: ReconciliationStatus | None = None
 
 
 class Readiness(msgspec.Struct, kw_only=True):
@@ -118,7 +150,23 @@ def status_of(
         set_aside=[SetAsideEvent(*event) for event in health.set_aside],
         replay=ReplayProgress(*replay) if replay else None,
         unfinished_forgettings=health.unfinished_forgettings,
+        reconciliation=reconciliation_status(health.reconciliation) if health.reconciliation else None,
         complaints=health.complaints() + spool.complaints(),
+    )
+
+
+def reconciliation_status(report: RunReport) -> ReconciliationStatus:
+    return ReconciliationStatus(
+        run=report.run,
+        state=report.state,
+        reason=report.reason,
+        check=report.check,
+        scope=report.scope,
+        started_at=to_rfc3339(report.started_at),
+        finished_at=None if report.finished_at is None else to_rfc3339(report.finished_at),
+        groups=report.groups,
+        kinds={kind: KindStatus(**msgspec.structs.asdict(counts)) for kind, counts in report.kinds.items()},
+        never_received=report.never_received,
     )
 
 

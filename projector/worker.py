@@ -10,6 +10,7 @@ from projector.event_store import EventStore
 from projector.projection import Projection
 from projector.read_model import NoReadModel, ReadModelUnavailable
 from projector.read_model.generations import Generations
+from projector.reconciliation.schedule import Schedule
 from projector.replay.replay import Replay
 from projector.replay.staleness import reasons_to_rebuild
 from projector.subscription import Subscription
@@ -21,7 +22,7 @@ _MAX_FIRST_BUILD_EVENTS: Final = 10_000
 class Worker:
     """Projects while its context is entered. `environment` is that of the commands it runs.
 
-    `on_project` is called in a thread after each batch.
+    `on_project` is called in a thread after each batch. With `reconcile_every_s`, it also reconciles with the vendor.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class Worker:
         linger_s: float,
         environment: Mapping[str, str],
         on_project: Callable[[], None] = lambda: None,
+        reconcile_every_s: int | None = None,
     ) -> None:
         self._store = store
         self._generations = generations
@@ -44,6 +46,7 @@ class Worker:
         self._thread = threading.Thread(target=self._subscription.run, name="projections")
         self._watching = contextlib.ExitStack()
         self._auto_rebuild = AutoRebuild(self._reasons_to_rebuild, environment, self._build_if_small)
+        self._schedule = Schedule(store, reconcile_every_s, environment) if reconcile_every_s else None
         self._is_starting = True
 
     @property
@@ -59,9 +62,13 @@ class Worker:
         self._watching.enter_context(self._store.watching(self.wake))
         self._auto_rebuild.start()
         self._thread.start()
+        if self._schedule:
+            self._schedule.start()
 
     def __exit__(self, *_: object) -> None:
         self._watching.close()
+        if self._schedule:
+            self._schedule.stop()
         self._auto_rebuild.stop()
         self._subscription.stop()
         self._thread.join()

@@ -91,6 +91,7 @@ def group_of(known: list[Fact], group_id: str) -> Answer | None:
         "dismissed_at": rfc3339(dismissed_at(story[opened + 1 :])) if gone else None,
         "updated_at": rfc3339(max(fact["occurred_at"] for fact in story)),
         "position": max(fact["position"] for fact in story),
+        "verified_at": None,
     }
 
 

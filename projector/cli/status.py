@@ -71,6 +71,8 @@ def _lines(status: Status) -> list[str]:
         lines.append(f"spool         {status.spool.set_aside} set aside")
     if status.unfinished_forgettings:
         lines.append(f"forgetting    {status.unfinished_forgettings} users, in progress or interrupted")
+    if run := status.reconciliation:
+        lines.append(f"reconciling   run {run.run} {run.state}, begun {run.started_at}")
     if status.replay:
         progress = f", {status.replay.done} of {status.replay.total} events" if status.replay.total else ""
         lines.append(f"replay        in progress: {status.replay.phase}{progress}")

@@ -5,6 +5,7 @@ No part of the history: replay does not need them.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from typing import Final, Literal, NamedTuple, TypeAlias
 
@@ -18,6 +19,8 @@ RunState: TypeAlias = Literal["listing", "reading", "settling", "finished", "sto
 
 _DONE: Final = ("finished", "stopped")
 _BATCH_SIZE: Final = 1_000
+_MAX_KEPT: Final = 1_000
+_RECHECK_S: Final = 5.0
 
 
 class KindCounts(msgspec.Struct):
@@ -34,11 +37,21 @@ class KindCounts(msgspec.Struct):
     unsettled: int = 0
 
 
+class Totals(msgspec.Struct):
+    """Counts over runs, and when the last one of all groups finished, in ms."""
+
+    found: dict[str, int] = {}
+    corrected: dict[str, int] = {}
+    requests: dict[str, dict[str, int]] = {}
+    finished_at: int | None = None
+
+
 class RunReport(msgspec.Struct, kw_only=True):
     """What a run has done so far. Times are in ms since 1970 UTC; `scope` are the groups it is limited to, if it is.
 
-    `groups` and `kinds` are counts. `failures` counts failed attempts since the last success; `reason` is of the last.
-    `learned` counts what contradicted nothing: unknown groups, limits, complete rosters.
+    `groups` and `kinds` are counts, `requests` those by command and code. `failures` counts failed attempts since the
+    last run that finished; `reason` is of the last. `learned` counts what contradicted nothing: limits, whole rosters.
+    `before` has the totals of all earlier runs.
     """
 
     run: int
@@ -50,18 +63,37 @@ class RunReport(msgspec.Struct, kw_only=True):
     started_at: int
     finished_at: int | None = None
     failures: int = 0
+    failed_at: int | None = None
     groups: dict[str, int] = {}
     learned: dict[str, int] = {}
     kinds: dict[str, KindCounts] = {}
     never_received: list[str] = []
     requests: dict[str, dict[str, int]] = {}
     events: int = 0
+    before: Totals = msgspec.field(default_factory=Totals)
 
     def count(self, counts: dict[str, int], name: str, number: int = 1) -> None:
         counts[name] = counts.get(name, 0) + number
 
     def kind(self, name: str) -> KindCounts:
         return self.kinds.setdefault(name, KindCounts())
+
+    def totals(self) -> Totals:
+        """Return the totals of all runs up to this one."""
+        is_whole = self.state == "finished" and self.scope is None
+        totals = Totals(
+            {**self.before.found},
+            {**self.before.corrected},
+            {command: {**codes} for command, codes in self.before.requests.items()},
+            self.finished_at if is_whole else self.before.finished_at,
+        )
+        for kind, counts in self.kinds.items():
+            self.count(totals.found, kind, counts.found)
+            self.count(totals.corrected, kind, counts.corrected)
+        for command, codes in self.requests.items():
+            for code, number in codes.items():
+                self.count(totals.requests.setdefault(command, {}), code, number)
+        return totals
 
 
 class Outcome(NamedTuple):
@@ -91,7 +123,8 @@ class Reconciliations:
 
     def __init__(self, transactions: Transactions) -> None:
         self._transactions = transactions
-        self._exists = False
+        self._exists = self._has_run = False
+        self._checked_at = float("-inf")
 
     def begin(self, *, scope: Sequence[str], check: bool, now_ms: int) -> RunReport:
         """Return the newest run if it has the same scope and can be resumed; else begin another."""
@@ -99,26 +132,28 @@ class Reconciliations:
         wanted = sorted(scope) or None
         if newest and newest.state not in _DONE and (newest.scope, newest.check) == (wanted, check):
             return newest
-        is_first = not any(report.state == "finished" and report.scope is None for report in self.all())
+        totals = newest.totals() if newest else Totals()
         with self._transactions.writing() as connection:
             if newest and newest.state not in _DONE:
                 newest.state, newest.reason = "stopped", "another run began"
                 _update(connection, newest)
-            report = RunReport(run=0, state="listing", check=check, scope=wanted, is_first=is_first, started_at=now_ms)
+            report = RunReport(
+                run=0,
+                state="listing",
+                check=check,
+                scope=wanted,
+                is_first=totals.finished_at is None,
+                started_at=now_ms,
+                before=totals,
+                failures=newest.failures if newest else 0,
+            )
+            connection.execute("DELETE FROM reconciliations WHERE id <= ?", (newest.run - _MAX_KEPT if newest else 0,))
             ((report.run,),) = connection.execute(
                 "INSERT INTO reconciliations (started_at, state, report) VALUES (?, ?, '') RETURNING id",
                 (now_ms, report.state),
             )
             _update(connection, report)
         return report
-
-    def all(self) -> list[RunReport]:
-        """Return the runs, oldest first."""
-        if not self._has_tables():
-            return []
-        with self._transactions.reading() as connection:
-            rows = connection.execute("SELECT report FROM reconciliations WHERE report <> '' ORDER BY id")
-            return [msgspec.json.decode(report, type=RunReport) for (report,) in rows]
 
     def newest(self) -> RunReport | None:
         """Return the newest run."""
@@ -190,7 +225,7 @@ class Reconciliations:
 
     def verified_at(self, group_ids: Sequence[str]) -> dict[str, int]:
         """Return when a run last found no difference in these groups, in ms; groups without such a run are left out."""
-        if not (group_ids and self._has_tables()):
+        if not (group_ids and self._may_have_verified()):
             return {}
         with self._transactions.reading() as connection:
             rows = connection.execute(
@@ -213,6 +248,13 @@ class Reconciliations:
         with self._transactions.reading() as connection:
             row = connection.execute("SELECT MIN(compared_at) FROM compared_groups").fetchone()
         return row[0] if row else None
+
+    def _may_have_verified(self) -> bool:
+        """Return whether there was a run. Until there was one, that is looked up at most every few seconds."""
+        if not self._has_run and time.monotonic() - self._checked_at > _RECHECK_S:
+            self._checked_at = time.monotonic()
+            self._has_run = self.newest() is not None
+        return self._has_run
 
     def _has_tables(self) -> bool:
         """Return whether there are tables: a store of an earlier version that is only read has none."""

@@ -1,7 +1,7 @@
 """The shapes of the answers, which the OpenAPI document describes."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Final, Literal, cast
 
 import msgspec
 import msgspec.structs
@@ -15,6 +15,9 @@ from projector.read_model.shapes import Group, Member, Time, UserGroup
 from projector.time_travel.past_group import Membership
 
 Cursor = Annotated[str, Meta(description="The cursor of the next page; opaque.")]
+
+
+_NOT_COMPARED: Final = ("group_id", "updated_at", "position", "verified_at")
 
 
 class Groups(msgspec.Struct):
@@ -98,7 +101,7 @@ class MemberChange(msgspec.Struct):
 class Diff(msgspec.Struct):
     """The differences of a group between two moments, with a page of the members that differ, ordered by user id.
 
-    `position` and `updated_at` are not compared: they differ after every event.
+    `position`, `updated_at` and `verified_at` are not compared.
     """
 
     group_id: str
@@ -162,4 +165,4 @@ def _fields(group: Group | None) -> dict[str, Any]:
     if group is None:
         return {}
     fields = msgspec.structs.asdict(group)
-    return {name: value for name, value in fields.items() if name not in ("group_id", "updated_at", "position")}
+    return {name: value for name, value in fields.items() if name not in _NOT_COMPARED}

@@ -11,13 +11,14 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from projector.event_store import StoreUnavailable
+from projector.event_store.reconciliations import RunReport
 from projector.event_store.spool import SpoolStatus
 from projector.health import Health
 from projector.http.front_door import BearerTokens, CallbackPath, CallbackPort, EncodedPaths
 from projector.http.ingest import Ingest
 from projector.http.large_responses import MAX_SENDING_BYTES, LargeResponses
 from projector.http.metrics import Metrics
-from projector.http.operations import OpenAPIDocument, Operations, StatusEndpoint
+from projector.http.operations import OpenAPIDocument, Operations, ReconciliationEndpoint, StatusEndpoint
 from projector.http.problems import on_http_exception, on_unavailable, on_unexpected, problem_response
 from projector.http.query_runner import QueryRoute, QueryRunner
 from projector.http.response_cache import CachedResponses
@@ -44,6 +45,7 @@ class Components(NamedTuple):
     queries: QueryRunner | None = None
     spooled: Callable[[], SpoolStatus] | None = None
     status: Callable[[], Status] | None = None
+    reconciliation: Callable[[], RunReport | None] | None = None
     read_tokens: tuple[ReadToken, ...] = ()
     callbacks_port: int | None = None
     passes_on: bool = False
@@ -69,6 +71,8 @@ def _router(components: Components, large_responses: LargeResponses) -> Starlett
     routes = Operations(components.health, components.metrics, components.board, components.spooled).routes()
     if components.status:
         routes.append(StatusEndpoint(components.status).route())
+    if components.reconciliation:
+        routes.append(ReconciliationEndpoint(components.reconciliation).route())
     if components.queries:
         routes += [
             Route(route.path, QueryRoute(route, components.queries, large_responses), methods=["GET"])

@@ -7,7 +7,9 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from projector.clock import now_ms
 from projector.event_store import StoreUnavailable
+from projector.event_store.reconciliations import Totals
 from projector.event_store.spool import SpoolStatus
 from projector.health import Health
 from projector.processes.board import Board
@@ -93,7 +95,7 @@ class _HealthCollector(Collector):
         """Return nothing, so that registering does not read the databases."""
         return ()
 
-    def collect(self) -> Iterable[GaugeMetricFamily]:
+    def collect(self) -> Iterable[Metric]:
         """Yield the current gauges; while the database is unavailable, those of the spool only."""
         if self._spooled:
             spooled = self._spooled()
@@ -129,4 +131,33 @@ class _HealthCollector(Collector):
         )
         yield GaugeMetricFamily(
             "projector_quarantine", "Unreadable callbacks in the quarantine.", value=health.quarantined
+        )
+        if health.reconciliation:
+            yield from _of_reconciliation(health.reconciliation.totals())
+        if health.oldest_comparison_ms is not None:
+            yield GaugeMetricFamily(
+                "projector_oldest_comparison_seconds",
+                "Time since the group was compared with the REST API that has waited longest, in seconds.",
+                value=(now_ms() - health.oldest_comparison_ms) / 1000,
+            )
+
+
+def _of_reconciliation(totals: Totals) -> Iterable[Metric]:
+    drift = CounterMetricFamily("projector_drift", "Differences found by reconciling, by kind.", labels=["kind"])
+    corrections = CounterMetricFamily("projector_corrections", "Differences corrected, by kind.", labels=["kind"])
+    for kind in totals.found:
+        drift.add_metric([kind], totals.found[kind])
+        corrections.add_metric([kind], totals.corrected.get(kind, 0))
+    requests = CounterMetricFamily(
+        "projector_rest_requests", "Requests to the REST API, by command and code.", labels=["command", "code"]
+    )
+    for command, codes in totals.requests.items():
+        for code, number in codes.items():
+            requests.add_metric([command, code], number)
+    yield from (drift, corrections, requests)
+    if totals.finished_at is not None:
+        yield GaugeMetricFamily(
+            "projector_reconciled_seconds",
+            "Time since the last complete run finished, in seconds.",
+            value=(now_ms() - totals.finished_at) / 1000,
         )

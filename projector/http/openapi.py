@@ -10,16 +10,17 @@ from projector import __version__
 from projector.http.parameters import PARAMETERS
 from projector.http.problems import ProblemDetails
 from projector.http.routes import ROUTES, Route
-from projector.status import Status
+from projector.status import ReconciliationStatus, Status
 
 STATUS_PATH: Final = "/v1/status"
+RECONCILIATION_PATH: Final = "/v1/reconciliation"
 _UNAUTHORIZED: Final = {"401": "The bearer token is missing or wrong"}
 _POSITION: Final = {"schema": {"type": "string", "pattern": "^[0-9]+$"}}
 
 
 def document(*, secured: bool) -> dict[str, Any]:
     """Return the OpenAPI 3.1 document; `secured` if bearer tokens are required."""
-    answers = {route.answer for route in ROUTES} | {Status, ProblemDetails}
+    answers = {route.answer for route in ROUTES} | {Status, ReconciliationStatus, ProblemDetails}
     answer_types = sorted(answers, key=lambda answer: answer.__name__)
     _, schemas = msgspec.json.schema_components(answer_types, ref_template="#/components/schemas/{name}")
     content: dict[str, Any] = {
@@ -32,6 +33,7 @@ def document(*, secured: bool) -> dict[str, Any]:
         "paths": {
             **{route.path: {"get": _operation(route, secured=secured)} for route in ROUTES},
             STATUS_PATH: {"get": _status_operation(secured=secured)},
+            RECONCILIATION_PATH: {"get": _reconciliation_operation(secured=secured)},
         },
         "components": {"schemas": schemas},
     }
@@ -54,6 +56,24 @@ def _status_operation(*, secured: bool) -> dict[str, Any]:
                 "headers": {"Projector-Position": _POSITION},
                 "content": _content("application/json", Status),
             },
+            **_described(problems),
+        },
+    }
+
+
+def _reconciliation_operation(*, secured: bool) -> dict[str, Any]:
+    summary = "Get the newest reconciliation"
+    problems = {
+        "404": "No run has compared the groups with the REST API yet",
+        "503": "The database is unavailable",
+        **(_UNAUTHORIZED if secured else {}),
+    }
+    return {
+        "operationId": "getReconciliation",
+        "summary": summary,
+        "description": "The newest run that compared the groups with the vendor's REST API, and what it found.",
+        "responses": {
+            "200": {"description": summary, "content": _content("application/json", ReconciliationStatus)},
             **_described(problems),
         },
     }

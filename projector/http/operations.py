@@ -10,13 +10,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from projector.event_store import StoreUnavailable
+from projector.event_store.reconciliations import RunReport
 from projector.event_store.spool import SpoolStatus
 from projector.health import Health
 from projector.http import openapi
 from projector.http.metrics import Metrics
+from projector.http.problems import Problem
 from projector.processes.board import Board
 from projector.read_model import ReadModelUnavailable
-from projector.status import Readiness, Status
+from projector.status import Readiness, Status, reconciliation_status
 
 PATHS: Final = ("/livez", "/readyz", "/metrics")
 
@@ -79,6 +81,24 @@ class StatusEndpoint:
         response = _json(200, status)
         position = min(projection.position for projection in status.projections.values())
         response.headers["Projector-Position"] = str(position)
+        response.headers["Cache-Control"] = "private, no-store"
+        return response
+
+
+class ReconciliationEndpoint:
+    """The endpoint of `/v1/reconciliation`, which needs no read model."""
+
+    def __init__(self, newest: Callable[[], RunReport | None]) -> None:
+        self._newest = newest
+
+    def route(self) -> Route:
+        return Route(openapi.RECONCILIATION_PATH, self.get)
+
+    async def get(self, _: Request) -> Response:
+        """Return the newest run. Raises Problem before the first, and StoreUnavailable."""
+        if (report := await to_thread.run_sync(self._newest)) is None:
+            raise Problem(404, "No run has compared the groups with the REST API yet.")
+        response = _json(200, reconciliation_status(report))
         response.headers["Cache-Control"] = "private, no-store"
         return response
 

@@ -1,5 +1,6 @@
 """The endpoints of `/v1`: each answers checked parameters from one session of the read model, and from the history."""
 
+from collections.abc import Sequence
 from operator import attrgetter, itemgetter
 from typing import Final
 
@@ -17,7 +18,7 @@ from projector.read_model.group_filter import GroupFilter
 from projector.read_model.groups import Groups
 from projector.read_model.pages import take_page
 from projector.read_model.query_session import QuerySession
-from projector.read_model.shapes import Group
+from projector.read_model.shapes import Group, optional_time
 from projector.time_travel.cut import Cut
 from projector.time_travel.diff import MemberChange, changed_members
 from projector.time_travel.past_group import PastGroup, membership_size
@@ -42,10 +43,14 @@ class QueryEndpoints:
             type=parameters.type, status=parameters.status, is_full=parameters.is_full, prefix=parameters.q
         )
         page = session.groups(condition, parameters.cursor or "", parameters.limit)
+        self._show_verified(page)
         return answers.Groups(page, parameters.following(page, _group_id))
 
     def group(self, session: QuerySession, parameters: Parameters) -> Group:
-        return _group(self._groups_at(session, parameters), parameters)
+        group = _group(self._groups_at(session, parameters), parameters)
+        if parameters.is_now:
+            self._show_verified([group])
+        return group
 
     def members(self, session: QuerySession, parameters: Parameters) -> answers.Members:
         groups = self._groups_at(session, parameters)
@@ -106,6 +111,11 @@ class QueryEndpoints:
         page = take_page(history(self._events(session), after, parameters.limit + 1), parameters.limit, _event_size)
         following = parameters.following(page, _position)
         return answers.Events([answers.event(recorded) for recorded in page], following)
+
+    def _show_verified(self, groups: Sequence[Group]) -> None:
+        verified_at = self._store.reconciliations.verified_at([group.group_id for group in groups])
+        for group in groups:
+            group.verified_at = optional_time(verified_at.get(group.group_id))
 
     def _groups_at(self, session: QuerySession, parameters: Parameters) -> Groups:
         """Return the groups as they are, or as they were at the requested moment."""

@@ -50,6 +50,10 @@ class Group(msgspec.Struct):
     dismissed_at: Time | None
     updated_at: Time
     position: Annotated[int, Meta(ge=1, description="The position of the newest event of the group.")]
+    verified_at: Annotated[
+        Time | None,
+        Meta(description="When a run last found no difference from the REST API; null for the past, and if never."),
+    ] = None
 
 
 class Member(msgspec.Struct):

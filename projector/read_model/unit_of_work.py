@@ -78,6 +78,13 @@ class UnitOfWork(ReadTransaction):
         """Save the newest event in the read model."""
         self._connection.upsert(MARK, [(1, *mark)])
 
+    def touch(self) -> None:
+        """Make this transaction a new state for those who cache responses, although nothing changes."""
+        if mark := self.mark():
+            # SQLite writes no page if a row is replaced by an equal one.
+            self._connection.execute("DELETE FROM mark")
+            self.save_mark(mark)
+
     def set_aside(self, projection: str, position: int, *, reason: str, at: int) -> None:
         """Move the checkpoint past an event that could not be applied; record it with the time in ms since 1970 UTC."""
         self._connection.upsert(SET_ASIDE, [(position, projection, reason, at)])

@@ -90,17 +90,21 @@ class Mirror:
         while True:
             with self._queries.session() as session:
                 page = session.groups(GroupFilter(status="active"), after, _PAGE)
-            if page:
-                yield [group.group_id for group in page]
-                after = page[-1].group_id
+            yield [group.group_id for group in page]
             if page.is_last:
                 return
+            after = page.examined or page[-1].group_id
 
     def counts(self) -> tuple[int, int]:
         """Return how many groups are active, and how many memberships there are."""
         with self._queries.session() as session:
             counts = session.counts()
         return counts.active_groups, counts.members
+
+    def announce(self) -> None:
+        """Have cached responses, which show when groups were verified, made again."""
+        with closing(self._generations.live()) as read_model, read_model.transaction() as work:
+            work.touch()
 
     def _position(self) -> int:
         try:

@@ -99,13 +99,10 @@ class Reconciliation:
                 self._require_safe(totals)
                 self._enter("settling")
             await self._settle()
-        except Unsafe as error:
-            report.state, report.reason = "stopped", str(error)
-            report.failures += 1
-            self._ledger.save(report)
-            raise
         except Exception as error:
-            report.reason = str(error)
+            if isinstance(error, Unsafe):
+                report.state = "stopped"
+            report.reason, report.failed_at = str(error), now_ms()
             report.failures += 1
             self._ledger.save(report)
             raise
@@ -348,6 +345,7 @@ class Reconciliation:
         if abs(difference := self._client.clock.difference_ms) > MAX_PLAUSIBLE_MS:
             log.warning("the vendor's clock differs from this machine's", seconds=round(difference / 1_000, 1))
         self._ledger.save(report)
+        self._mirror.announce()
 
 
 def has_drift(report: RunReport) -> bool:
