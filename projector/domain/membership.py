@@ -22,7 +22,7 @@ from projector.domain.lives import FOREVER, NEVER, UNKNOWN, Lives, Moment, Regis
 
 JoinType: TypeAlias = Literal["Created", "Apply", "Invited"]
 OwnRole: TypeAlias = Literal["Admin", "Member"]
-Role: TypeAlias = Literal["Owner"] | OwnRole
+Role: TypeAlias = Literal["Owner", "Admin", "Member"]
 
 _SAME_STINT_MS: Final = 10_000
 """How much earlier than the observed JoinTime, which is in seconds and by another clock, a join may be reported."""

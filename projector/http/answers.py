@@ -74,7 +74,7 @@ class Events(msgspec.Struct):
 class HistoryEvent(Event):
     """An event by which the user joined or left, or was observed to be a member or none, or the group was dismissed."""
 
-    change: MemberEvent | Literal["observed_dismissed"]
+    change: Literal["joined", "left", "dismissed", "observed_member", "observed_absent", "observed_dismissed"]
 
 
 class History(msgspec.Struct):

@@ -36,7 +36,7 @@ class SetAside(NamedTuple):
 
 
 Change: TypeAlias = Literal["joined", "left", "observed_member", "observed_absent"]
-MemberEvent: TypeAlias = Change | Literal["dismissed"]
+MemberEvent: TypeAlias = Literal["joined", "left", "observed_member", "observed_absent", "dismissed"]
 
 
 class GroupRow(NamedTuple):

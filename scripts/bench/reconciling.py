@@ -42,9 +42,10 @@ def main() -> None:
             )
             _, status, usage = os.wait4(process.pid, 0)
             seconds = time.monotonic() - began
+            requests, cpu_s = len(fake.requests) - asked, usage.ru_utime + usage.ru_stime
             print(
-                f"{name}: {seconds:.0f} s, {len(fake.requests) - asked} requests,"
-                f" {usage.ru_utime + usage.ru_stime:.0f} s of CPU, {usage.ru_maxrss // 1024} MB, status {os.waitstatus_to_exitcode(status)}",
+                f"{name}: {seconds:.0f} s, {requests} requests, {cpu_s:.0f} s of CPU, {usage.ru_maxrss // 1024} MB,"
+                f" status {os.waitstatus_to_exitcode(status)}",
                 flush=True,
             )
     print(f"the vendor's own memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MB")

@@ -219,11 +219,11 @@ def rows(database: Path, query: str) -> list[tuple[Any, ...]]:
 def differing(server: Server, responses: Iterable[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Return the responses that changed, each as (frozen, current)."""
     with Connection(server) as connection:
-        pairs = ((frozen, _without_new_fields(connection.get(frozen["url"]))) for frozen in responses)
+        pairs = ((frozen, without_new_fields(connection.get(frozen["url"]))) for frozen in responses)
         return [(frozen, current) for frozen, current in pairs if frozen != current]
 
 
-def _without_new_fields(response: dict[str, Any]) -> dict[str, Any]:
+def without_new_fields(response: dict[str, Any]) -> dict[str, Any]:
     """Return a response as it was before fields were added, with the ETag that it then has."""
     body = response.get("body", "")
     for field in NEW_FIELDS:
