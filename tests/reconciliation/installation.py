@@ -62,6 +62,7 @@ class Installation:
         self.queries = open_queries(self.settings)
         self.generations = open_generations(self.settings)
         self.groups = VendorGroups(keeps_versions="lag_ms" in vendor)
+        self.skew_ms = vendor.get("skew_ms", 0)
         self.before: Callable[[Request], Fault | None] = lambda _: None
         described = {"sdk_app_id": SDK_APP_ID, "key": KEY, "rate": None, "list_interval_s": 0, **vendor}
         api = RestApi(Vendor(**described), self.groups, lambda: clock.ms)
@@ -72,7 +73,7 @@ class Installation:
 
     def happen(self, command: str, group_id: str, *users: str, **fields: Any) -> Callback:
         """Let something happen at the vendor; return the callback that tells of it."""
-        at = now_ms()
+        at = now_ms() + self.skew_ms
         callback = {**compose(command, group_id, users, now_ms=at), **fields}
         self.groups.apply(callback, at_ms=at)
         return callback

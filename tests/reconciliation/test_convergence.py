@@ -70,6 +70,7 @@ class History:
             created = here.groups.find(group_id)
             assert created
             created.limit = 3
+            here.groups.add(group_id, created, at_ms=here.clock.ms)
             return callback
         if operation == "dismiss":
             return here.happen(commands.DISMISSED, group_id) if rng.random() < 0.5 else None
@@ -116,6 +117,14 @@ def test_a_run_makes_the_mirror_equal_to_the_vendor_whatever_happened_before_and
     converge(seed)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("vendor", [{"lag_ms": 1_500}, {"skew_ms": 90_000}, {"skew_ms": -90_000}], ids=str)
+@settings(deadline=None, max_examples=rounds(10))
+@given(seed=st.integers(0, 2**32))
+def test_so_it_does_with_a_stale_replica_and_with_clocks_that_differ(vendor: dict[str, int], seed: int) -> None:
+    converge(seed, **vendor)
+
+
 def converge(seed: int, **vendor: Any) -> None:
     rng = Random(seed)
     with tempfile.TemporaryDirectory() as directory, installed(Path(directory), **vendor) as here:
@@ -134,7 +143,9 @@ def converge(seed: int, **vendor: Any) -> None:
             here.before = lambda _: None
             for recorded in here.history():
                 if recorded.position not in known and recorded.event.SOURCE == "reconcile":
-                    assert began - 2_000 <= recorded.event.occurred_at, "the past is as it was known to be"
+                    assert began + here.skew_ms - 2_000 <= recorded.event.occurred_at, (
+                        "the past is as it was known to be"
+                    )
         for _ in range(rng.randint(0, 15)):
             history.step()
         here.deliver(*history.late)

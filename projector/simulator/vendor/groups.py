@@ -6,6 +6,7 @@ from bisect import bisect_right, insort
 from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, ClassVar, Final
 
@@ -152,6 +153,7 @@ class VendorGroups:
     }
 
 
+@lru_cache(maxsize=200_000)
 def hash_key(text: str) -> int:
     """Return a number above 2^32 for a text, by which lists are ordered."""
     return (1 << 63) | int.from_bytes(blake2b(text.encode(), digest_size=7).digest(), "big")
