@@ -56,6 +56,7 @@ bench: $(VENV)/bench  ## Run the benchmarks (15 minutes) and draw docs/bench
 	$(BIN)/python -m scripts.bench.receiving --seconds 3 --results docs/bench/receiving.json
 	$(BIN)/python -m scripts.bench.visible
 	$(BIN)/python -m scripts.bench.asking --rounds 2 --seconds 2 --results docs/bench/asking.json
+	$(BIN)/python -m scripts.bench.projecting
 	$(BIN)/python -m scripts.bench.growing
 	$(BIN)/python -m scripts.bench.rebuild --events 10000,100000,1000000 --rounds 2 --results docs/bench/rebuild.json
 	$(BIN)/python -m scripts.bench.charts

@@ -106,13 +106,15 @@ def measure(
         "ours over the large database",
         "large : small",
         "no two alike, /s",
+        "no two alike : ceiling",
     ]
     rows, kept = [], []
     for question, length in lengths.items():
         ceiling, small, large = (median(results[which, question], "rate") for which in ("ceiling", "small", "large"))
-        kept.append({"question": question, "ceiling": ceiling, "small": small, "large": large})
+        anew = median(results["anew", question], "rate")
+        kept.append({"question": question, "ceiling": ceiling, "small": small, "large": large, "anew": anew})
         rates = [f"{ceiling:,.0f}", f"{small:,.0f}", f"{small / ceiling:.2f}", f"{large:,.0f}", f"{large / small:.2f}"]
-        rates.append(f"{median(results['anew', question], 'rate'):,.0f}")
+        rates += [f"{anew:,.0f}", f"{anew / ceiling:.3f}"]
         rows.append([question, f"{length:,}", *rates])
     print(f"\n{machine()}; load: {load.generator()}; medians of {rounds} rounds, 32 connections\n")
     print(table(head, rows))
