@@ -7,6 +7,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 import psycopg
+import structlog
 
 from projector.database.postgres import ROW_ERRORS, BulkConnection, PostgresConnection, errors_as, rfc3339
 from projector.database.postgres_server import PostgresServer
@@ -28,6 +29,8 @@ WRITING_LOCK: Final = 0x70726F77
 
 LEADING_LOCK: Final = f"{0x70726F6C}, {SCHEMA_VERSION}"
 """Advisory lock: held by the connection of the process that projects into read models of this schema version."""
+
+log = structlog.get_logger(__name__)
 
 _MAX_TRIES: Final = 10
 _VIEWS_TIMEOUT_MS: Final = 100
@@ -222,7 +225,10 @@ class PostgresQueries:
 
 
 def switch_views(connection: psycopg.Connection[Any], number: int) -> bool:
-    """Let the views show the generation with a number; return False if somebody reads them at the moment."""
+    """Let the views show the generation with a number; return False if somebody reads them at the moment.
+
+    If that is not possible at all, e.g. because there is something else of their names, there are no views.
+    """
     shown = f"{schema_name(number)}.members"
     if connection.execute(_SHOWS, (views.NAMES[-1], shown)).fetchone():
         return True
@@ -235,6 +241,8 @@ def switch_views(connection: psycopg.Connection[Any], number: int) -> bool:
                 connection.execute(statement)
     except psycopg.errors.LockNotAvailable:
         return False
+    except psycopg.ProgrammingError as error:
+        log.warning("there are no views for SQL", reason=" ".join(str(error).split()))
     return True
 
 

@@ -22,5 +22,5 @@ def statements(rfc3339: Callable[[str], str], *, create: str, of: str = "", at: 
         members.group_id, user_id, CASE WHEN user_id = owner THEN 'Owner' ELSE role END AS role, name_card,
         {rfc3339("joined_at")} AS joined_at, joined_at AS joined_at_ms, join_type, operator
         FROM {of}members AS members JOIN {of}groups AS groups ON groups.group_id = members.group_id
-        WHERE (joined_at, joined_position) > (roster_floor_at, roster_floor_position)"""
+        WHERE (entered_at, entered_position) > (roster_floor_at, roster_floor_position)"""
     return [groups, members]
