@@ -23,7 +23,7 @@ from projector.domain.events import (
     UndecodableEvent,
 )
 from projector.domain.fullness import Fullness
-from projector.domain.lives import NEVER, Lives, Moment, Register
+from projector.domain.lives import FOREVER, NEVER, Lives, Moment, Register
 from projector.domain.membership import AWAITING, MEMBER, OUT, Member, Standing
 from projector.domain.profile import Profile
 from projector.read_model.evidence import decode_group, decode_member, decode_snapshot, decode_texts, encode
@@ -244,6 +244,20 @@ def test_stored_evidence_is_read_back_the_same(history: list[Recorded]) -> None:
     snapshot = GroupSnapshot(512, 900, 3, known, full)
     assert decode_snapshot(encode(snapshot)) == snapshot
     assert {user: decode_member(encode(member)) for user, member in people.items()} == people
+
+
+@settings(deadline=None, max_examples=50)
+@given(any_history)
+def test_a_profile_is_its_brief_part_and_its_texts_and_neither_has_anything_of_the_other(
+    history: list[Recorded],
+) -> None:
+    known = evidence(history)[1]
+    assert profile.whole(profile.brief(known), profile.texts(known)) == known
+    assert profile.brief(profile.texts(known)) == profile.texts(profile.brief(known)) == Profile()
+
+
+def test_the_moment_after_every_event_fits_into_a_database() -> None:
+    assert FOREVER == (2**63 - 1, 2**63 - 1)
 
 
 def test_lives_stored_without_a_creation_have_none() -> None:
