@@ -5,13 +5,14 @@ was built with.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Final, NamedTuple, TypeVar
 
-from projector.domain.events import Event, UndecodableEvent
+from projector.domain.events import Event, Recorded, UndecodableEvent
 from projector.domain.redaction import redact
 from projector.event_store import EventStore, StoreUnavailable
+from projector.event_store.notices import MAX_GROUPS, MAX_POSITIONS, Announcement, group_resets
 from projector.event_store.pseudonyms import Pseudonyms, redact_request
 from projector.event_store.quarantine import Quarantine, UnreadableRequest
 from projector.event_store.spool import Spool
@@ -46,7 +47,7 @@ def find_mentions(store: EventStore, accounts: Iterable[str], *, on_progress: Ca
     `on_progress` is called with the number of events of each batch.
     """
     redacted = partial(redact, pseudonyms=dict.fromkeys(accounts, ""))
-    return _search(store, redacted, on_progress, lambda _: None)
+    return _search(store, redacted, on_progress, lambda _, __: None)
 
 
 def begin(store: EventStore, account: str) -> str:
@@ -73,10 +74,12 @@ def finish(
         {forgetting.account: forgetting.pseudonym for forgetting in forgettings},
         store.forgotten.pseudonyms() if earlier else Pseudonyms(),
     )
-    mentions = _redact_everything(store, quarantine, spool, redaction, on_progress)
+    affected = _Affected(redaction.pseudonyms)
+    mentions = _redact_everything(store, quarantine, spool, redaction, affected, on_progress)
     _retry(partial(store.forgotten.finish_earlier, earlier))
     if forgettings:
         rebuild()
+    _retry(partial(store.notices.add, affected.announcements(earlier)))
     erase = partial(_erase_traces, store, spool)
     erase()
     _retry(partial(store.forgotten.finish, forgettings))
@@ -97,15 +100,55 @@ class _Redaction(NamedTuple):
         return self.hashed.redacted_request(redact_request(request, self.pseudonyms))
 
 
+class _Affected:
+    """The events and groups that followers have to read again: those in which a user has, or had, another name."""
+
+    def __init__(self, pseudonyms: Mapping[str, str]) -> None:
+        self._pseudonyms = pseudonyms
+        self._positions: dict[str, list[int]] = {pseudonym: [] for pseudonym in pseudonyms.values()}
+        self._groups: set[str] = set()
+
+    def add(self, batch: Sequence[Recorded], mentioning: Sequence[Recorded]) -> None:
+        """Add a batch, with the events in it that are redacted now; an interrupted run may have redacted others."""
+        self._add_groups(mentioning)
+        changed = {recorded.position for recorded in mentioning}
+        for account, pseudonym in self._pseudonyms.items():
+            affected = [
+                recorded
+                for recorded in batch
+                if pseudonym in recorded.event.callback
+                or (recorded.position in changed and redact(recorded.event, {account: ""}) is not recorded.event)
+            ]
+            self._add_groups(affected)
+            positions = self._positions[pseudonym]
+            positions += [recorded.position for recorded in affected][: MAX_POSITIONS + 1 - len(positions)]
+
+    def announcements(self, earlier: Iterable[str]) -> list[Announcement]:
+        """Return what to announce, also for accounts of which only the pseudonym is known."""
+        return [
+            *(Announcement("user.forgotten", pseudonym, positions) for pseudonym, positions in self._positions.items()),
+            *(Announcement("user.forgotten", pseudonym) for pseudonym in earlier),
+            *group_resets(self._groups),
+        ]
+
+    def _add_groups(self, events: Iterable[Recorded]) -> None:
+        if len(self._groups) <= MAX_GROUPS:
+            self._groups |= {recorded.event.group_id for recorded in events}
+
+
 def _redact_everything(
     store: EventStore,
     quarantine: Quarantine,
     spool: Spool | None,
     redaction: _Redaction,
+    affected: _Affected,
     on_progress: Callable[[int], None],
 ) -> Mentions:
-    def redact_events(positions: list[int]) -> None:
-        _retry(partial(store.redact, positions, redaction.event))
+    def redact_events(batch: Sequence[Recorded], mentioning: Sequence[Recorded]) -> None:
+        affected.add(batch, mentioning)
+        if mentioning:
+            positions = [recorded.position for recorded in mentioning]
+            _retry(partial(store.redact, positions, redaction.event))
 
     mentions = _search(store, redaction.event, on_progress, redact_events)
     quarantined = _retry(partial(quarantine.redact, redaction.request))
@@ -151,15 +194,14 @@ def _search(
     store: EventStore,
     redacted: Callable[[Event], Event],
     on_progress: Callable[[int], None],
-    on_mentions: Callable[[list[int]], None],
+    on_batch: Callable[[Sequence[Recorded], Sequence[Recorded]], None],
 ) -> Mentions:
-    """Search all events up to the head; call `on_mentions` with the positions of those that redaction changes."""
+    """Search all events up to the head; call `on_batch` with each batch, and the events that redaction changes."""
     head, position, events, undecodable = store.head(), 0, 0, 0
     groups: set[str] = set()
     while position < head and (batch := store.read(position, _BATCH_SIZE)):
         mentioning = [recorded for recorded in batch if redacted(recorded.event) is not recorded.event]
-        if mentioning:
-            on_mentions([recorded.position for recorded in mentioning])
+        on_batch(batch, mentioning)
         events += len(mentioning)
         groups |= {recorded.event.group_id for recorded in mentioning}
         undecodable += sum(isinstance(recorded.event, UndecodableEvent) for recorded in batch)

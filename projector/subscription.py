@@ -16,6 +16,7 @@ from projector.projection import Projection, of_same_version, project
 from projector.projection.origin import require_built_from
 from projector.projection.refold import retry_set_aside
 from projector.read_model import NoReadModel, ReadModel, ReadModelUnavailable
+from projector.read_model.schema import SCHEMA_VERSION
 from projector.read_model.unit_of_work import ReadTransaction
 
 BATCH_SIZE: Final = 1_000
@@ -60,6 +61,7 @@ class Subscription:
         self._new_events = threading.Event()
         self._stopping = threading.Event()
         self._has_retried = False
+        self._set_aside: dict[int, str] = {}
         self._is_checked = False
         self._versions_checked_at = 0.0
         self._halted = Condition(log, begins="projections are halted", ends="projections are running again")
@@ -125,11 +127,29 @@ class Subscription:
             return False
         self._require_own_events()
         if not self._has_retried:
+            self._announce()
             retry_set_aside(self._store, self._read_model, self._projections)
+            self._announce()
             self._has_retried = True
         self.catch_up()
-        self._step_down_if_outdated()
+        if time.monotonic() > self._versions_checked_at + _STANDBY_S:
+            self._versions_checked_at = time.monotonic()
+            self._announce()
+            self._step_down_if_outdated()
         return True
+
+    def _announce(self) -> None:
+        """Append notices of changes to the read model that no event has caused."""
+        with self._read_model.read_transaction() as now:
+            versions = {name: checkpoint.version for name, checkpoint in now.checkpoints().items()}
+            positions = {event.position for event in now.set_aside_events()}
+        known = {position: self._set_aside.get(position) or self._group_of(position) for position in positions}
+        self._set_aside = known
+        self._store.notices.announce_read_model(SCHEMA_VERSION, versions, known)
+
+    def _group_of(self, position: int) -> str:
+        (recorded,) = self._store.read(position - 1, 1)
+        return recorded.event.group_id
 
     def _require_own_events(self) -> None:
         """Raise NoReadModel if the read model was built from other events: new ones would hide that."""
@@ -140,12 +160,10 @@ class Subscription:
 
     def _step_down_if_outdated(self) -> None:
         """Let a process of another version lead if that version has written some of the rows."""
-        if time.monotonic() > self._versions_checked_at + _STANDBY_S:
-            self._versions_checked_at = time.monotonic()
-            with self._read_model.read_transaction() as now:
-                is_current = len(of_same_version(self._projections, now.checkpoints())) == len(self._projections)
-            if not is_current:
-                self._read_model.step_down()
+        with self._read_model.read_transaction() as now:
+            is_current = len(of_same_version(self._projections, now.checkpoints())) == len(self._projections)
+        if not is_current:
+            self._read_model.step_down()
 
     def _report(self, error: Exception) -> None:
         is_expected = isinstance(error, StoreUnavailable | ReadModelUnavailable)

@@ -11,6 +11,7 @@ from projector.domain.events import Event, Recorded
 if TYPE_CHECKING:
     from projector.event_store.forgotten import Forgotten
     from projector.event_store.mapper import EventMapper
+    from projector.event_store.notices import Notices
     from projector.event_store.reconciliations import Reconciliations
 
 
@@ -122,6 +123,10 @@ class EventStore(EventReader, Protocol):
 
     def redactions(self, after: int, last: int) -> dict[int, bytes]:
         """Return the fingerprints that redacted events had, by position, after one position and up to another."""
+
+    @property
+    def notices(self) -> Notices:
+        """The changes that no event causes."""
 
     def erase_traces(self) -> bool:
         """Remove what was redacted from the database's files; return False if others use them at the moment."""

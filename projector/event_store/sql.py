@@ -14,6 +14,7 @@ from projector.event_store.app import record_app, recorded_app
 from projector.event_store.fingerprint import fingerprint
 from projector.event_store.forgotten import Forgotten
 from projector.event_store.mapper import EventMapper
+from projector.event_store.notices import Notices
 from projector.event_store.pseudonyms import Pseudonyms
 from projector.event_store.reconciliations import Reconciliations
 from projector.event_store.tables import Transactions
@@ -38,6 +39,7 @@ class SQLEventStore(EventStore):
         self._pseudonyms = Pseudonyms()
         self._forgotten = Forgotten(transactions, mapper)
         self._reconciliations = Reconciliations(transactions)
+        self._notices = Notices(transactions)
         self._is_decodable = False
         self._required_app: int | None = None
 
@@ -84,6 +86,10 @@ class SQLEventStore(EventStore):
     @property
     def reconciliations(self) -> Reconciliations:
         return self._reconciliations
+
+    @property
+    def notices(self) -> Notices:
+        return self._notices
 
     def redact(self, positions: Sequence[int], redacted: Callable[[Event], Event]) -> None:
         while positions:

@@ -56,9 +56,18 @@ COMPARED_GROUPS: Final = Table(
 )
 """The groups of the newest run, and what it found; `compared_at` and `verified_at` are of any run."""
 
+NOTICES: Final = Table(
+    "notices",
+    1,
+    (*integers("id"), *text("kind"), *optional_text("subject", "positions"), *integers("at")),
+    numbered=True,
+)
+ANNOUNCED: Final = Table("announced", 1, text("name", "value"))
+"""What the read model that was announced last says of itself: versions, and events set aside."""
+
 TABLES: Final = (
     *(IDENTITIES, QUARANTINE, FORGOTTEN, FORGETTINGS, REDACTIONS, APP),
-    *(RECONCILIATIONS, COMPARED_GROUPS),
+    *(RECONCILIATIONS, COMPARED_GROUPS, NOTICES, ANNOUNCED),
 )
 RELEASED: Final = ("stored_events", "identities", "quarantine", "forgotten", "redactions")
 """The tables that stores of all released versions have; the others may be missing from a store that is only read."""
@@ -66,6 +75,7 @@ RELEASED: Final = ("stored_events", "identities", "quarantine", "forgotten", "re
 INDEXES: Final = (
     Index("quarantine_waiting", "quarantine", ("id",), "position IS NULL"),
     Index("compared_groups_by_state", "compared_groups", ("run", "state", "due_at", "group_id")),
+    Index("notices_history_changed", "notices", ("id",), "kind = 'history.changed'"),
 )
 
 

@@ -206,3 +206,23 @@ def test_while_others_append_nobody_gets_the_account_in_afterwards(database: Dat
         for writer in writers:
             writer.join()
     assert {*members(store)} == {names["ann"], "bob"}
+
+
+def test_followers_are_told_the_pseudonym_and_every_event_and_group_after_an_interruption_too(
+    database: Database,
+) -> None:
+    store, quarantine = database.open_both()
+    store.append([joins(user, at) for at, user in enumerate(["ann", "bob", "ann"], 1)])
+    name = begin(store, "ann")
+    store.append([joins("ann", 4)])
+
+    def interrupted() -> None:
+        raise InterruptedError
+
+    with suppress(InterruptedError):
+        finish(store, quarantine, None, rebuild=interrupted, on_progress=nothing)
+    assert store.notices.after(0, 10) == []
+    finish(store, quarantine, None, rebuild=lambda: None, on_progress=nothing)
+    forgotten, reset = store.notices.after(0, 10)
+    assert (forgotten.kind, forgotten.subject, forgotten.positions) == ("user.forgotten", name, [1, 3, 4])
+    assert (reset.kind, reset.subject) == ("group.reset", f.GROUP)
