@@ -22,6 +22,7 @@ from projector.event_store.sqlite import open_sqlite
 from projector.event_store.store_and_forward import StoreAndForward
 from projector.health import Health, check_health
 from projector.http.app import Components, create_app
+from projector.http.feed_head import MAX_WAITING
 from projector.http.ingest import Ingest
 from projector.http.metrics import Metrics
 from projector.http.query_runner import QueryRunner
@@ -263,6 +264,7 @@ def create_server_app(
             callbacks_port=callbacks_port,
             passes_on=links.appended is not None,
             query_processes=links.query_processes,
+            source=f"/apps/{settings.sdk_app_id}" if settings.sdk_app_id else "/apps",
         )
     )
 
@@ -299,6 +301,7 @@ def _query_runner(settings: Settings, store: EventStore, queries: Queries, links
         short_at_once=not on_server,
         poll_s=_POLL_S if links.woken else POLL_S,
         max_cached_bytes=MAX_BYTES // links.query_processes,
+        max_waiting=MAX_WAITING // links.query_processes,
     )
 
 

@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from projector.clock import to_rfc3339
 from projector.domain.events import Recorded, UndecodableEvent
+from projector.feeds.messages import NoticeMessage
 from projector.read_model.groups import RosterPage
 from projector.read_model.rows import MemberEvent
 from projector.read_model.shapes import Group, Member, Time, UserGroup
@@ -64,11 +65,12 @@ class Event(msgspec.Struct):
     callback: Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "object"})]
 
 
-class Events(msgspec.Struct):
-    """A page of events, ordered by position."""
+class Events(msgspec.Struct, omit_defaults=True):
+    """A page of events, ordered by position. Only readers of all events who sent a cursor of the feed get notices."""
 
     events: list[Event]
     next: Cursor | None
+    notices: list[NoticeMessage] = []
 
 
 class HistoryEvent(Event):

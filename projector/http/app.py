@@ -14,6 +14,7 @@ from projector.event_store import StoreUnavailable
 from projector.event_store.reconciliations import RunReport
 from projector.event_store.spool import SpoolStatus
 from projector.health import Health
+from projector.http.feed_routes import feed_routes
 from projector.http.front_door import BearerTokens, CallbackPath, CallbackPort, EncodedPaths
 from projector.http.ingest import Ingest
 from projector.http.large_responses import MAX_SENDING_BYTES, LargeResponses
@@ -34,7 +35,7 @@ class Components(NamedTuple):
 
     With a `callbacks_port`, that port serves callbacks and `/livez`, and the other one everything else. With
     `passes_on`, requests that have no route here are answered by another process. Limits of memory are shared by so
-    many `query_processes`.
+    many `query_processes`. `source` names the app in CloudEvents.
     """
 
     health: Callable[[], Health]
@@ -50,6 +51,7 @@ class Components(NamedTuple):
     callbacks_port: int | None = None
     passes_on: bool = False
     query_processes: int = 1
+    source: str = ""
 
 
 def create_app(components: Components) -> ASGIApp:
@@ -78,6 +80,9 @@ def _router(components: Components, large_responses: LargeResponses) -> Starlett
             Route(route.path, QueryRoute(route, components.queries, large_responses), methods=["GET"])
             for route in ROUTES
         ]
+        routes += feed_routes(
+            components.queries, large_responses, source=components.source, processes=components.query_processes
+        )
         routes.append(OpenAPIDocument(secured=bool(components.read_tokens)).route())
 
     @contextlib.asynccontextmanager

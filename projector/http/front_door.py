@@ -51,7 +51,7 @@ OPEN_PATHS: Final = frozenset({"/livez", "/readyz", "/openapi.json"})
 
 
 class BearerTokens:
-    """Requires one of the tokens, except for open paths, and notes in the scope whether one was sent."""
+    """Requires one of the tokens, except for open paths, and notes in the scope which was sent."""
 
     def __init__(self, app: ASGIApp, tokens: Iterable[ReadToken]) -> None:
         self._app = app
@@ -60,18 +60,20 @@ class BearerTokens:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self._app
         if scope["type"] == "http":
-            scope["is_authorized"] = self._is_authorized(scope)
+            scope["read_token"] = self._read_token(scope)
+            scope["is_authorized"] = scope["read_token"] is not None
             if not scope["is_authorized"] and scope["path"] not in OPEN_PATHS:
                 app = problem_response(
                     401, "Send one of PROJECTOR_READ_TOKENS as a bearer token.", {"WWW-Authenticate": "Bearer"}
                 )
         await app(scope, receive, send)
 
-    def _is_authorized(self, scope: Scope) -> bool:
+    def _read_token(self, scope: Scope) -> int | None:
+        """Return the number of the token that was sent, None if it is wrong or missing."""
         authorization = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
         scheme, _, token = authorization.partition(b" ")
         matches = [hmac.compare_digest(token.strip(), known) for known in self._tokens]
-        return scheme.lower() == b"bearer" and any(matches)
+        return matches.index(True) if scheme.lower() == b"bearer" and any(matches) else None
 
 
 class EncodedPaths:

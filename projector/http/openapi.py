@@ -7,6 +7,12 @@ from typing import Any, Final
 import msgspec
 
 from projector import __version__
+from projector.feeds.messages import MESSAGES
+from projector.http.answers import Event
+from projector.http.feed_forms import CLOUD_EVENTS, EVENT_STREAM, JSON, NDJSON
+from projector.http.feed_parameters import FEED_PARAMETERS
+from projector.http.feed_routes import FEEDS
+from projector.http.feeds import FeedRoute
 from projector.http.parameters import PARAMETERS
 from projector.http.problems import ProblemDetails
 from projector.http.routes import ROUTES, Route
@@ -20,7 +26,8 @@ _POSITION: Final = {"schema": {"type": "string", "pattern": "^[0-9]+$"}}
 
 def document(*, secured: bool) -> dict[str, Any]:
     """Return the OpenAPI 3.1 document; `secured` if bearer tokens are required."""
-    answers = {route.answer for route in ROUTES} | {Status, ReconciliationStatus, ProblemDetails}
+    answers = {route.answer for route in (*ROUTES, *FEEDS)}
+    answers |= {Status, ReconciliationStatus, ProblemDetails, Event, *MESSAGES}
     answer_types = sorted(answers, key=lambda answer: answer.__name__)
     _, schemas = msgspec.json.schema_components(answer_types, ref_template="#/components/schemas/{name}")
     content: dict[str, Any] = {
@@ -32,6 +39,7 @@ def document(*, secured: bool) -> dict[str, Any]:
         },
         "paths": {
             **{route.path: {"get": _operation(route, secured=secured)} for route in ROUTES},
+            **{feed.path: {"get": _feed_operation(feed, secured=secured)} for feed in FEEDS},
             STATUS_PATH: {"get": _status_operation(secured=secured)},
             RECONCILIATION_PATH: {"get": _reconciliation_operation(secured=secured)},
         },
@@ -103,6 +111,47 @@ def _operation(route: Route, *, secured: bool) -> dict[str, Any]:
                 "description": route.summary,
                 "headers": headers,
                 "content": _content("application/json", route.answer),
+            },
+            "304": {"description": "Unchanged since the response with this `ETag`", "headers": headers},
+            **_described(problems),
+        },
+    }
+
+
+def _feed_operation(feed: FeedRoute, *, secured: bool) -> dict[str, Any]:
+    problems = {
+        "400": "A parameter is wrong",
+        "406": "None of the media types is accepted",
+        "409": "The history is not the one that the cursor is from: read everything again",
+        "503": "The database is unavailable, or there are too many readers",
+        **(_UNAUTHORIZED if secured else {}),
+    }
+    text: dict[str, Any] = {"schema": {"type": "string"}}
+    headers = {
+        "Projector-Position": _POSITION,
+        "Projector-Cursor": text,
+        "Projector-Head": _POSITION,
+        "ETag": text,
+    }
+    names = ["after", "limit", *(["cursor"] if feed.list_cursor else []), "wait_for", "If-None-Match"]
+    known = PARAMETERS | FEED_PARAMETERS
+    return {
+        "operationId": feed.operation_id,
+        "summary": feed.summary,
+        "description": feed.description,
+        "parameters": [
+            {"name": name, "in": "query", **known[name]} for name in dict.fromkeys([*names, *FEED_PARAMETERS])
+        ],
+        "responses": {
+            "200": {
+                "description": feed.summary,
+                "headers": headers,
+                "content": {
+                    **_content(JSON, feed.answer),
+                    NDJSON: text,
+                    EVENT_STREAM: text,
+                    CLOUD_EVENTS: {"schema": {"type": "array", "items": {"type": "object"}}},
+                },
             },
             "304": {"description": "Unchanged since the response with this `ETag`", "headers": headers},
             **_described(problems),

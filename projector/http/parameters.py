@@ -44,7 +44,6 @@ PARAMETERS: Final[dict[str, dict[str, Any]]] = {
     "user_id": _PATH_ID,
     "limit": {"schema": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT}},
     "cursor": {"schema": {"type": "string"}, "description": "`next` of the previous page; opaque."},
-    "after": {"schema": _POSITION, "description": "Only events after this position."},
     "wait_for": {
         "schema": _POSITION,
         "description": "Wait until the read model has reached this position, for at most 2 s.",
@@ -83,7 +82,6 @@ class Parameters(msgspec.Struct, frozen=True):
     user_id: str = ""
     limit: int = DEFAULT_LIMIT
     cursor: Any = None
-    after: int = 0
     wait_for: int = 0
     at: int | None = None
     position: int | None = None
@@ -146,17 +144,18 @@ def _query_values(query: bytes, route: Route) -> dict[str, Any]:
     return {"from_" if name == "from" else name: value for name, value in values.items()}
 
 
+def integer(name: str, schema: dict[str, Any], text: str) -> int:
+    """Return the value of a parameter with this schema. Raises Problem."""
+    lowest, highest = schema["minimum"], schema["maximum"]
+    if text.isascii() and text.isdigit() and len(text) <= len(str(MAX_POSITION)) and lowest <= int(text) <= highest:
+        return int(text)
+    raise Problem(400, f"The parameter {name!r} must be a whole number from {lowest} to {highest}.")
+
+
 def _value(name: str, text: str) -> Any:
     match PARAMETERS[name]["schema"]:
-        case {"type": "integer", "minimum": lowest, "maximum": highest}:
-            if (
-                text.isascii()
-                and text.isdigit()
-                and len(text) <= len(str(MAX_POSITION))
-                and lowest <= int(text) <= highest
-            ):
-                return int(text)
-            raise Problem(400, f"The parameter {name!r} must be a whole number from {lowest} to {highest}.")
+        case {"type": "integer"} as schema:
+            return integer(name, schema, text)
         case {"enum": choices}:
             return _choice(name, text, choices)
         case {"type": "boolean"}:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import ClassVar, Final, cast
+from collections.abc import Callable
+from typing import Any, ClassVar, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -38,6 +39,9 @@ class GuardedProtocol(HttpToolsProtocol):
     _waiting_since: float | None = None
     _unsent = 0
     _timer: asyncio.TimerHandle | None = None
+    on_shutdown: Callable[[], None] | None = None
+    """Called when the server stops: a response that does not end by itself ends then."""
+
     max_connections: ClassVar[int] = MAX_CONNECTIONS
 
     @property
@@ -70,6 +74,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        cast(dict[str, Any], self.scope)["connection"] = self
         self._waiting_since = self.loop.time()
 
     def on_headers_complete(self) -> None:
@@ -90,8 +95,16 @@ class GuardedProtocol(HttpToolsProtocol):
     def shutdown(self) -> None:
         """Finish the requests that have begun, if the rest of them arrives in time."""
         super().shutdown()
+        if self.on_shutdown is not None:
+            self.on_shutdown()
         if self._waiting_since is not None:
             self.loop.call_later(SHUTDOWN_S, self._abort_if_incomplete)
+
+    def cut(self, last: bytes) -> None:
+        """End a chunked response, whatever of it the client has still to read, and close the connection."""
+        self.transport.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(last), last))
+        self.transport.close()
+        self.loop.call_later(REQUEST_S, self.transport.abort)
 
     def _abort_if_incomplete(self) -> None:
         if self._waiting_since is not None:

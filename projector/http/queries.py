@@ -9,7 +9,7 @@ import msgspec
 from projector.domain.events import Recorded
 from projector.domain.limits import utf8_length
 from projector.event_store import EventStore
-from projector.event_store.reading import group_history, history
+from projector.event_store.reading import group_history
 from projector.event_store.renamed_events import RenamedEvents
 from projector.http import answers
 from projector.http.parameters import Parameters
@@ -104,12 +104,6 @@ class QueryEndpoints:
         if not page and not reader.read_group(group_id, 0, 1):
             raise Problem(404, "No events for this group.")
         following = parameters.following(page, _version)
-        return answers.Events([answers.event(recorded) for recorded in page], following)
-
-    def events(self, session: QuerySession, parameters: Parameters) -> answers.Events:
-        after = max(parameters.after, parameters.cursor or 0)
-        page = take_page(history(self._events(session), after, parameters.limit + 1), parameters.limit, _event_size)
-        following = parameters.following(page, _position)
         return answers.Events([answers.event(recorded) for recorded in page], following)
 
     def _show_verified(self, groups: Sequence[Group]) -> None:

@@ -1,7 +1,6 @@
 """Runs a query: waits for a position, opens one session, encodes the answer, and makes the response."""
 
-from collections.abc import Callable
-from hashlib import blake2b
+from collections.abc import Callable, Hashable
 from typing import Final, NamedTuple, TypeVar, TypeVarTuple
 from urllib.parse import parse_qsl, urlencode
 
@@ -10,7 +9,11 @@ from anyio import CapacityLimiter, to_thread
 from starlette.types import Receive, Scope, Send
 
 from projector.event_store import EventStore
+from projector.feeds.cursor import Cursors
+from projector.feeds.feed import read_state
+from projector.feeds.log import FeedState
 from projector.http.conditional_response import ConditionalResponse
+from projector.http.feed_head import MAX_WAITING, FeedHead
 from projector.http.large_responses import LargeResponses
 from projector.http.parameters import Parameters, read_parameters
 from projector.http.problems import Problem
@@ -30,11 +33,12 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class Result(NamedTuple):
-    """An encoded answer, the cursor of the next page, and the position of the read model."""
+    """An encoded answer, the cursor of the next page, the position of the read model, and where changes follow."""
 
     body: bytes
     following: str | None
     position: int
+    changes: str | None
 
 
 class QueryRunner:
@@ -52,36 +56,48 @@ class QueryRunner:
         short_at_once: bool,
         poll_s: float = POLL_S,
         max_cached_bytes: int = MAX_BYTES,
+        max_waiting: int = MAX_WAITING,
     ) -> None:
-        self.cache = ResponseCache(queries.version, max_cached_bytes)
+        self.cache = ResponseCache(self._version, max_cached_bytes)
+        self.cursors = Cursors(store)
         self._endpoints = QueryEndpoints(store)
-        self._queries = queries
+        self.store = store
+        self.queries = queries
         self._threads = CapacityLimiter(threads)
         self._short_at_once = short_at_once
         self._reached = ReachedPosition(self._read_position, poll_s)
         self.wake = self._reached.wake
+        self.head = FeedHead(self._read_state, self._reached, max_waiting)
 
     async def respond(self, route: Route, scope: Scope) -> ConditionalResponse:
         """Return the response to a request. Raises Problem, StoreUnavailable and ReadModelUnavailable."""
         parameters = read_parameters(scope, route)
-        await self._wait_for(max(parameters.position or 0, parameters.wait_for))
+        await self.wait_for(max(parameters.position or 0, parameters.wait_for))
         version = self.cache.version() if route.is_cached else None
         is_short = route.is_short and parameters.is_now and parameters.limit <= _MAX_SHORT_PAGE
-        response = _response(scope, await self._call(self._run, route, parameters, is_short=is_short))
+        response = _response(scope, await self.run(self._run, route, parameters, is_short=is_short))
         self.cache.keep(scope, version, response)
         return response
 
     def _run(self, route: Route, parameters: Parameters) -> Result:
-        with self._queries.session() as session:
+        is_followed = route.is_followed and parameters.cursor is None and parameters.at is None
+        # The notices are read first: what they tell of is then already in the answer.
+        notice = self.store.notices.newest() if is_followed else 0
+        with self.queries.session() as session:
             position = reached_position(session)
             try:
                 answer = route.endpoint(self._endpoints, session, parameters)
             except Problem as problem:
                 headers = {"Projector-Position": str(position)}
                 raise Problem(problem.status_code, problem.detail, headers) from None
-        return Result(_encode(answer), getattr(answer, "next", None), position)
+        changes = None
+        if is_followed:
+            cursor = self.cursors.at(position if parameters.position is None else parameters.position, notice)
+            changes = f"/v1/changes?{urlencode({'after': str(cursor), 'group_id': parameters.group_id})}"
+        return Result(_encode(answer), getattr(answer, "next", None), position, changes)
 
-    async def _wait_for(self, position: int) -> None:
+    async def wait_for(self, position: int) -> None:
+        """Wait until the read model has reached a position. Raises Problem if that takes too long."""
         if position and (reached := await self._reached.wait(position, _MAX_WAIT_S)) < position:
             raise Problem(
                 503,
@@ -89,14 +105,23 @@ class QueryRunner:
                 {"Retry-After": "1", "Projector-Position": str(reached)},
             )
 
+    def _version(self) -> Hashable | None:
+        """Return what cached responses depend on: the read model, and the notices that their links have seen."""
+        version = self.queries.version()
+        return None if version is None else (version, self.head.newest_notice)
+
+    async def _read_state(self) -> FeedState:
+        return await self.run(read_state, self.store, self.queries, is_short=True)
+
     async def _read_position(self) -> int:
-        return await self._call(self._position, is_short=True)
+        return await self.run(self._position, is_short=True)
 
     def _position(self) -> int:
-        with self._queries.session() as session:
+        with self.queries.session() as session:
             return reached_position(session)
 
-    async def _call(self, work: Callable[[*_Arguments], _T], *arguments: *_Arguments, is_short: bool) -> _T:
+    async def run(self, work: Callable[[*_Arguments], _T], *arguments: *_Arguments, is_short: bool) -> _T:
+        """Run work that reads the databases: in a thread, unless it is short and they are files."""
         if is_short and self._short_at_once:
             return work(*arguments)
         return await to_thread.run_sync(work, *arguments, limiter=self._threads)
@@ -116,15 +141,13 @@ class QueryRoute:
 
 
 def _response(scope: Scope, result: Result) -> ConditionalResponse:
-    etag = f'"{blake2b(result.body, digest_size=12).hexdigest()}"'
-    headers = [
-        (b"projector-position", b"%d" % result.position),
-        (b"etag", etag.encode()),
-        (b"cache-control", b"private, no-cache"),
-    ]
+    links = []
     if result.following:
-        headers.append((b"link", f'<{_next_page(scope, result.following)}>; rel="next"'.encode("latin-1")))
-    return ConditionalResponse(etag, result.body, tuple(headers))
+        links.append(f'<{_next_page(scope, result.following)}>; rel="next"')
+    if result.changes:
+        links.append(f'<{result.changes}>; rel="changes"')
+    headers = [(b"link", ", ".join(links).encode("latin-1"))] if links else []
+    return ConditionalResponse.of(result.body, result.position, headers)
 
 
 def _next_page(scope: Scope, cursor: str) -> str:

@@ -22,8 +22,9 @@ _SPAN: Final = ("from", "to")
 class Route(NamedTuple):
     """A path and its endpoint. `parameters` are those of the query string; every route also accepts `wait_for`.
 
-    `is_cached` is false if the answer also depends on events that the read model has not reached. `is_short` means that
-    a short page of the current state takes less than a millisecond.
+    With `is_followed`, the answer links to the changes that follow it. `is_cached` is false if the answer also depends
+    on events that the read model has not reached. `is_short` means that a short page of the current state takes less
+    than a millisecond.
     """
 
     path: str
@@ -36,6 +37,7 @@ class Route(NamedTuple):
     cursor: Cursor | None = None
     is_cached: bool = True
     is_short: bool = False
+    is_followed: bool = False
 
     @property
     def accepted(self) -> tuple[str, ...]:
@@ -63,6 +65,7 @@ ROUTES: Final = (
         summary="Get a group",
         description="The current state, or that of an earlier moment.",
         is_short=True,
+        is_followed=True,
     ),
     Route(
         path="/v1/groups/{group_id}/members",
@@ -74,6 +77,7 @@ ROUTES: Final = (
         description="Ordered by user id; the current members, or those of an earlier moment.",
         cursor=Cursor("members"),
         is_short=True,
+        is_followed=True,
     ),
     Route(
         path="/v1/groups/{group_id}/members/{user_id}",
@@ -126,16 +130,5 @@ ROUTES: Final = (
         description="Ordered by group id; the current groups, or those of an earlier moment.",
         cursor=Cursor("user_groups"),
         is_short=True,
-    ),
-    Route(
-        path="/v1/events",
-        endpoint=QueryEndpoints.events,
-        parameters=("after", *_PAGE),
-        answer=answers.Events,
-        operation_id="listEvents",
-        summary="List the events of all groups",
-        description="Ordered by position.",
-        cursor=Cursor("events", number),
-        is_cached=False,
     ),
 )

@@ -174,6 +174,9 @@ class Connection:
         response = self._connection.getresponse()
         body = response.read().decode()
         seen = {name: response.headers[name] for name in HEADERS if name in response.headers}
+        links = [link for link in seen.pop("Link", "").split(", ") if link and not link.endswith('rel="changes"')]
+        if links:  # those to the changes are new
+            seen["Link"] = ", ".join(links)
         result = {"url": url, "status": response.status, "headers": seen}
         if response.status >= 400:
             return result | {"title": json.loads(body)["title"]}

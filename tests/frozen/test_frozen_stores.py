@@ -91,29 +91,23 @@ def test_the_openapi_document_is_the_same_except_for_its_texts_and_what_is_new(v
     now = server.get("/openapi.json").json()
     for document in (frozen, now):
         del document["info"]["version"]
-    for part, before in (
-        (now["paths"], frozen["paths"]),
-        (now["components"]["schemas"], frozen["components"]["schemas"]),
-    ):
-        for new in part.keys() - before.keys():
-            del part[new]
-    schemas = now["components"]["schemas"]
-    for name, before in frozen["components"]["schemas"].items():
-        schemas[name] = without_additions(schemas[name], before)
+    for part in ("paths", "components"):
+        now[part] = without_what_is_new(now[part], frozen[part])
     assert without_texts(now) == without_texts(frozen)
 
 
-def without_additions(now: Any, frozen: Any) -> Any:
-    """Return a schema without the properties, and the values of an enumeration, that have been added to it."""
-    if not (isinstance(now, dict) and isinstance(frozen, dict)):
-        return now
-    kept = {name: without_additions(value, frozen.get(name)) for name, value in now.items()}
-    if "properties" in kept:
-        kept["properties"] = {name: kept["properties"][name] for name in frozen["properties"]}
-        kept["required"] = [name for name in now["required"] if name in frozen["properties"]]
-    if set(frozen.get("enum", ())) <= set(now.get("enum", ())):
-        kept |= {"enum": frozen["enum"]} if "enum" in frozen else {}
-    return kept
+def without_what_is_new(now: Any, frozen: Any) -> Any:
+    """Remove new entries of objects, new parameters and names, and new choices of a schema that had one."""
+    if isinstance(now, dict) and isinstance(frozen, dict):
+        if frozen in now.get("anyOf", ()):
+            return frozen
+        return {name: without_what_is_new(value, frozen[name]) for name, value in now.items() if name in frozen}
+    if isinstance(now, list) and all(isinstance(item, dict) and "name" in item for item in now):
+        known = {item["name"]: item for item in frozen}
+        return [without_what_is_new(item, known[item["name"]]) for item in now if item["name"] in known]
+    if isinstance(now, list) and all(isinstance(item, str) for item in now):
+        return [item for item in now if item in frozen]
+    return now
 
 
 def without_texts(document: Any) -> Any:
