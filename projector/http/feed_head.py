@@ -54,11 +54,13 @@ class FeedHead:
         """Return another state than this one as soon as there is one; after so many seconds, the newest in any case."""
         if self._state[:3] == state[:3]:
             self._waiting += 1
+            changed = self._changed
             if self._watching is None:
                 self._watching = asyncio.create_task(self._watch())
             try:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), timeout_s)
+                    async with asyncio.timeout(timeout_s):
+                        await changed.wait()
             finally:
                 self._waiting -= 1
         return self._state

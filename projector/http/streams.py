@@ -119,7 +119,8 @@ class Stream:
         try:
             if self._end == "slow":
                 raise TimeoutError  # nothing more can be sent as long as the reader does not read
-            await asyncio.wait_for(send({"type": "http.response.body", "body": bye}), timeout=_GOODBYE_S)
+            async with asyncio.timeout(_GOODBYE_S):
+                await send({"type": "http.response.body", "body": bye})
         except TimeoutError:
             connection.cut(bye)
             await gone
@@ -146,6 +147,7 @@ class Stream:
                 await frames.send(self._events.items(read.items))
             if read.cursor != cursor:
                 cursor = read.cursor
+                await asyncio.sleep(0)  # neither reading what is kept nor sending to a fast reader lets others run
             elif cursor.position < state.reached or cursor.notice < state.notice:
                 state = await self._refreshed(state)
             else:
@@ -183,8 +185,8 @@ class _Frames:
         return self._sent_at + self._times.heartbeat - asyncio.get_running_loop().time()
 
     async def send(self, frames: bytes) -> None:
-        message = {"type": "http.response.body", "body": frames, "more_body": True}
-        await asyncio.wait_for(self._send(message), self._times.slow)
+        async with asyncio.timeout(self._times.slow):
+            await self._send({"type": "http.response.body", "body": frames, "more_body": True})
         self._sent_at = asyncio.get_running_loop().time()
 
 
