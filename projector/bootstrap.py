@@ -20,6 +20,8 @@ from projector.event_store.quarantine import Quarantine
 from projector.event_store.spool import Spool, SpoolStatus, spool_status
 from projector.event_store.sqlite import open_sqlite
 from projector.event_store.store_and_forward import StoreAndForward
+from projector.forwarding.state import StateConnection
+from projector.forwarding.state_connections import file_state, server_state
 from projector.health import Health, check_health
 from projector.http.app import Components, create_app
 from projector.http.feed_head import MAX_WAITING
@@ -140,6 +142,15 @@ def _postgres_driver() -> Iterator[None]:
 def open_events(settings: Settings, *, read_only: bool = False) -> EventStore:
     """Open the event store as `open_stores` does. Raises StoreUnavailable and WrongSetting."""
     return open_stores(settings, read_only=read_only).events
+
+
+def open_forward_state(
+    settings: Settings, name: str, path: str | None
+) -> contextlib.AbstractContextManager[StateConnection]:
+    """Open the state of a forwarder: in a file, by default in the database or, on SQLite, in a file beside it."""
+    if path is None and settings.postgres_url is not None:
+        return server_state(lambda: _server(settings, str(settings.postgres_url)), name)
+    return file_state(path or f"{settings.database_path}.forward")
 
 
 def open_spool(settings: Settings, store: EventStore, *, create: bool = False) -> Spool | None:

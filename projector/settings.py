@@ -2,7 +2,9 @@
 
 import ipaddress
 import re
+from base64 import b64decode
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -17,6 +19,7 @@ _FROM_FILES: Final = (
     "PROJECTOR_DATABASE_URL",
     "PROJECTOR_QUERY_DATABASE_URL",
     "PROJECTOR_REST_KEY",
+    "PROJECTOR_FORWARD_SECRET",
     "CIPHER_KEY",
 )
 """Settings that hold secrets; `…_FILE` names a file that contains one."""
@@ -45,6 +48,7 @@ _RESERVED_PREFIXES: Final = ("/v1", "/livez", "/readyz", "/metrics", "/openapi.j
 _NAMED_TOKEN: Final = re.compile(r"([A-Za-z][A-Za-z0-9_-]*):(.+)")
 
 
+_SECRET_BYTES: Final = range(24, 65)
 _LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 _LOG_FORMATS: Final = ("json", "console")
 
@@ -92,6 +96,7 @@ class Settings(NamedTuple):
     callback_tokens: tuple[str, ...] = ()
     callback_path: str = "/callback"
     read_tokens: tuple[ReadToken, ...] = ()
+    forward_secrets: tuple[bytes, ...] = ()
     max_body_bytes: int = 1024 * 1024
     spool_path: str | None = None
     spool_events: int = 1_000_000
@@ -131,6 +136,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         callback_tokens=_split(environment.get("PROJECTOR_CALLBACK_TOKEN", "")),
         callback_path=_callback_path(environment.get("PROJECTOR_CALLBACK_PATH") or _DEFAULTS.callback_path),
         read_tokens=tuple(map(_read_token, _split(environment.get("PROJECTOR_READ_TOKENS", "")))),
+        forward_secrets=tuple(map(_forward_secret, _split(environment.get("PROJECTOR_FORWARD_SECRET", "")))),
         max_body_bytes=_number(environment, "PROJECTOR_MAX_BODY_BYTES", _DEFAULTS.max_body_bytes),
         spool_path=environment.get("PROJECTOR_SPOOL_PATH") or (_SPOOL_PATH if _is_postgres(url) else None),
         spool_events=_number(environment, "PROJECTOR_SPOOL_EVENTS", _DEFAULTS.spool_events),
@@ -215,6 +221,17 @@ def _split(text: str) -> tuple[str, ...]:
 def _read_token(text: str) -> ReadToken:
     named = _NAMED_TOKEN.fullmatch(text)
     return ReadToken(named[1], named[2].strip()) if named else ReadToken("unnamed", text)
+
+
+def _forward_secret(text: str) -> bytes:
+    prefix, _, encoded = text.partition("_")
+    with suppress(ValueError):
+        secret = b64decode(encoded, validate=True)
+        if prefix == "whsec" and len(secret) in _SECRET_BYTES:
+            return secret
+    raise WrongSetting(
+        "PROJECTOR_FORWARD_SECRET is not a secret of Standard Webhooks; set it to whsec_ and 24 to 64 bytes in base64"
+    )
 
 
 def _callback_path(path: str) -> str:

@@ -9,14 +9,14 @@ from pathlib import Path
 import structlog
 
 from projector import __version__, logs
-from projector.cli import events, forget, quarantine, reconcile, replay, serve, simulate, status, verify
+from projector.cli import events, forget, forward, quarantine, reconcile, replay, serve, simulate, status, verify
 from projector.cli.errors import exit_status
 from projector.event_store.sqlite import require_store
 from projector.settings import WrongSetting, read_settings
 
 log = structlog.get_logger("projector")
 
-_COMMANDS = (serve, replay, reconcile, verify, status, quarantine, forget, simulate, events)
+_COMMANDS = (serve, replay, reconcile, verify, status, quarantine, forget, simulate, events, forward)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

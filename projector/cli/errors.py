@@ -8,6 +8,7 @@ from typing import Final
 from projector.cli.output import note
 from projector.event_store import StoreUnavailable
 from projector.forgetting import TracesRemain
+from projector.forwarding.state import StateUnavailable
 from projector.read_model import ReadModelUnavailable
 from projector.reconciliation.rest_errors import RestError
 from projector.reconciliation.run import Unsafe
@@ -17,7 +18,7 @@ from projector.settings import WrongSetting
 
 _ERRORS: Final = (
     *(WrongSetting, StoreUnavailable, ReadModelUnavailable, CannotReplay, TracesRemain),
-    *(RestError, Unsafe, AlreadyRunning),
+    *(RestError, Unsafe, AlreadyRunning, StateUnavailable),
 )
 
 

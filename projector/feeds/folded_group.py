@@ -13,12 +13,14 @@ from projector.domain.events import (
     MemberChanged,
     MembersJoined,
     MembersLeft,
+    MembersObserved,
+    MembersObservedAbsent,
     OwnerChanged,
     Recorded,
     concerns_group,
 )
 from projector.domain.fullness import Fullness
-from projector.domain.lives import NEVER, UNKNOWN, Lives, Moment, moment_of
+from projector.domain.lives import NEVER, UNKNOWN, Moment, moment_of
 from projector.domain.membership import Member, Standing
 from projector.domain.profile import Profile
 from projector.event_store import EventReader
@@ -103,10 +105,10 @@ class FoldedGroup:
 
         self._profile, self._fullness = evolved, fullness.evolve(self._fullness, recorded)
         for user_id in named:
-            self._members[user_id] = membership.evolve(self._members[user_id], recorded)
+            self._members[user_id] = membership.evolve(user_id, self._members[user_id], recorded)
         others_before = count_before - named_before
         others = others_before
-        if _decisive(lives_before) != _decisive(evolved.lives):
+        if membership.roster_floor(lives_before) != membership.roster_floor(evolved.lives):
             others = self._recount(past, recorded.position) - self._present(named)
         self._member_count = others + self._present(named)
 
@@ -149,7 +151,7 @@ class FoldedGroup:
         if max(self._profile.lives.created, self._profile.lives.newest_dismissal) > moment:
             return True
         match event:
-            case MembersJoined() | MembersLeft() | MemberChanged():
+            case MembersJoined() | MembersLeft() | MemberChanged() | MembersObserved() | MembersObservedAbsent():
                 return any(_newest(self._members[user_id]) > moment for user_id in membership.users(event))
             case GroupFilled():
                 return max(self._fullness.filled, self._fullness.exited) > moment
@@ -159,13 +161,8 @@ class FoldedGroup:
                 return self._profile.updated_at > event.occurred_at
 
 
-def _decisive(lives: Lives) -> tuple[Moment, bool]:
-    """Return what decides which joins count."""
-    return lives.newest_dismissal, lives.dismissed
-
-
 def _newest(member: Member) -> Moment:
-    return max(member.joined, member.exited, member.role.at, member.name_card.at)
+    return max(member.entered, member.exited, member.role.at, member.name_card.at)
 
 
 def _newest_written(known: Profile, event: GroupProfileChanged | OwnerChanged | AttributesChanged) -> Moment:

@@ -80,14 +80,6 @@ class PastGroup:
         """The lives of the group."""
         return self.profile.lives
 
-    @cached_property
-    def fullness(self) -> Fullness:
-        """The fullness of the group."""
-        known = self._snapshot.fullness
-        for recorded in self._events:
-            known = fullness.evolve(known, recorded)
-        return known
-
     def state(self) -> Group | None:
         """Return the group, None if it is not known yet."""
         if not self.profile.position:
