@@ -39,8 +39,8 @@ test: $(VENV)/dev  ## Install and run every test that needs nothing else
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not system'
 
 test-system: $(VENV)/dev  ## As root on Debian: install pgbouncer, proxies, network tools and a C compiler, and run the tests that need them
-	@scripts/install-debian caddy gcc haproxy iproute2 iptables libc6-dev nginx-light pgbouncer
-	$(BIN)/python -m pytest tests/system -n 2 --dist loadfile
+	@scripts/install-debian caddy gcc haproxy iproute2 iptables libc6-dev nginx-light nodejs pgbouncer
+	$(BIN)/python -m pytest -m system -n 2 --dist loadfile
 
 quick: $(VENV)/dev  ## Run the quick tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not system'

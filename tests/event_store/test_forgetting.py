@@ -208,7 +208,7 @@ def test_while_others_append_nobody_gets_the_account_in_afterwards(database: Dat
     assert {*members(store)} == {names["ann"], "bob"}
 
 
-def test_followers_are_told_the_pseudonym_and_every_event_and_group_after_an_interruption_too(
+def test_followers_learn_the_pseudonym_and_every_event_and_group_after_an_interruption_too(
     database: Database,
 ) -> None:
     store, quarantine = database.open_both()

@@ -93,7 +93,7 @@ def changes_of(*events: Any) -> list[tuple[int, bool, list[tuple[str, str | None
         ]
 
 
-def test_each_event_is_told_as_what_it_changed() -> None:
+def test_each_message_says_what_its_event_changed() -> None:
     assert changes_of(
         f.created(1, "ann", owner="ann", name="a"),
         f.joined(2, "bob"),

@@ -142,7 +142,7 @@ def test_two_forwarders_of_one_state_are_refused_and_so_is_one_without_a_secret(
         assert (wrong.returncode, len(wrong.stderr.splitlines())) == (2, 1)
 
 
-def test_a_changed_history_ends_it_until_it_is_told_where_to_begin(tmp_path: Path) -> None:
+def test_a_changed_history_ends_it_until_it_is_given_where_to_begin(tmp_path: Path) -> None:
     database = tmp_path / "events.db"
     with serving(database) as server, listening() as endpoint:
         server.get("/v1/groups", wait_for=create(server, "g"))
