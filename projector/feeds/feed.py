@@ -109,7 +109,7 @@ class Feed:
 
 def read_state(store: EventStore, queries: Queries) -> FeedState:
     """Return how far the feeds go. Raises StoreUnavailable and ReadModelUnavailable."""
-    # The notices are read first: what they tell of is then already in the state that is read.
+    # The notices are read first: their effects are then already in the state that is read.
     notice, history_change = store.notices.newest(), store.notices.newest_history_change()
     with queries.session() as session:
         reached = min(session.positions().values(), default=0)

@@ -89,7 +89,7 @@ class FeedLog:
 
         Raises StoreUnavailable and ReadModelUnavailable.
         """
-        # The notices are read first: what they tell of is then already in the state that is read.
+        # The notices are read first: their effects are then already in the state that is read.
         notice = self._store.notices.newest()
         with self._queries.session() as session:
             forgotten_through = session.forgotten_through()

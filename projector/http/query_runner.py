@@ -1,5 +1,6 @@
 """Runs a query: waits for a position, opens one session, encodes the answer, and makes the response."""
 
+import time
 from collections.abc import Callable, Hashable
 from typing import Final, NamedTuple, TypeVar, TypeVarTuple
 from urllib.parse import parse_qsl, urlencode
@@ -24,6 +25,7 @@ from projector.http.routes import Route
 from projector.read_model import Queries
 
 _MAX_WAIT_S: Final = 2.0
+_NOTICE_S: Final = 1.0
 _MAX_SHORT_PAGE: Final = 100
 """A longer page takes longer than a millisecond."""
 
@@ -60,6 +62,7 @@ class QueryRunner:
     ) -> None:
         self.cache = ResponseCache(self._version, max_cached_bytes)
         self.cursors = Cursors(store)
+        self._notice = (-_NOTICE_S, 0)
         self._endpoints = QueryEndpoints(store)
         self.store = store
         self.queries = queries
@@ -81,8 +84,8 @@ class QueryRunner:
 
     def _run(self, route: Route, parameters: Parameters) -> Result:
         is_followed = route.is_followed and parameters.cursor is None and parameters.at is None
-        # The notices are read first: what they tell of is then already in the answer.
-        notice = self.store.notices.newest() if is_followed else 0
+        # The notices are read first: their effects are then already in the answer.
+        notice = self._newest_notice() if is_followed else 0
         with self.queries.session() as session:
             position = reached_position(session)
             try:
@@ -95,6 +98,14 @@ class QueryRunner:
             cursor = self.cursors.at(position if parameters.position is None else parameters.position, notice)
             changes = f"/v1/changes?{urlencode({'after': str(cursor), 'group_id': parameters.group_id})}"
         return Result(_encode(answer), getattr(answer, "next", None), position, changes)
+
+    def _newest_notice(self) -> int:
+        """Return the newest notice, or that of a second ago: a link with an older one leads to the same and more."""
+        read_at, notice = self._notice
+        if time.monotonic() > read_at + _NOTICE_S:
+            notice = self.store.notices.newest()
+            self._notice = (time.monotonic(), notice)
+        return max(notice, self.head.newest_notice)
 
     async def wait_for(self, position: int) -> None:
         """Wait until the read model has reached a position. Raises Problem if that takes too long."""
