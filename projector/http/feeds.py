@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl, urlencode
 
@@ -28,7 +28,7 @@ from projector.http.feed_head import FeedHead
 from projector.http.feed_parameters import FeedParameters, last_event_id, read_feed_parameters
 from projector.http.large_responses import LargeResponses
 from projector.http.problems import Problem
-from projector.http.streams import HEADERS, Stream, StreamLimit, Times
+from projector.http.streams import HEADERS, Connection, Stream, StreamLimit, Times
 from projector.read_model.pages import MAX_PAGE_BYTES
 
 MAX_EXAMINED: Final = 5_000
@@ -92,7 +92,7 @@ class FeedEndpoint:
             await self._stream(parameters, scope, receive, send)
             return
         try:
-            page = await _unless_gone(self._page(parameters), receive)
+            page = await _unless_ended(self._page(parameters), scope, receive, waits=parameters.wait > 0)
         except HistoryChanged as error:
             raise Problem(409, f"Read everything again: {error}.", kind="history-changed") from None
         if page is not None:
@@ -192,15 +192,26 @@ class _PageBuilder:
         return cursor
 
 
-async def _unless_gone(page: Any, receive: Receive) -> FeedPage | None:
-    """Return a page, None if the client closes the connection before."""
-    reading = asyncio.ensure_future(page)
+async def _unless_ended(
+    page: Coroutine[Any, Any, FeedPage], scope: Scope, receive: Receive, *, waits: bool
+) -> FeedPage | None:
+    """Return a page, None if the client goes away before. Raises Problem if it waits and the server stops."""
+    reading = asyncio.create_task(page)
     gone = asyncio.create_task(_disconnected(receive))
+    stopping = asyncio.Event()
+    stopped = asyncio.create_task(stopping.wait())
+    connection: Connection = scope["connection"]
+    connection.on_shutdown = stopping.set if waits else None
     try:
-        await asyncio.wait({reading, gone}, return_when=asyncio.FIRST_COMPLETED)
-        return reading.result() if reading.done() else None
+        await asyncio.wait({reading, gone, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if reading.done():
+            return reading.result()
+        if stopped.done():
+            raise Problem(503, "The server stops.", {"Retry-After": "1"})
+        return None
     finally:
-        for task in (reading, gone):
+        connection.on_shutdown = None
+        for task in (reading, gone, stopped):
             task.cancel()
 
 

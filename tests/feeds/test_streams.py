@@ -9,6 +9,7 @@ import pytest
 
 from tests.feeds.sse import items, stream
 from tests.feeds.test_pages import create, join
+from tests.processes.test_roles import connected, response
 from tests.running import run_cli, serving
 
 if TYPE_CHECKING:
@@ -75,6 +76,17 @@ def test_a_stop_of_the_server_ends_streams_at_once_with_a_goodbye(tmp_path: Path
         assert next(events).name == "caught-up"
         server.process.terminate()
         assert [(event.name, event.data) for event in events] == [("bye", {"reason": "stopping"})]
+        assert server.stop() == 0
+
+
+@pytest.mark.slow
+def test_a_stop_of_the_server_ends_requests_that_wait(tmp_path: Path) -> None:
+    with serving(tmp_path / "events.db") as server, connected(server) as waiting:
+        waiting.sendall(b"GET /v1/changes?after=latest&wait=30 HTTP/1.1\r\nHost: x\r\n\r\n")
+        with stream(f"{server.url}/v1/changes") as events:
+            assert next(events).name == "hello", "by then the other request, which was sent before, waits"
+            server.process.terminate()
+            assert response(waiting)[0] == 503
         assert server.stop() == 0
 
 
