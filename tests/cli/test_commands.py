@@ -109,6 +109,7 @@ def test_status_shows_positions_and_counts_to_people_and_to_programs_alike(datab
         "set_aside": [],
         "replay": None,
         "unfinished_forgettings": 0,
+        "reconciliation": None,
         "complaints": [],
     }
     assert as_text.stdout.splitlines() == [

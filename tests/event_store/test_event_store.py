@@ -294,12 +294,18 @@ def test_the_names_of_the_stored_types_are_these_for_ever() -> None:
         for name in (
             "GroupCreated", "MembersJoined", "MembersLeft", "GroupFilled", "GroupProfileChanged", "GroupDismissed",
             "MemberChanged", "OwnerChanged", "AttributesChanged", "TopicCreated", "TopicsDismissed",
-            "TopicProfileChanged",
+            "TopicProfileChanged", "GroupObserved", "MembersObserved", "MembersObservedAbsent", "AttributesObserved",
+            "GroupObservedAbsent", "RosterObserved",
         )
     }  # fmt: skip
     assert [event_type.TOPIC for event_type in TYPES.values()] == list(TYPES)
     subclasses = {value for value in vars(events).values() if isinstance(value, type) and issubclass(value, Event)}
-    assert subclasses - set(TYPES.values()) == {events.Event, events.ProfileFact, events.UndecodableEvent}
+    assert subclasses - set(TYPES.values()) == {
+        events.Event,
+        events.ProfileFact,
+        events.Observation,
+        events.UndecodableEvent,
+    }
 
 
 # --- quarantine ------------------------------------------------------------------------------------------------------

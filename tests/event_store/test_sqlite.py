@@ -12,7 +12,7 @@ from eventsourcing.cipher import AESCipher
 from eventsourcing.persistence import InfrastructureFactory
 from eventsourcing.utils import Environment
 
-from projector.domain.events import TYPES, Event, Recorded, UndecodableEvent
+from projector.domain.events import TYPES, Event, ObservedMember, Recorded, UndecodableEvent
 from projector.event_store import Appended, Candidate, StoreUnavailable
 from projector.event_store.quarantine import UnreadableRequest
 from tests.domain import facts as f
@@ -194,6 +194,8 @@ PROFILE = '"name":"n","introduction":"i","notification":"","face_url":"f","owner
 TOLD_PROFILE = {
     "name": "n", "introduction": "i", "notification": "", "face_url": "f", "owner": "u", "custom_fields": {"k": "v"},
 }  # fmt: skip
+RUN = '"run":7,"asked_at":1670574414100,"reasons":["member.missing"]'
+TOLD_RUN = {"run": 7, "asked_at": 1670574414100, "reasons": ("member.missing",)}
 STORED = [
     ("GroupCreated", f"{{{BASE}}}", TOLD),
     (
@@ -224,6 +226,27 @@ STORED = [
     ("TopicCreated", f"{{{FULL}}}", TOLD_IN_FULL),
     ("TopicsDismissed", f'{{{BASE},"topic_ids":["t"]}}', TOLD | {"topic_ids": ("t",)}),
     ("TopicProfileChanged", f"{{{BASE}}}", TOLD),
+    (
+        "GroupObserved",
+        f'{{{BASE},{PROFILE},"custom_fields_gone":["x"],"created_at":1,"member_limit":200,"is_full":false,{RUN}}}',
+        TOLD
+        | TOLD_PROFILE
+        | TOLD_RUN
+        | {"custom_fields_gone": ("x",), "created_at": 1, "member_limit": 200, "is_full": False},
+    ),
+    (
+        "MembersObserved",
+        f'{{{BASE},"members":{{"u":[1,"Admin","card"],"v":[2,null,null]}},{RUN}}}',
+        TOLD | TOLD_RUN | {"members": {"u": ObservedMember(1, "Admin", "card"), "v": ObservedMember(2)}},
+    ),
+    ("MembersObservedAbsent", f'{{{BASE},"members":["u"],{RUN}}}', TOLD | TOLD_RUN | {"members": ("u",)}),
+    (
+        "AttributesObserved",
+        f'{{{BASE},"attributes":{{"k":"v"}},"gone":["x"],{RUN}}}',
+        TOLD | TOLD_RUN | {"attributes": {"k": "v"}, "gone": ("x",)},
+    ),
+    ("GroupObservedAbsent", f"{{{BASE},{RUN}}}", TOLD | TOLD_RUN),
+    ("RosterObserved", f'{{{BASE},"member_count":2,{RUN}}}', TOLD | TOLD_RUN | {"member_count": 2}),
 ]
 
 
