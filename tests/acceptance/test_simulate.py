@@ -64,9 +64,10 @@ def test_a_roster_that_is_wrong_is_found(tmp_path: Path) -> None:
         arguments = ("simulate", "--url", server.url, "--callbacks", "300", "--groups", "5")
         assert run_cli(tmp_path / "events.db", *arguments).returncode == 0
         with sqlite3.connect(live_file(tmp_path / "events.db")) as connection:
-            connection.execute(
-                "CREATE TRIGGER spoil AFTER INSERT ON groups BEGIN UPDATE groups SET member_count = 77; END"
-            )
+            for number, change in enumerate(("INSERT", "UPDATE OF evidence")):
+                connection.execute(
+                    f"CREATE TRIGGER spoil{number} AFTER {change} ON groups BEGIN UPDATE groups SET member_count = 77; END"
+                )
         connection.close()
         done = run_cli(tmp_path / "events.db", *arguments, "--seed", "2")
         assert done.returncode == 1
