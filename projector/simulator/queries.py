@@ -35,13 +35,11 @@ async def querying(options: Options) -> AsyncIterator[httpx2.AsyncClient]:
 
 
 async def require_no_other_groups(options: Options) -> None:
-    """Raise OtherGroups if the read model, or an event after it, has a group of other origin; else, or Unreachable."""
+    """Raise OtherGroups if there is a group of other origin, and Unreachable if the read model lags behind the events."""
     async with querying(options) as client:
-        position = 0
-        async for page, position in _pages(client, "/v1/groups", {}):  # noqa: B007 - the last position is used
+        status = (await client.get("/v1/status")).raise_for_status().json()
+        async for page in _pages(client, "/v1/groups", {"wait_for": status["head"]}):
             _require_simulated(page["groups"])
-        async for page, _ in _pages(client, "/v1/events", {"after": position}):
-            _require_simulated(page["events"])
 
 
 def _require_simulated(items: Iterable[Mapping[str, Any]]) -> None:
@@ -55,13 +53,13 @@ def _require_simulated(items: Iterable[Mapping[str, Any]]) -> None:
 
 async def _pages(
     client: httpx2.AsyncClient, path: str, parameters: Mapping[str, str | int]
-) -> AsyncIterator[tuple[dict[str, Any], int]]:
-    """Yield the pages of a list, each with the position of the read model."""
+) -> AsyncIterator[dict[str, Any]]:
+    """Yield the pages of a list."""
     cursor: dict[str, str] = {}
     while True:
         response = (await client.get(path, params={"limit": 1000, **parameters, **cursor})).raise_for_status()
         page = response.json()
-        yield page, int(response.headers["projector-position"])
+        yield page
         if page["next"] is None:
             return
         cursor = {"cursor": page["next"]}
