@@ -35,7 +35,7 @@ async def querying(options: Options) -> AsyncIterator[httpx2.AsyncClient]:
 
 
 async def require_no_other_groups(options: Options) -> None:
-    """Raise OtherGroups if there is a group of other origin, and Unreachable if the read model lags behind the events."""
+    """Raise OtherGroups if there is a group of other origin, Unreachable if not all events are projected yet."""
     async with querying(options) as client:
         status = (await client.get("/v1/status")).raise_for_status().json()
         async for page in _pages(client, "/v1/groups", {"wait_for": status["head"]}):
