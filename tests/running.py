@@ -139,8 +139,8 @@ class Server:
         self.process.wait(timeout=30)
 
     def pids(self) -> dict[str, int]:
-        """The process ids by name."""
-        states = self.get("/readyz").json()["processes"]
+        """The ids of the processes that the supervisor has started, by name."""
+        states = self.get("/readyz").json().get("processes", {})
         return {name: state["pid"] for name, state in states.items()}
 
 

@@ -95,9 +95,10 @@ def outdate_read_model(database: Path) -> None:
     with kinds.read_model(database) as connection:
         if kinds.on_postgresql():
             connection.execute("UPDATE public.read_models SET schema_version = 99")
+            connection.execute("DROP TABLE profiles CASCADE")
         else:
             connection.execute("PRAGMA user_version = 99")
-        connection.execute("DROP TABLE profiles")
+            connection.execute("DROP TABLE profiles")
 
 
 def projected(database: Path) -> dict[str, Any]:

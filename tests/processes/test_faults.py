@@ -41,10 +41,10 @@ def locked(file: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def full_disk(server: Server, size: int) -> Iterator[None]:
     """Let no file of the server grow beyond a size, as on a full disk."""
-    for pid in server.pids().values():
+    for pid in (server.process.pid, *server.pids().values()):
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
     yield
-    for pid in server.pids().values():
+    for pid in (server.process.pid, *server.pids().values()):
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 

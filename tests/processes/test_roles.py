@@ -89,7 +89,9 @@ def test_one_connection_carries_callbacks_queries_and_checks_in_turn(server: Ser
             for request in (posting(serial), GROUPS, LIVEZ, GROUPS):
                 connection.sendall(request)
                 assert response(connection)[0] == 200, request
-            connection.sendall(f"GET /v1/events?after={serial - 1} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            connection.sendall(
+                f"GET /v1/events?after={serial - 1}&wait_for={serial} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+            )
             status, body = response(connection)
             assert (status, len(json.loads(body)["events"])) == (200, 1)
 

@@ -33,8 +33,8 @@ from projector.domain import membership
 from projector.projection.groups import GroupsProjection
 GroupsProjection.version = 0
 fold = membership.evolve
-membership.evolve = lambda member, recorded: (
-    member if getattr(recorded.event, "exit_type", None) == "Kicked" else fold(member, recorded)
+membership.evolve = lambda user_id, member, recorded: (
+    member if getattr(recorded.event, "exit_type", None) == "Kicked" else fold(user_id, member, recorded)
 )
 """
 BUILD_BESIDE_THE_SERVER = """

@@ -203,7 +203,7 @@ def test_a_users_history_in_a_group_is_every_join_and_exit_and_the_dismissals_ne
     with projected(history) as opened:
         for group_id in GROUPS:
             for user_id in USERS:
-                story = [*reversed(oracle.timeline(oracle.facts(history), group_id))]
+                story = sorted(oracle.timeline(oracle.facts(history), group_id), key=_time_and_position, reverse=True)
                 expected = [
                     (fact["position"], change) for fact in story if (change := change_in(fact, user_id)) is not None
                 ]
@@ -214,12 +214,17 @@ def test_a_users_history_in_a_group_is_every_join_and_exit_and_the_dismissals_ne
                     assert rest == changes[1:]
 
 
+def _time_and_position(fact: dict[str, Any]) -> tuple[int, int]:
+    return fact["occurred_at"], fact["position"]
+
+
 def change_in(fact: dict[str, Any], user_id: str) -> str | None:
-    if fact["what"] == "GroupDismissed":
+    if fact["what"] in ("GroupDismissed", "GroupObservedAbsent"):
         return "dismissed"
     if user_id in oracle.joiners(fact):
         return "joined"
-    return "left" if fact["what"] == "MembersLeft" and user_id in fact["members"] else None
+    of_some = {"MembersLeft": "left", "MembersObserved": "observed_member", "MembersObservedAbsent": "observed_absent"}
+    return of_some.get(fact["what"]) if user_id in fact.get("members", ()) else None
 
 
 def test_a_stream_of_many_blocks_with_late_events_in_each_is_right_at_every_boundary() -> None:
