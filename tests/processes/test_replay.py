@@ -67,8 +67,10 @@ DAMAGES = {
     "a row changed": ("UPDATE members SET joined_at = 5 WHERE group_id = :group AND user_id = :user", "members {user}"),
     "a row deleted": ("DELETE FROM members WHERE group_id = :group AND user_id = :user", "members {user}"),
     "a row added": (
-        "INSERT INTO members"
-        " VALUES (:group, 'ghost', 5, 5, 5, 'Member', NULL, NULL, NULL, '{{}}', 5, 5, 1, NULL, NULL)",
+        (
+            "INSERT INTO members"
+            " VALUES (:group, 'ghost', 5, 5, 5, 'Member', NULL, NULL, NULL, '{{}}', 5, 5, 1, NULL, NULL)"
+        ),
         "members ghost",
     ),
     "a wrong count": ("UPDATE groups SET member_count = member_count + 1 WHERE group_id = :group", "groups"),
