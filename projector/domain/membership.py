@@ -87,9 +87,10 @@ def evolve(user_id: str, member: Member, recorded: Recorded) -> Member:
             return _joined(member, moment, "Created", event)
         case MembersLeft() | MembersObservedAbsent() if moment > member.exited:
             return replace(member, exited=moment)
-        case MembersObserved(members=observed) if moment > member.seen:
+        case MembersObserved(members=observed):
             seen = observed[user_id]
-            member = replace(member, seen=moment, seen_since=seen.joined_at)
+            if moment > member.seen:
+                member = replace(member, seen=moment, seen_since=seen.joined_at)
             return _written(member, moment, seen.role, seen.name_card)
         case MemberChanged(role=role, name_card=name_card):
             return _written(member, moment, role, name_card)

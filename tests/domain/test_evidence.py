@@ -17,7 +17,9 @@ from projector.domain.events import (
     AttributesChanged,
     Event,
     MembersJoined,
+    MembersObserved,
     Observation,
+    ObservedMember,
     ProfileFact,
     Recorded,
     UndecodableEvent,
@@ -42,6 +44,15 @@ def test_the_evidence_itself_is_the_same_in_any_order_and_not_only_what_it_shows
     history = [recorded for recorded in data.draw(any_history) if recorded.event.group_id == GROUP]
     arrival = data.draw(deliveries(history))
     assert evidence(arrival) == evidence(history)
+
+
+def test_an_older_observation_that_arrives_late_leaves_the_same_evidence() -> None:
+    older, newer = (
+        MembersObserved(group_id=GROUP, occurred_at=at, recorded_at=at, members={"ann": ObservedMember(1, role)})
+        for at, role in ((1_000, "Admin"), (2_000, None))
+    )
+    first, second = Recorded(1, older, 1), Recorded(2, newer, 2)
+    assert evidence([first, second]) == evidence([second, first])
 
 
 EVENT_TYPES = (Event, ProfileFact, Observation, *TYPES.values(), UndecodableEvent)
