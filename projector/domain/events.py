@@ -236,6 +236,11 @@ class UndecodableEvent(Event, frozen=True, kw_only=True, gc=False):
     reason: str
 
 
+def type_name(event: Event) -> str:
+    """Return the name under which an event is stored, also if it cannot be decoded."""
+    return event.stored_type if isinstance(event, UndecodableEvent) else event.TOPIC
+
+
 _NO_EVIDENCE: Final = (TopicCreated, TopicsDismissed, TopicProfileChanged, UndecodableEvent)
 
 

@@ -112,7 +112,7 @@ def read_state(store: EventStore, queries: Queries) -> FeedState:
     # The notices are read first: their effects are then already in the state that is read.
     notice, history_change = store.notices.newest(), store.notices.newest_history_change()
     with queries.session() as session:
-        reached = min(session.positions().values(), default=0)
+        reached = session.reached()
     head = max(reached, store.head())
     lacking = store.read(reached, 1) if head > reached else []
     lag_ms = max(0, now_ms() - lacking[0].event.recorded_at) if lacking else 0

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple, Protocol
 import msgspec
 
 from projector.domain import membership
-from projector.domain.events import Event, GroupDismissed, Recorded, UndecodableEvent
+from projector.domain.events import Event, GroupDismissed, Recorded, type_name
 from projector.event_store import EventStore
 from projector.event_store.renamed_events import RenamedEvents
 from projector.feeds.changes import Changes
@@ -93,7 +93,7 @@ class FeedLog:
         notice = self._store.notices.newest()
         with self._queries.session() as session:
             forgotten_through = session.forgotten_through()
-            limit = min(limit, min(session.positions().values(), default=0) - after)
+            limit = min(limit, session.reached() - after)
             events = self._store.read(after, limit) if limit > 0 else []
             if not events:
                 return Batch(notice, forgotten_through, [])
@@ -211,12 +211,8 @@ def _event(recorded: Recorded, shape: msgspec.Struct) -> Message:
     event = recorded.event
     is_dismissal = isinstance(event, GroupDismissed)
     return Message(
-        _encode(shape), event.group_id, event.occurred_at, frozenset({_type(event)}), _users(event), is_dismissal
+        _encode(shape), event.group_id, event.occurred_at, frozenset({type_name(event)}), _users(event), is_dismissal
     )
-
-
-def _type(event: Event) -> str:
-    return event.stored_type if isinstance(event, UndecodableEvent) else event.TOPIC
 
 
 def _users(event: Event) -> frozenset[str]:

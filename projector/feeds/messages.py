@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from projector.clock import to_rfc3339
-from projector.domain.events import Event
+from projector.domain.events import type_name
 from projector.event_store.notices import Notice, NoticeKind
 from projector.feeds.cursor import FeedCursor
 from projector.feeds.folded_group import Difference, MemberDifference
@@ -98,7 +98,7 @@ def change_message(difference: Difference, cursor: FeedCursor) -> ChangeMessage 
         occurred_at=to_rfc3339(event.occurred_at),
         recorded_at=to_rfc3339(event.recorded_at),
         late=difference.late,
-        cause=cause(event),
+        cause=type_name(event),
         member_count=after.member_count,
         is_full=after.is_full,
         changes=changes,
@@ -117,10 +117,6 @@ def notice_message(notice: Notice, cursor: FeedCursor) -> NoticeMessage:
         pseudonym=None if is_group else notice.subject,
         positions=None if notice.positions is None else [*notice.positions],
     )
-
-
-def cause(event: Event) -> str:
-    return event.TOPIC
 
 
 def _changes(difference: Difference) -> list[Change]:

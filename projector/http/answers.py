@@ -8,7 +8,7 @@ import msgspec.structs
 from msgspec import Meta
 
 from projector.clock import to_rfc3339
-from projector.domain.events import Recorded, UndecodableEvent
+from projector.domain.events import Recorded, type_name
 from projector.feeds.messages import NoticeMessage
 from projector.read_model.groups import RosterPage
 from projector.read_model.rows import MemberEvent
@@ -126,7 +126,7 @@ def event(recorded: Recorded) -> Event:
     return Event(
         position=recorded.position,
         group_id=known.group_id,
-        type=known.stored_type if isinstance(known, UndecodableEvent) else known.TOPIC,
+        type=type_name(known),
         source=known.SOURCE,
         occurred_at=to_rfc3339(known.occurred_at),
         recorded_at=to_rfc3339(known.recorded_at),

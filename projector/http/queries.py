@@ -115,21 +115,16 @@ class QueryEndpoints:
         """Return the groups as they are, or as they were at the requested moment."""
         if parameters.is_now:
             return session
-        position = reached_position(session) if parameters.position is None else parameters.position
+        position = session.reached() if parameters.position is None else parameters.position
         return PastGroups(self._events(session), session.stored_states, Cut(position, parameters.at))
 
     def _events(self, session: QuerySession) -> RenamedEvents:
         return RenamedEvents(self._store, session.forgotten_through)
 
 
-def reached_position(session: QuerySession) -> int:
-    """Return the position that every projection has reached."""
-    return min(session.positions().values(), default=0)
-
-
 def _span(session: QuerySession, parameters: Parameters) -> Span:
     """Return the moments of `from` and `to`: by default, before the first event and now."""
-    reached = reached_position(session)
+    reached = session.reached()
     return Span(Cut(reached, -1 if parameters.from_ is None else parameters.from_), Cut(reached, parameters.to))
 
 

@@ -18,7 +18,7 @@ from projector.http.feed_head import MAX_WAITING, FeedHead
 from projector.http.large_responses import LargeResponses
 from projector.http.parameters import Parameters, read_parameters
 from projector.http.problems import Problem
-from projector.http.queries import QueryEndpoints, reached_position
+from projector.http.queries import QueryEndpoints
 from projector.http.reached_position import POLL_S, ReachedPosition
 from projector.http.response_cache import MAX_BYTES, ResponseCache
 from projector.http.routes import Route
@@ -87,7 +87,7 @@ class QueryRunner:
         # The notices are read first: their effects are then already in the answer.
         notice = self._newest_notice() if is_followed else 0
         with self.queries.session() as session:
-            position = reached_position(session)
+            position = session.reached()
             try:
                 answer = route.endpoint(self._endpoints, session, parameters)
             except Problem as problem:
@@ -129,7 +129,7 @@ class QueryRunner:
 
     def _position(self) -> int:
         with self.queries.session() as session:
-            return reached_position(session)
+            return session.reached()
 
     async def run(self, work: Callable[[*_Arguments], _T], *arguments: *_Arguments, is_short: bool) -> _T:
         """Run work that reads the databases: in a thread, unless it is short and they are files."""

@@ -76,6 +76,10 @@ class QuerySession:
         """Return the position that each projection has reached."""
         return dict(iter(self._connection.execute("SELECT projection, position FROM checkpoints")))
 
+    def reached(self) -> int:
+        """Return the position that every projection has reached."""
+        return min(self.positions().values(), default=0)
+
     def mark(self) -> Mark | None:
         """Return the newest event in the read model, None before the first."""
         return read_mark(self._connection)

@@ -109,7 +109,7 @@ class Mirror:
     def _position(self) -> int:
         try:
             with self._queries.session() as session:
-                return min(session.positions().values(), default=0)
+                return session.reached()
         except NoReadModel:
             if self._generations.has_worker():
                 return 0
