@@ -59,7 +59,7 @@ class ReconciliationStatus(msgspec.Struct):
     """A run that compares the groups with the vendor's REST API.
 
     `scope` is null if it is all groups. `reason` says why the last attempt failed, if it did. Callbacks with the
-    commands `never_received` would have told of differences, and none has ever come.
+    commands `never_received` report such differences, and none was ever received.
     """
 
     run: int

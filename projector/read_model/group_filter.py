@@ -107,7 +107,7 @@ class _Index(NamedTuple):
 
 
 def _index(group_filter: GroupFilter) -> _Index:
-    """Return the index that leaves the fewest groups, as far as can be told."""
+    """Return the index that is likely to leave the fewest groups."""
     if group_filter.is_full:
         return _Index(" INDEXED BY groups_full", (_IS_FULL,))
     if group_filter.type is not None:

@@ -116,7 +116,7 @@ class SQLiteQueries:
 
 
 def has_connections(path: str) -> bool:
-    """Tell whether a process is connected to a file, which cannot be told of one that is no database."""
+    """Tell whether a process is connected to a file, which is not known of a file that is no database."""
     try:
         with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as connection:
             # A file leaves the WAL mode only if nobody else is connected to it.

@@ -38,7 +38,7 @@ CALLBACKS: Final = {
     "reborn_group": ("GroupCreated", "Group.CallbackAfterCreateGroup"),
     "phantom_group": ("GroupDismissed", "Group.CallbackAfterGroupDestroyed"),
 }
-"""The type of event, and the command of the callback, that would have told of a difference of a kind."""
+"""The type of event, and the command of the callback, that report a difference of a kind."""
 
 
 class Difference(NamedTuple):

@@ -1,4 +1,4 @@
-"""The vendor's groups: what really is, whatever callbacks have told."""
+"""The vendor's groups: the true state, whatever callbacks reported."""
 
 from __future__ import annotations
 
